@@ -1,0 +1,140 @@
+"""The Model: one graph for every source.
+
+A Model holds one `torch.fx.GraphModule` in one vocabulary, that of ONNX (opset 21, ai.onnx):
+
+* `call_module` nodes are layers: `nn.Conv{1,2,3}d`, `nn.ConvTranspose{1,2,3}d`, `nn.Linear`,
+  `nn.BatchNorm{1,2,3}d`. `node.target` is the source's own dotted layer name (`layer1.0.conv1`).
+* `call_function` nodes are ONNX operators: `node.target` is a function of `convkit.compress.ops` that carries the
+  operator's name (`ops.Concat`), `node.args` are its inputs in ONNX order (None where an optional one is absent),
+  `node.kwargs` its attributes as plain Python. `operator.getitem` picks one output of several.
+* `get_attr` nodes are constants and free parameters.
+
+Every node that makes a tensor carries `node.meta["value"]`, the tensor's name in the source and in every file
+convkit writes (unique in the graph), and `node.meta["layer"]`, the source layer it belongs to ("" if none).
+After `with_shapes` it also carries `node.meta["tensor"]`, a TensorSpec with the concrete sample shape.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from convkit.compress import parts
+from convkit.compress.errors import ConvkitError
+
+if TYPE_CHECKING:
+    import torch
+    from torch import Tensor, fx
+
+Dim = int | str
+
+
+@dataclass(frozen=True, slots=True)
+class TensorSpec:
+    """A tensor's name, shape and element type.
+
+    `shape` holds an int where the size is fixed and a symbol ("N", "height") where it is free; `sample` is a
+    concrete shape that fits it, used to trace shapes and to time. `dtype` is numpy's name ("float32").
+    """
+
+    name: str
+    shape: tuple[Dim, ...]
+    dtype: str
+    sample: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRef:
+    """What a user names a model by: a file, or `package.module:function` with its arguments and weights file."""
+
+    path: str
+    weights: str | None = None
+    args: Mapping[str, Any] = field(default_factory=dict)
+    shapes: Mapping[str, tuple[tuple[Dim, ...], tuple[int, ...]]] = field(default_factory=dict)
+    """Input name -> (shape, sample), as `TensorSpec` has them; parsed by `parse_shape`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """One way a model file becomes a Model; a part of `compress/sources`."""
+
+    claims: Callable[[str], bool]
+    load: Callable[[ModelRef], Model]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Model:
+    """A trained network in evaluation mode; `digest` names what it was made from (sha256)."""
+
+    graph: fx.GraphModule
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    name: str
+    digest: str
+
+    def __call__(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Run on tensors named after the inputs; returns tensors named after the outputs, no gradient kept."""
+        import torch
+
+        with torch.no_grad():
+            results = self.graph(*(inputs[spec.name] for spec in self.inputs))
+        return dict(zip((spec.name for spec in self.outputs), results, strict=True))
+
+    def replace(self, **changes: Any) -> Model:  # noqa: ANN401 - the types are those of the fields
+        return dataclasses.replace(self, **changes)
+
+
+def load(ref: ModelRef) -> Model:
+    """The Model behind `ref`, by the first source that claims it."""
+    for name in parts.names("compress/sources"):
+        source: Source = parts.load("compress/sources", name)
+        if source.claims(ref.path):
+            return source.load(ref)
+    raise ConvkitError(
+        f"{ref.path!r} is no model that convkit loads",
+        hint="give a .onnx or .pt2 file, or package.module:function with --weights",
+    )
+
+
+def clone(graph: fx.GraphModule) -> fx.GraphModule:
+    """A copy that shares no tensor and no node with `graph`."""
+    import copy
+
+    return copy.deepcopy(graph)
+
+
+def sample_inputs(inputs: Iterable[TensorSpec], seed: int = 0) -> dict[str, torch.Tensor]:
+    """Random tensors of the sample shapes: standard normal, or integers 0 and 1."""
+    import torch
+
+    generator = torch.Generator().manual_seed(seed)
+    tensors: dict[str, torch.Tensor] = {}
+    for spec in inputs:
+        dtype: torch.dtype = getattr(torch, spec.dtype)
+        if dtype.is_floating_point:
+            tensors[spec.name] = torch.randn(spec.sample, generator=generator).to(dtype)
+        else:
+            tensors[spec.name] = torch.randint(0, 2, spec.sample, generator=generator).to(dtype)
+    return tensors
+
+
+def with_shapes(model: Model, inputs: Mapping[str, Tensor] | None = None) -> Model:
+    """`model` with `node.meta["tensor"]` on every node, from one run on `inputs` (default: the sample shapes)."""
+    import torch
+    from torch import fx
+
+    class Recorder(fx.Interpreter):
+        def run_node(self, n: fx.Node) -> Any:  # noqa: ANN401 - fx's own signature
+            result = super().run_node(n)
+            if isinstance(result, torch.Tensor):
+                shape = tuple(result.shape)
+                dtype = str(result.dtype).removeprefix("torch.")
+                n.meta["tensor"] = TensorSpec(n.meta.get("value", n.name), shape, dtype, shape)
+            return result
+
+    tensors = inputs if inputs is not None else sample_inputs(model.inputs)
+    with torch.no_grad():
+        Recorder(model.graph).run(*(tensors[spec.name] for spec in model.inputs))
+    return model

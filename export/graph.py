@@ -1,0 +1,101 @@
+"""A GraphProto in the making: nodes in order, initializers in order of first use, every name once."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import onnx
+import torch
+from onnx import AttributeProto, defs, helper
+
+from convkit.compress.errors import ConvkitError
+from convkit.export import tensors
+
+
+@dataclass(slots=True)
+class GraphWriter:
+    """Collects nodes and initializers; `opset` rises when an operator came later."""
+
+    opset: int
+    nodes: list[onnx.NodeProto] = field(default_factory=list)
+    initializers: list[onnx.TensorProto] = field(default_factory=list)
+    _values: set[str] = field(default_factory=set)
+    _node_names: set[str] = field(default_factory=set)
+    _shared: dict[tuple[int, str], str] = field(default_factory=dict)
+    _kept: list[torch.Tensor] = field(default_factory=list)
+
+    def reserve(self, names: Sequence[str]) -> None:
+        """Tensor names that only their own node may use."""
+        self._values.update(names)
+
+    def node(self, operator: str, name: str, inputs: Sequence[str], outputs: Sequence[str], **attributes: Any) -> None:  # noqa: ANN401 - whatever ONNX takes
+        """Append one node; attributes that are None are absent."""
+        schema = self._schema(operator)
+        node = helper.make_node(operator, _without_trailing_blanks(inputs), outputs, _unique(name, self._node_names))
+        node.attribute.extend(_attributes(schema, attributes))
+        self.nodes.append(node)
+
+    def initializer(self, name: str, tensor: torch.Tensor, *, view: str = "") -> str:
+        """The name of `tensor` in the file; a parameter that layers share is written once.
+
+        `view` tells apart rearrangements ("transposed") of one parameter; `tensor` is then the rearranged one.
+        """
+        source = tensor if not view else tensor._base if tensor._base is not None else tensor
+        key = (id(source), view)
+        if key not in self._shared:
+            self._kept.append(source)  # an id is only unique while its object lives
+            self._shared[key] = self.value_name(name)
+            self.initializers.append(tensors.initializer(self._shared[key], tensor))
+        return self._shared[key]
+
+    def value_name(self, name: str) -> str:
+        """`name`, or the first of name_1, name_2, … that no tensor has yet."""
+        return _unique(name, self._values)
+
+    def _schema(self, operator: str) -> defs.OpSchema:
+        history = [s for s in defs.get_all_schemas_with_history() if s.name == operator and s.domain == ""]
+        if not history:
+            raise ConvkitError(f"ONNX has no operator {operator!r}", hint="write it with operators that ONNX has")
+        self.opset = max(self.opset, min(schema.since_version for schema in history))
+        return defs.get_schema(operator, max_inclusive_version=self.opset)
+
+
+def _attributes(schema: defs.OpSchema, values: Mapping[str, Any]) -> list[onnx.AttributeProto]:
+    given = {name: value for name, value in values.items() if value is not None}
+    unknown = sorted(given.keys() - schema.attributes.keys())
+    if unknown:
+        text = f"{schema.name} of opset {schema.since_version} has no attribute {', '.join(unknown)}"
+        raise ConvkitError(text, hint="export to a later opset")
+    return [_attribute(name, given[name], int(schema.attributes[name].type.value)) for name in sorted(given)]
+
+
+def _attribute(name: str, value: Any, kind: int) -> onnx.AttributeProto:  # noqa: ANN401 - by kind
+    if isinstance(value, torch.dtype) or (kind == AttributeProto.INT and isinstance(value, str)):
+        value = tensors.element_type(value)
+    elif kind == AttributeProto.TENSOR and isinstance(value, torch.Tensor):
+        value = tensors.initializer(name, value)
+    elif kind in _NUMBER:
+        value = _NUMBER[kind](value)
+    elif kind in _NUMBERS:
+        value = [_NUMBERS[kind](item) for item in value]
+    return helper.make_attribute(name, value, attr_type=kind)
+
+
+_NUMBER: Mapping[int, type] = {AttributeProto.INT: int, AttributeProto.FLOAT: float}
+_NUMBERS: Mapping[int, type] = {AttributeProto.INTS: int, AttributeProto.FLOATS: float}
+
+
+def _without_trailing_blanks(names: Sequence[str]) -> list[str]:
+    kept = list(names)
+    while kept and not kept[-1]:
+        kept.pop()
+    return kept
+
+
+def _unique(name: str, taken: set[str]) -> str:
+    candidate, number = name, 0
+    while candidate in taken:
+        number += 1
+        candidate = f"{name}_{number}"
+    taken.add(candidate)
+    return candidate

@@ -1,0 +1,99 @@
+"""Padding merged into the operator that reads it, where the result is exactly the same.
+
+`F.pad(x, asymmetric)` before a conv is how torch writes TensorFlow's SAME padding; ONNX convs take asymmetric pads
+themselves, and engines only fuse the form without a Pad node.
+"""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import fx, nn
+
+_CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+
+
+def operator(node: fx.Node) -> str:
+    """The ONNX operator a function node computes; "" for other nodes."""
+    return str(getattr(node.target, "__name__", "")) if node.op == "call_function" else ""
+
+
+def constant(graph: fx.GraphModule, node: Any) -> torch.Tensor | None:  # noqa: ANN401 - an fx argument
+    """The tensor that a get_attr node holds; None for any other argument."""
+    if not isinstance(node, fx.Node) or node.op != "get_attr":
+        return None
+    holder: Any = graph
+    for part in str(node.target).split("."):
+        holder = getattr(holder, part)
+    return holder.detach() if isinstance(holder, torch.Tensor) else None
+
+
+def mergeable(graph: fx.GraphModule) -> dict[fx.Node, list[int]]:
+    """Pad nodes that vanish into their only reader, with their spatial pads (all begins, then all ends)."""
+    found = {}
+    for node in graph.graph.nodes:
+        if operator(node) == "Pad" and len(node.users) == 1:
+            pads, value = _pads(graph, node), _value(graph, node)
+            reader = next(iter(node.users))
+            if pads is not None and value is not None and reader.args[0] is node and _exact(graph, reader, pads, value):
+                found[node] = pads
+    return found
+
+
+def _pads(graph: fx.GraphModule, node: fx.Node) -> list[int] | None:
+    """Spatial pads of a constant, non-negative Pad that leaves batch and channels alone."""
+    sizes = constant(graph, node.args[1] if len(node.args) > 1 else None)
+    if sizes is None or node.kwargs.get("mode", "constant") != "constant" or bool((sizes < 0).any()):
+        return None
+    every = _over_all_axes(graph, node, [int(size) for size in sizes])
+    if every is None:
+        return None
+    rank = len(every) // 2
+    outside = every[:2] + every[rank : rank + 2]
+    return None if rank < 3 or any(outside) else every[2:rank] + every[rank + 2 :]
+
+
+def _over_all_axes(graph: fx.GraphModule, node: fx.Node, sizes: list[int]) -> list[int] | None:
+    if len(node.args) < 4 or node.args[3] is None:
+        return sizes
+    axes, spec = constant(graph, node.args[3]), node.meta.get("tensor")
+    if axes is None or spec is None:
+        return None
+    rank, count = len(spec.shape), len(sizes) // 2
+    every = [0] * (2 * rank)
+    for position, axis in enumerate(int(axis) % rank for axis in axes):
+        every[axis], every[axis + rank] = sizes[position], sizes[position + count]
+    return every
+
+
+def _value(graph: fx.GraphModule, node: fx.Node) -> float | None:
+    if len(node.args) < 3 or node.args[2] is None:
+        return 0.0
+    value = constant(graph, node.args[2])
+    return None if value is None else float(value)
+
+
+def _exact(graph: fx.GraphModule, reader: fx.Node, pads: list[int], value: float) -> bool:
+    if reader.op == "call_module":
+        layer = graph.get_submodule(str(reader.target))
+        return isinstance(layer, _CONVS) and layer.padding_mode == "zeros" and value == 0
+    kwargs = reader.kwargs
+    if kwargs.get("auto_pad", "NOTSET") != "NOTSET" or kwargs.get("ceil_mode"):
+        return False
+    if operator(reader) == "Conv":
+        return value == 0
+    if operator(reader) == "AveragePool":  # padded elements must count, as the zeros of the Pad node do
+        return value == 0 and bool(kwargs.get("count_include_pad")) and _within_kernel(kwargs, pads)
+    return operator(reader) == "MaxPool" and value == -math.inf and _within_kernel(kwargs, pads)
+
+
+def _within_kernel(kwargs: Mapping[str, Any], pads: list[int]) -> bool:
+    """ONNX Runtime refuses a pool whose padding is as large as its kernel."""
+    kernel = list(kwargs["kernel_shape"])
+    return all(p < k for p, k in zip(merged(kwargs.get("pads"), pads), kernel + kernel, strict=True))
+
+
+def merged(own: Any, extra: list[int]) -> list[int]:  # noqa: ANN401 - an fx attribute
+    """The sum of an operator's own pads (None: none) and those of a merged Pad."""
+    return list(extra) if own is None else [int(a) + b for a, b in zip(own, extra, strict=True)]
