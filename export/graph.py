@@ -6,10 +6,9 @@ from typing import Any
 
 import onnx
 import torch
-from onnx import AttributeProto, defs, helper
-
 from convkit.compress.errors import ConvkitError
 from convkit.export import tensors
+from onnx import AttributeProto, defs, helper
 
 
 @dataclass(slots=True)
@@ -21,7 +20,7 @@ class GraphWriter:
     initializers: list[onnx.TensorProto] = field(default_factory=list)
     _values: set[str] = field(default_factory=set)
     _node_names: set[str] = field(default_factory=set)
-    _shared: dict[tuple[int, str], str] = field(default_factory=dict)
+    _shared: dict[tuple[int, bool], str] = field(default_factory=dict)
     _kept: list[torch.Tensor] = field(default_factory=list)
 
     def reserve(self, names: Sequence[str]) -> None:
@@ -35,17 +34,14 @@ class GraphWriter:
         node.attribute.extend(_attributes(schema, attributes))
         self.nodes.append(node)
 
-    def initializer(self, name: str, tensor: torch.Tensor, *, view: str = "") -> str:
-        """The name of `tensor` in the file; a parameter that layers share is written once.
-
-        `view` tells apart rearrangements ("transposed") of one parameter; `tensor` is then the rearranged one.
-        """
-        source = tensor if not view else tensor._base if tensor._base is not None else tensor
-        key = (id(source), view)
+    def initializer(self, name: str, tensor: torch.Tensor, *, transposed: bool = False) -> str:
+        """The name of `tensor` (or its transpose) in the file; a parameter that layers share is written once."""
+        key = (id(tensor), transposed)
         if key not in self._shared:
-            self._kept.append(source)  # an id is only unique while its object lives
+            self._kept.append(tensor)  # an id is only unique while its object lives
             self._shared[key] = self.value_name(name)
-            self.initializers.append(tensors.initializer(self._shared[key], tensor))
+            values = tensor.detach().t() if transposed else tensor
+            self.initializers.append(tensors.initializer(self._shared[key], values))
         return self._shared[key]
 
     def value_name(self, name: str) -> str:
@@ -66,7 +62,12 @@ def _attributes(schema: defs.OpSchema, values: Mapping[str, Any]) -> list[onnx.A
     if unknown:
         text = f"{schema.name} of opset {schema.since_version} has no attribute {', '.join(unknown)}"
         raise ConvkitError(text, hint="export to a later opset")
-    return [_attribute(name, given[name], int(schema.attributes[name].type.value)) for name in sorted(given)]
+    return [_attribute(name, given[name], _kind(schema, name)) for name in sorted(given)]
+
+
+def _kind(schema: defs.OpSchema, name: str) -> int:
+    """The attribute's type as AttributeProto numbers it; the schema's own type goes by the same names."""
+    return int(AttributeProto.AttributeType.Value(str(schema.attributes[name].type).rpartition(".")[2]))
 
 
 def _attribute(name: str, value: Any, kind: int) -> onnx.AttributeProto:  # noqa: ANN401 - by kind

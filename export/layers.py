@@ -1,30 +1,28 @@
 """How each kind of layer is written: one function a kind, all in standard operators."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-from torch import nn
-
+import torch
 from convkit.export.graph import GraphWriter
+from torch import nn
 
 Pads = Sequence[int]
 """Extra zeros around the spatial dimensions, ONNX order: all begins, then all ends."""
 
-LayerWriter = Callable[[GraphWriter, nn.Module, str, str, str, Pads], None]
-"""(graph, layer, layer name, input tensor, output tensor, extra pads)."""
-
+_MATRIX = 2
 _Conv = nn.Conv1d | nn.Conv2d | nn.Conv3d
 _ConvTranspose = nn.ConvTranspose1d | nn.ConvTranspose2d | nn.ConvTranspose3d
 _BatchNorm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
 
 
-def write_layer(graph: GraphWriter, layer: nn.Module, name: str, x: str, y: str, pads: Pads = (), rank: int = 2) -> None:
+def write_layer(graph: GraphWriter, layer: nn.Module, name: str, x: str, y: str, pads: Pads, rank: int) -> None:
     """Write `layer`; `rank` is the number of dimensions of its input."""
     if isinstance(layer, _Conv):
         _conv(graph, layer, name, x, y, pads)
     elif isinstance(layer, _ConvTranspose):
         _conv_transpose(graph, layer, name, x, y)
     elif isinstance(layer, nn.Linear):
-        (_gemm if rank == 2 else _matmul)(graph, layer, name, x, y)
+        (_gemm if rank == _MATRIX else _matmul)(graph, layer, name, x, y)
     elif isinstance(layer, _BatchNorm):
         _batch_norm(graph, layer, name, x, y)
     else:
@@ -83,7 +81,7 @@ def _gemm(graph: GraphWriter, layer: nn.Linear, name: str, x: str, y: str) -> No
 
 def _matmul(graph: GraphWriter, layer: nn.Linear, name: str, x: str, y: str) -> None:
     """Gemm takes matrices only; MatMul wants the weight as [in, out]."""
-    weight = graph.initializer(f"{name}.weight", layer.weight.detach().t(), view="transposed")
+    weight = graph.initializer(f"{name}.weight", layer.weight, transposed=True)
     if layer.bias is None:
         graph.node("MatMul", name, [x, weight], [y])
         return
@@ -94,10 +92,10 @@ def _matmul(graph: GraphWriter, layer: nn.Linear, name: str, x: str, y: str) -> 
 
 def _batch_norm(graph: GraphWriter, layer: _BatchNorm, name: str, x: str, y: str) -> None:
     mean, variance = layer.running_mean, layer.running_var
-    if mean is None or variance is None:
+    if not layer.track_running_stats:
         raise TypeError(f"layer {name!r} has no running statistics; a Model is in evaluation mode")
-    scale = layer.weight if layer.affine else variance.new_ones(variance.shape)
-    shift = layer.bias if layer.affine else mean.new_zeros(mean.shape)
+    scale = layer.weight if layer.affine else torch.ones_like(variance)
+    shift = layer.bias if layer.affine else torch.zeros_like(mean)
     parameters = {"weight": scale, "bias": shift, "running_mean": mean, "running_var": variance}
     names = [graph.initializer(f"{name}.{key}", tensor) for key, tensor in parameters.items()]
     graph.node("BatchNormalization", name, [x, *names], [y], epsilon=layer.eps)

@@ -3,15 +3,14 @@
 import operator as python_operator
 from typing import Any
 
-import onnx
-from onnx import helper
-from torch import fx, nn
-
 import convkit
+import onnx
 from convkit.compress.errors import ConvkitError
 from convkit.compress.model import Model, with_shapes
 from convkit.export import layers, pads, tensors
 from convkit.export.graph import GraphWriter
+from onnx import helper
+from torch import fx, nn
 
 OLDEST_OPSET = 18
 """Before it, Split, Pad, Resize and the reductions take their attributes in other ways than a Model holds them."""
@@ -76,8 +75,7 @@ class _ModelWriter:
 
     def _layer(self, node: fx.Node) -> None:
         layer = self.model.graph.get_submodule(str(node.target))
-        source = node.args[0]
-        assert isinstance(source, fx.Node)
+        (source,) = node.all_input_nodes
         rank = len(source.meta["tensor"].shape) if isinstance(layer, nn.Linear) else 0
         extra = self.pads.get(source, [])
         layers.write_layer(self.graph, layer, str(node.target), self._input(source), self.tensor[node], extra, rank)
@@ -97,9 +95,10 @@ class _ModelWriter:
             return [self.tensor[node]]
         picked = {int(user.args[1]): self.tensor[user] for user in node.users}  # type: ignore[arg-type]
         count = max(_split_count(self.model.graph, node), *(index + 1 for index in picked))
-        blank = pads.operator(node) != "Split"
-        spare = (lambda _: "") if blank else (lambda i: self.graph.value_name(f"{_value(node)}.{i}"))
-        return [picked[i] if i in picked else spare(i) for i in range(count)]
+        return [picked[i] if i in picked else self._unread(node, i) for i in range(count)]
+
+    def _unread(self, node: fx.Node, index: int) -> str:
+        return self.graph.value_name(f"{_value(node)}.{index}") if pads.operator(node) == "Split" else ""
 
     def _input(self, argument: Any) -> str:  # noqa: ANN401 - an fx argument
         if argument is None:
@@ -111,7 +110,7 @@ class _ModelWriter:
         held = pads.constant(self.model.graph, argument)
         if held is None:
             raise TypeError(f"constant {argument.target!r} is no tensor")
-        return self.graph.initializer(_value(argument), _held(self.model.graph, argument))
+        return self.graph.initializer(_value(argument), held)
 
     def _outputs(self, _: fx.Node) -> None:
         """An output that is a graph input, a constant or a tensor with another name is copied to its name."""
@@ -121,17 +120,9 @@ class _ModelWriter:
                 self.graph.node("Identity", spec.name, [source], [spec.name])
 
 
-def _held(graph: fx.GraphModule, node: fx.Node) -> Any:  # noqa: ANN401 - a parameter or buffer
-    """The very object behind a get_attr node, so that shared ones are written once."""
-    holder: Any = graph
-    for part in str(node.target).split("."):
-        holder = getattr(holder, part)
-    return holder
-
-
 def _results(model: Model) -> tuple[fx.Node, ...]:
     (results,) = next(node for node in model.graph.graph.nodes if node.op == "output").args
-    return tuple(results) if isinstance(results, tuple | list) else (results,)  # type: ignore[return-value,arg-type]
+    return tuple(results) if isinstance(results, tuple | list) else (results,)
 
 
 def _value(node: fx.Node) -> str:
@@ -145,7 +136,7 @@ def _is_multiple(node: fx.Node) -> bool:
 def _split_count(graph: fx.GraphModule, node: fx.Node) -> int:
     if pads.operator(node) != "Split":
         return 1
-    sizes = pads.constant(graph, node.args[1] if len(node.args) > 1 else None)
+    sizes = pads.constant(graph, pads.argument(node, 1))
     return int(node.kwargs.get("num_outputs") or 1) if sizes is None else sizes.numel()  # type: ignore[arg-type]
 
 
@@ -179,5 +170,3 @@ def _with_value_info(model: onnx.ModelProto) -> onnx.ModelProto:
     if size_in_bytes(model) >= _TWO_GIB:
         return model
     return onnx.shape_inference.infer_shapes(model, data_prop=True)
-
-

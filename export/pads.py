@@ -12,6 +12,10 @@ import torch
 from torch import fx, nn
 
 _CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_SPATIAL = 2
+"""The first spatial axis; batch and channels come before it."""
+_SIZES, _VALUE, _AXES = 1, 2, 3
+"""Positions of Pad's inputs."""
 
 
 def operator(node: fx.Node) -> str:
@@ -20,13 +24,18 @@ def operator(node: fx.Node) -> str:
 
 
 def constant(graph: fx.GraphModule, node: Any) -> torch.Tensor | None:  # noqa: ANN401 - an fx argument
-    """The tensor that a get_attr node holds; None for any other argument."""
+    """The very tensor that a get_attr node holds; None for any other argument."""
     if not isinstance(node, fx.Node) or node.op != "get_attr":
         return None
     holder: Any = graph
     for part in str(node.target).split("."):
         holder = getattr(holder, part)
-    return holder.detach() if isinstance(holder, torch.Tensor) else None
+    return holder if isinstance(holder, torch.Tensor) else None
+
+
+def argument(node: fx.Node, position: int) -> Any:  # noqa: ANN401 - an fx argument
+    """The node's input at `position`, None where it is absent."""
+    return node.args[position] if position < len(node.args) else None
 
 
 def mergeable(graph: fx.GraphModule) -> dict[fx.Node, list[int]]:
@@ -43,21 +52,22 @@ def mergeable(graph: fx.GraphModule) -> dict[fx.Node, list[int]]:
 
 def _pads(graph: fx.GraphModule, node: fx.Node) -> list[int] | None:
     """Spatial pads of a constant, non-negative Pad that leaves batch and channels alone."""
-    sizes = constant(graph, node.args[1] if len(node.args) > 1 else None)
+    sizes = constant(graph, argument(node, _SIZES))
     if sizes is None or node.kwargs.get("mode", "constant") != "constant" or bool((sizes < 0).any()):
         return None
     every = _over_all_axes(graph, node, [int(size) for size in sizes])
     if every is None:
         return None
     rank = len(every) // 2
-    outside = every[:2] + every[rank : rank + 2]
-    return None if rank < 3 or any(outside) else every[2:rank] + every[rank + 2 :]
+    begins, ends = every[:rank], every[rank:]
+    outside = any(begins[:_SPATIAL] + ends[:_SPATIAL])
+    return None if rank <= _SPATIAL or outside else begins[_SPATIAL:] + ends[_SPATIAL:]
 
 
 def _over_all_axes(graph: fx.GraphModule, node: fx.Node, sizes: list[int]) -> list[int] | None:
-    if len(node.args) < 4 or node.args[3] is None:
+    if argument(node, _AXES) is None:
         return sizes
-    axes, spec = constant(graph, node.args[3]), node.meta.get("tensor")
+    axes, spec = constant(graph, argument(node, _AXES)), node.meta.get("tensor")
     if axes is None or spec is None:
         return None
     rank, count = len(spec.shape), len(sizes) // 2
@@ -68,9 +78,9 @@ def _over_all_axes(graph: fx.GraphModule, node: fx.Node, sizes: list[int]) -> li
 
 
 def _value(graph: fx.GraphModule, node: fx.Node) -> float | None:
-    if len(node.args) < 3 or node.args[2] is None:
+    if argument(node, _VALUE) is None:
         return 0.0
-    value = constant(graph, node.args[2])
+    value = constant(graph, argument(node, _VALUE))
     return None if value is None else float(value)
 
 

@@ -3,9 +3,8 @@
 import numpy as np
 import onnx
 import torch
-from onnx import TensorProto, helper, numpy_helper
-
 from convkit.compress.model import TensorSpec
+from onnx import TensorProto, helper, numpy_helper
 
 _ELEMENT = {
     "float32": TensorProto.FLOAT,
