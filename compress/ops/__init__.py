@@ -18,8 +18,11 @@ def _operators() -> dict[str, Callable[..., Any]]:
     found: dict[str, Callable[..., Any]] = {}
     for name in parts.names("compress/ops"):
         module = importlib.import_module(f"{__name__}.{name}")
-        found |= {key: value for key, value in vars(module).items() if key[0].isupper() and callable(value)
-                  and getattr(value, "__module__", "") == module.__name__}
+        found |= {
+            key: value
+            for key, value in vars(module).items()
+            if key[0].isupper() and callable(value) and getattr(value, "__module__", "") == module.__name__
+        }
     return found
 
 

@@ -4,7 +4,12 @@
 import torch
 from torch import Tensor
 
-_RANGE = {torch.uint8: (0, 255), torch.int8: (-128, 127), torch.int16: (-32768, 32767), torch.int32: (-(2**31), 2**31 - 1)}
+_RANGE = {
+    torch.uint8: (0, 255),
+    torch.int8: (-128, 127),
+    torch.int16: (-32768, 32767),
+    torch.int32: (-(2**31), 2**31 - 1),
+}
 
 
 def _along(axis: int, parameter: Tensor, x: Tensor) -> Tensor:

@@ -1,0 +1,34 @@
+"""Element types. ONNX numbers them as TensorProto.DataType does."""
+# ruff: noqa: N802, ARG001, PLR0913 - functions are named after their ONNX operators and take all their attributes
+
+import torch
+from torch import Tensor
+
+DTYPES = {
+    1: torch.float32,
+    2: torch.uint8,
+    3: torch.int8,
+    4: torch.uint16,
+    5: torch.int16,
+    6: torch.int32,
+    7: torch.int64,
+    9: torch.bool,
+    10: torch.float16,
+    11: torch.float64,
+    12: torch.uint32,
+    13: torch.uint64,
+    16: torch.bfloat16,
+}
+
+
+def Cast(x: Tensor, *, to: int, saturate: int = 1) -> Tensor:
+    """`to` is a TensorProto.DataType; floats are cut towards zero on their way to an integer."""
+    dtype = DTYPES[to]
+    if x.is_floating_point() and not dtype.is_floating_point and dtype is not torch.bool:
+        # Through int64: straight from float to an unsigned type is undefined for negatives in C.
+        return x.to(torch.int64).to(dtype)
+    return x.to(dtype)
+
+
+def CastLike(x: Tensor, like: Tensor, *, saturate: int = 1) -> Tensor:
+    return x.to(like.dtype)
