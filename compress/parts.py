@@ -4,8 +4,10 @@
 errors because its file is. Nothing is imported until it is asked for.
 """
 
+import ast
 import difflib
 import importlib
+import re
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +26,16 @@ def load(folder: str, name: str) -> Any:  # noqa: ANN401 - each folder has its o
     """The part called `name` in `folder`; an unknown name is the user's error and says what there is."""
     _check(folder, name, ".py")
     return importlib.import_module(f"convkit.{folder.replace('/', '.')}.{name}").PART
+
+
+def about(folder: str, name: str, suffix: str = ".py") -> str:
+    """One line on a part: the first sentence of its docstring, or the `about:` of a data file. Imports nothing."""
+    text = path(folder, name, suffix).read_text()
+    if suffix == ".py":
+        first = (ast.get_docstring(ast.parse(text)) or "").split("\n\n")[0]
+        return " ".join(first.split()).split(". ")[0].removesuffix(".")
+    line = re.search(r"^about: *(.*)$", text, re.MULTILINE)
+    return line[1].strip("\"'") if line else ""
 
 
 def path(folder: str, name: str, suffix: str = ".yaml") -> Path:

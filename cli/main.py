@@ -1,0 +1,129 @@
+"""The command line: lists the files of cli/commands, imports the one that is asked for, and turns errors into lines.
+
+The first line of a command file's docstring is its line in `convkit --help`; nothing is imported to show it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+from typing import TYPE_CHECKING, NoReturn, cast
+
+import click
+
+from convkit import __version__
+from convkit.cli import options, show
+from convkit.compress import parts
+from convkit.compress.errors import INTERRUPTED, WRONG_INPUT, ConvkitError
+
+if TYPE_CHECKING:
+    from types import FrameType
+
+COMMANDS = "cli/commands"
+BUG, PIPE_CLOSED = 70, 141
+"""Exit codes of sysexits.h and of a shell's SIGPIPE: a bug is never taken for a failed verdict (1)."""
+
+
+class Commands(click.Group):
+    """`convkit`: a group whose commands are the files of cli/commands."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        ctx.meta[options.COMMAND_LINE] = list(args)
+        return super().parse_args(ctx, args or ["--help"])
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return parts.names(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in parts.names(COMMANDS) and ctx.resilient_parsing:
+            return None
+        return cast("click.Command", parts.load(COMMANDS, cmd_name))
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl([(name, parts.about(COMMANDS, name)) for name in parts.names(COMMANDS)])
+
+    def invoke(self, ctx: click.Context) -> object:
+        try:
+            result = super().invoke(ctx)
+            sys.stdout.flush()
+        except BrokenPipeError:
+            # Nobody reads on; Python must not complain about it when it closes stdout.
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            ctx.exit(PIPE_CLOSED)
+        return result
+
+
+CLI = Commands(
+    name="convkit",
+    help="""Trained conv net in; the smallest, fastest network that is still as good out, with the proof.
+
+    \b
+    Examples:
+      convkit doctor
+      convkit inspect -m net.onnx
+      convkit quantize -m net.onnx --data calib.npz --target onnxruntime-cpu -o out/
+      convkit run lite0 -o out/lite0
+    """,
+    epilog="Exit codes: 0 good, 1 a verdict failed, 2 wrong input, 3 not available here, 130 interrupted.",
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    params=[
+        click.Option(
+            ["--version"],
+            is_flag=True,
+            expose_value=False,
+            is_eager=True,
+            callback=lambda ctx, _, asked: _version(ctx) if asked and not ctx.resilient_parsing else None,
+            help="Show the version and exit.",
+        )
+    ],
+)
+
+
+def _version(ctx: click.Context) -> NoReturn:
+    show.text(f"convkit {__version__}")
+    ctx.exit()
+
+
+def main(args: list[str] | None = None) -> NoReturn:
+    """Run the command line and leave with its exit code."""
+    _interrupt_on_terminate()
+    try:
+        code = CLI.main(args, prog_name="convkit", standalone_mode=False)
+    except click.UsageError as error:
+        show.error(f"{_usage(error)}; see '{error.ctx.command_path if error.ctx else 'convkit'} --help'")
+        code = WRONG_INPUT
+    except click.ClickException as error:
+        show.error(error.format_message())
+        code = WRONG_INPUT
+    except ConvkitError as error:
+        show.error(error)
+        code = error.exit_code
+    except (click.Abort, KeyboardInterrupt):
+        show.error("interrupted, state saved; --resume goes on from there")
+        code = INTERRUPTED
+    except Exception:  # noqa: BLE001 - a bug keeps its traceback, and an exit code of its own
+        show.bug()
+        code = BUG
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _usage(error: click.UsageError) -> str:
+    message = error.format_message()
+    return message[:1].lower() + message[1:].rstrip(".")
+
+
+def _interrupt_on_terminate() -> None:
+    """SIGTERM ends like Ctrl-C: what is staged is removed, what is finished is kept."""
+
+    def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
+        raise KeyboardInterrupt
+
+    with contextlib.suppress(ValueError):  # only the main thread may, and only there it is needed
+        signal.signal(signal.SIGTERM, interrupt)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,120 @@
+"""The only printer: results to stdout, everything else to stderr, colour and movement only where a person looks."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import sys
+import time
+import traceback
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING
+
+from convkit.compress import record
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.status import Status
+
+    from convkit.compress.errors import ConvkitError
+
+_NUMBER = re.compile(r"[-+±]?\d[\d,]*(\.\d+)?(e[-+]?\d+)? ?[%×A-Za-z/]{0,5}( \(.*\))?|[–-]?")
+"""A figure with its unit, or nothing."""
+_WIDE = 1000
+"""Columns where nobody looks: a pipe gets whole lines, not a terminal's."""
+
+
+def table(
+    columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str = "", totals: Sequence[object] = ()
+) -> None:
+    """A table on stdout: numbers to the right, words to the left; `totals` is a last row set apart."""
+    from rich import box
+    from rich.table import Table
+
+    grid = Table(title=title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, show_footer=False)
+    for index, column in enumerate(columns):
+        cells = [row[index] for row in rows]
+        grid.add_column(column, justify="right" if cells and all(map(_is_number, cells)) else "left", overflow="fold")
+    for row in rows:
+        grid.add_row(*map(_cell, row))
+    if totals:
+        grid.add_section()
+        grid.add_row(*map(_cell, totals), style="bold")
+    _console(sys.stdout).print(grid)
+
+
+def json(value: object) -> None:
+    """A value as JSON on stdout."""
+    sys.stdout.write(record.to_json(value))
+
+
+def text(words: str) -> None:
+    """Words on stdout, as they are."""
+    sys.stdout.write(words.rstrip("\n") + "\n")
+
+
+def note(words: str) -> None:
+    """A line for the person who waits, on stderr."""
+    _console(sys.stderr).print(words, style="dim", markup=False, highlight=False)
+
+
+def warning(words: str) -> None:
+    """Something the user should know, on stderr."""
+    _console(sys.stderr).print(f"warning: {words}", style="yellow", markup=False, highlight=False)
+
+
+def error(problem: ConvkitError | str) -> None:
+    """The one line a user gets for wrong input, on stderr."""
+    line = " ".join(str(problem).split())
+    _console(sys.stderr).print(f"error: {line}", style="red", markup=False, highlight=False)
+
+
+def bug() -> None:
+    """The traceback of the exception being handled, on stderr."""
+    traceback.print_exc()
+
+
+@contextlib.contextmanager
+def progress(what: str) -> Iterator[Callable[[str], None]]:
+    """Show on stderr that `what` goes on; the function it gives says how far.
+
+    A terminal gets one moving line, a pipe or a CI log one line for each thing said.
+    """
+    console, start = _console(sys.stderr), time.monotonic()
+    if console.is_terminal:
+        with console.status(what) as status:
+            yield lambda words: _move(status, what, words)
+    else:
+        note(f"{what} …")
+        yield lambda words: note(f"  {words}")
+    note(f"{what}: {time.monotonic() - start:.1f} s")
+
+
+def _move(status: Status, what: str, words: str) -> None:
+    from rich.markup import escape
+
+    status.update(f"{escape(what)} [dim]{escape(words)}[/dim]")
+
+
+def _console(stream: object) -> Console:
+    """A console on today's sys.stdout or sys.stderr (tests and pipes replace them)."""
+    from rich.console import Console
+
+    console = Console(stderr=stream is sys.stderr)
+    return console if console.is_terminal else Console(stderr=stream is sys.stderr, width=_WIDE)
+
+
+def _is_number(cell: object) -> bool:
+    return isinstance(cell, (int, float)) or (isinstance(cell, str) and bool(_NUMBER.fullmatch(cell)))
+
+
+def _cell(cell: object) -> str:
+    from rich.markup import escape
+
+    if isinstance(cell, bool):
+        return "yes" if cell else "no"
+    if isinstance(cell, int):
+        return f"{cell:,}"
+    if isinstance(cell, float):
+        return f"{cell:.4g}"
+    return escape("" if cell is None else str(cell))
