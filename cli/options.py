@@ -6,10 +6,13 @@ a plain value named like the option (`as_json` for --json).
 
 from __future__ import annotations
 
+import dataclasses
+import difflib
 import functools
 import re
-from collections.abc import Callable, Iterable
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 from click.shell_completion import CompletionItem
@@ -17,6 +20,9 @@ from click.shell_completion import CompletionItem
 from convkit.compress import package, parts
 from convkit.compress.errors import ConvkitError
 from convkit.compress.model import Dim, ModelRef
+
+if TYPE_CHECKING:
+    from convkit.compress.data import DataRef
 
 COMMAND_LINE = "convkit.command_line"
 """Where click's context keeps the words that were typed."""
@@ -33,38 +39,14 @@ def model(function: Function) -> Function:
 
     @functools.wraps(function)
     def with_model(
-        *, model_path: str, weights: str | None, args: tuple[str, ...], shapes: tuple[str, ...], **others: object
+        *, model: str, weights: str | None, arg: Mapping[str, Any], shape: Mapping[str, Shape], **others: object
     ) -> object:
-        return function(model=model_ref(model_path, weights, args, shapes), **others)
+        files = package.resolve(model), package.resolve(weights) if weights else None
+        return function(model=ModelRef(*files, arg, shape), **others)
 
-    for decorate in (_SHAPES, _ARGS, _WEIGHTS, _MODEL):
+    for decorate in (_SHAPE_OPTION, _ARG_OPTION, _WEIGHTS_OPTION, _MODEL_OPTION):
         decorate(with_model)
     return with_model
-
-
-_MODEL = click.option(
-    "-m",
-    "--model",
-    "model_path",
-    required=True,
-    metavar="FILE|MODULE:FUNCTION",
-    help="A .onnx or .pt2 file, or the function that builds the network (pkg://package/file reads inside a package).",
-)
-_WEIGHTS = click.option("--weights", metavar="FILE", help="Weights for MODULE:FUNCTION: .safetensors or a state dict.")
-_ARGS = click.option("--arg", "args", multiple=True, metavar="NAME=VALUE", help="An argument for MODULE:FUNCTION.")
-_SHAPES = click.option(
-    "--shape",
-    "shapes",
-    multiple=True,
-    metavar="INPUT:SHAPE",
-    help="An input's shape: x:1x3x224x224, or with free sizes x:Nx3xH=224xW=224.",
-)
-
-
-def model_ref(path: str, weights: str | None = None, args: Iterable[str] = (), shapes: Iterable[str] = ()) -> ModelRef:
-    """The ModelRef that the words of a command line mean."""
-    files = package.resolve(path), package.resolve(weights) if weights else None
-    return ModelRef(*files, assignments(args), dict(map(parse_shape, shapes)))
 
 
 def assignments(words: Iterable[str]) -> dict[str, Any]:
@@ -100,6 +82,116 @@ def _dim(match: re.Match[str]) -> tuple[Dim, int]:
     if match["size"]:
         return int(match["size"]), int(match["size"])
     return match["symbol"], int(match["sample"] or 1)
+
+
+_MODEL_OPTION = click.option(
+    "-m",
+    "--model",
+    required=True,
+    metavar="FILE|MODULE:FUNCTION",
+    help="A .onnx or .pt2 file, or the function that builds the network (pkg://package/file reads inside a package).",
+)
+_WEIGHTS_OPTION = click.option(
+    "--weights", metavar="FILE", help="Weights for MODULE:FUNCTION: .safetensors or a state dict."
+)
+_ARG_OPTION = click.option(
+    "--arg",
+    multiple=True,
+    metavar="NAME=VALUE",
+    callback=lambda _context, _option, values: assignments(values),
+    help="An argument for MODULE:FUNCTION.",
+)
+_SHAPE_OPTION = click.option(
+    "--shape",
+    multiple=True,
+    metavar="INPUT:SHAPE",
+    callback=lambda _context, _option, values: dict(map(parse_shape, values)),
+    help="An input's shape: x:1x3x224x224, or with free sizes x:Nx3xH=224xW=224.",
+)
+
+
+class DataSet(click.ParamType["DataRef"]):
+    """A DataRef: a path, MODULE:FUNCTION, or its fields as YAML ({path: …, preprocess: {…}}), in place or in a file."""
+
+    name = "data"
+
+    def convert(self, value: str | DataRef, param: click.Parameter | None, ctx: click.Context | None) -> DataRef:
+        """The DataRef that a word means; raises ConvkitError for an unknown key."""
+        from convkit.compress.data import DataRef
+
+        if isinstance(value, DataRef):
+            return value
+        if value.lstrip().startswith("{") or value.endswith((".yaml", ".yml")):
+            return data_ref(mapping(value))
+        return DataRef(value)
+
+
+def data_ref(text: Mapping[str, Any]) -> DataRef:
+    """The DataRef that a mapping with its fields describes."""
+    from convkit.compress import preprocess
+    from convkit.compress.data import DataRef
+
+    known = [field.name for field in dataclasses.fields(DataRef)]
+    for key in [*text, *(["path"] if "path" not in text else [])]:
+        if key not in known or key not in text:
+            near = difflib.get_close_matches(key, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near and key not in known else f"give {', '.join(known)}"
+            raise ConvkitError(f"data has no {key!r}", hint=hint)
+    fields = dict(text)
+    if "preprocess" in fields:
+        fields["preprocess"] = preprocess.from_mapping(fields["preprocess"])
+    return DataRef(**fields)
+
+
+def mapping(text: str) -> dict[str, Any]:
+    """YAML that holds keys and values: the text itself, or the file of that name."""
+    import yaml
+
+    try:
+        found = yaml.safe_load(Path(text).read_text() if text.endswith((".yaml", ".yml")) else text)
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        raise ConvkitError(f"{text!r} cannot be read as YAML", hint="give {key: value, …} or a .yaml file") from error
+    if not isinstance(found, dict):
+        raise ConvkitError(f"{text!r} holds no keys and values", hint="give {key: value, …}")
+    return found
+
+
+def data(*, required: bool = False, what: str = "Samples") -> Callable[[Function], Function]:
+    """--data with --labels, --pattern, --preprocess and --limit; the command gets `data: DataRef | None`."""
+
+    def decorate(function: Function) -> Function:
+        @functools.wraps(function)
+        def with_data(*, data: DataRef | None, **options: Any) -> object:  # noqa: ANN401 - click's values
+            changes = {name: options.pop(name) for name in ("labels", "pattern", "preprocess", "limit")}
+            return function(data=_refined(data, changes), **options)
+
+        for option in _DATA_OPTIONS:
+            option(with_data)
+        help_text = f"{what}: a folder of images, .npz, .npy, MODULE:FUNCTION, or {{path: …, preprocess: …}}."
+        return click.option("--data", type=DataSet(), required=required, metavar="PATH", help=help_text)(with_data)
+
+    return decorate
+
+
+def _refined(ref: DataRef | None, changes: Mapping[str, Any]) -> DataRef | None:
+    given = {name: value for name, value in changes.items() if value is not None}
+    if given and ref is None:
+        raise ConvkitError(f"--{next(iter(given))} is given without --data", hint="add --data")
+    if "preprocess" in given:
+        from convkit.compress import preprocess
+
+        given["preprocess"] = preprocess.from_mapping(mapping(given["preprocess"]))
+    return dataclasses.replace(ref, **given) if ref else None
+
+
+_DATA_OPTIONS = (
+    click.option("--limit", type=click.IntRange(1), help="Use that many samples, evenly spread."),
+    click.option("--preprocess", metavar="YAML", help="How images become inputs: {mean: …, std: …} or a .yaml file."),
+    click.option(
+        "--pattern", metavar="GLOB", help="Which images: imagenet_*_{label}.jpg reads the label from the name."
+    ),
+    click.option("--labels", metavar="FILE", help="Labels of the images, by file name."),
+)
 
 
 class Part(click.ParamType[str]):

@@ -53,6 +53,13 @@ def text(words: str) -> None:
     sys.stdout.write(words.rstrip("\n") + "\n")
 
 
+def again(printed: str) -> None:
+    """What a command printed before, with its colours where they can be shown."""
+    from rich.text import Text
+
+    _console(sys.stdout).print(Text.from_ansi(printed), end="")
+
+
 def note(words: str) -> None:
     """A line for the person who waits, on stderr."""
     _console(sys.stderr).print(words, style="dim", markup=False, highlight=False)

@@ -1,0 +1,131 @@
+"""The Journal of a run: which step is done, what it was made from and what it said, under OUTPUT/.steps/.
+
+A record is written after the step's output folder stands, so a run that is killed at any point does at most the step
+over that it was in. A record counts only while its digest and every file of its folder are unchanged.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import functools
+import importlib.util
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+from convkit.cli.step import Step, each, expand, parameters
+from convkit.compress import package, record
+from convkit.compress.errors import ConvkitError
+from convkit.runtimes.session.external import external_files
+
+_FUNCTION = re.compile(r"([A-Za-z_]\w*)(\.\w+)*:[A-Za-z_][\w.]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Done:
+    """What is kept of a finished step: the digest of all that went in, its command line and what it printed."""
+
+    digest: str
+    command: tuple[str, ...]
+    printed: str
+
+
+@dataclass(frozen=True, slots=True)
+class Journal:
+    """The records of the runs into one output folder."""
+
+    output: Path
+
+    def folder(self, step: Step) -> Path:
+        """Where a step writes."""
+        return self.output / step.name
+
+    def done(self, step: Step, digest: str) -> Done | None:
+        """The step's record, if it is of this digest and the files it tells of are as they were written."""
+        try:
+            text = json.loads(self._file(step).read_text())
+            found = Done(text["digest"], tuple(text["command"]), text["printed"])
+        except (OSError, ValueError, KeyError, TypeError):
+            return None
+        whole = "output" not in parameters(step.command) or _whole(self.folder(step))
+        return found if found.digest == digest and whole else None
+
+    def write(self, step: Step, done: Done) -> None:
+        """Keep a finished step."""
+        record.write_json(self._file(step), asdict(done))
+
+    def _file(self, step: Step) -> Path:
+        return self.output / ".steps" / f"{step.name}.json"
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keep a second run out of the same output folder."""
+        folder = self.output / ".steps"
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            lock = (folder / "lock").open("w")
+        except OSError as error:
+            raise ConvkitError(f"cannot write {self.output}: {error.strerror}", hint="give another --output") from error
+        with lock:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except OSError as error:
+                raise ConvkitError(
+                    f"another run writes to {self.output}", hint="wait, or give another folder"
+                ) from error
+            yield
+
+
+def digest(step: Step, folders: Mapping[str, Path]) -> str:
+    """sha256 of a step's settings, the content of every file they name, and convkit itself; places do not count."""
+    settings = each(expand(step.settings, folders), lambda text: _content(text) or text)
+    return record.digest_json([step.command, settings, _convkit()])
+
+
+def _content(text: str) -> str | None:
+    """Digest of what `text` names: a file, a folder or the code of a function; None if it is just text."""
+    match = _FUNCTION.fullmatch(text)
+    if match:
+        return _code(match[1])
+    if not text.startswith(("/", package.SCHEME)) or "\0" in text:
+        return None
+    place = Path(package.resolve(text))
+    if place.is_dir():
+        return _tree(place, "*")
+    if not place.is_file():
+        return None
+    beside = external_files(place) if place.suffix == ".onnx" else []
+    return record.digest_json([place.suffix, *map(record.digest_file, [place, *beside])])
+
+
+def _code(module: str) -> str | None:
+    """Digest of a module's file, or of all files of a package, without importing it."""
+    spec = importlib.util.find_spec(module)
+    if spec is None or spec.origin is None or not Path(spec.origin).is_file():
+        return None
+    origin = Path(spec.origin)
+    return _tree(origin.parent, "*.py") if spec.submodule_search_locations else record.digest_file(origin)
+
+
+def _tree(folder: Path, pattern: str) -> str:
+    files = sorted(file for file in folder.rglob(pattern) if file.is_file() and "__pycache__" not in file.parts)
+    return record.digest_json([[file.relative_to(folder).as_posix(), record.digest_file(file)] for file in files])
+
+
+@functools.cache
+def _convkit() -> str:
+    """Digest of convkit's own code and data: another version may give another result."""
+    links = (Path(__file__).parent.parent / name for name in ("cli", "compress", "export", "recipes", "runtimes"))
+    return record.digest_json([_tree(link, pattern) for link in links for pattern in ("*.py", "*.yaml")])
+
+
+def _whole(folder: Path) -> bool:
+    """Every file that the folder's manifest names is there and unchanged."""
+    try:
+        files = json.loads((folder / record.MANIFEST).read_text())["files"]
+        return all(record.digest_file(folder / name) == found for name, found in files.items())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return False

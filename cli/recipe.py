@@ -1,0 +1,170 @@
+"""The Recipe: a whole run as data. Its steps are commands, its keys are their options, so any command is a step.
+
+    about: one line
+    model: net.onnx                        or {path, weights, args, shape}
+    data: {calibration: photos/, validation: {path: …, pattern: …, preprocess: {…}}}
+    target: onnxruntime-cpu                any option here is meant for every step that has it
+    steps:
+      - {command: quantize, data: calibration}
+      - {command: verify, reference: "${model}", candidate: "${quantize}/model.onnx"}
+
+`${NAME}` is the output folder of an earlier step. Files are looked for beside the recipe.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import click
+
+from convkit.cli.step import COMMANDS, REFERENCE, Step, each, load_command, parameters, words
+from convkit.compress import package, parts
+from convkit.compress.errors import ConvkitError
+
+NOT_STEPS = ("run",)
+_OWN = ("about", "data", "steps")
+_STEP_OWN = ("command", "name")
+_MODEL = {"path": "model", "weights": "weights", "args": "arg", "shape": "shape"}
+_FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """The steps of one run, checked against the commands they call."""
+
+    name: str
+    about: str
+    steps: tuple[Step, ...]
+
+
+def load(name: str) -> Recipe:
+    """The recipe in the YAML file `name`, or the one of that name in recipes/. Everything is checked before it returns.
+
+    Raises ConvkitError naming the file, the key and the nearest known one.
+    """
+    path = Path(name) if name.endswith((".yaml", ".yml")) else parts.path("recipes", name)
+    text = _mapping(f"{path}", _read(path))
+    steps = text.get("steps")
+    if not isinstance(steps, list) or not steps:
+        raise ConvkitError(f"{path}: steps is missing", hint="give a list such as [{command: inspect}]")
+    shared = _flat(f"{path}", {key: value for key, value in text.items() if key not in _OWN})
+    sets = _mapping(f"{path}: data", text.get("data") or {})
+    made: list[Step] = []
+    for index, step in enumerate(steps):
+        where = f"{path}: steps[{index}]"
+        made.append(_step(where, step, shared, sets, [s.name for s in made]))
+        _check_files(where, made[-1], path.parent)
+    _check_shared(path, shared, made)
+    located = [Step(s.name, s.command, cast("Any", _beside(s.settings, path.parent))) for s in made]
+    return Recipe(path.stem, str(text.get("about", "")), tuple(located))
+
+
+def _read(path: Path) -> object:
+    import yaml
+
+    try:
+        return yaml.safe_load(path.read_text())
+    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
+        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
+        raise ConvkitError(
+            f"{path} cannot be read: {reason}", hint="give a YAML file, or see `convkit list recipes`"
+        ) from error
+
+
+def _mapping(where: str, value: object) -> dict[str, Any]:
+    if not isinstance(value, dict) or not all(isinstance(key, str) for key in value):
+        raise ConvkitError(f"{where} holds no keys and values", hint="see recipes/lite0.yaml")
+    return {key.replace("-", "_"): entry for key, entry in value.items()}
+
+
+def _flat(where: str, settings: Mapping[str, Any]) -> dict[str, Any]:
+    """`model: {path, weights, args, shape}` as the options of the command line."""
+    model = settings.get("model")
+    if not isinstance(model, dict):
+        return dict(settings)
+    _check_keys(f"{where}: model", model, _MODEL)
+    others = {key: value for key, value in settings.items() if key != "model"}
+    return {**others, **{_MODEL[key]: value for key, value in model.items()}}
+
+
+def _step(where: str, text: object, shared: Mapping[str, Any], sets: Mapping[str, Any], earlier: Sequence[str]) -> Step:
+    own = _mapping(where, {"command": text} if isinstance(text, str) else text)
+    command = str(own.get("command", ""))
+    known = [name for name in parts.names(COMMANDS) if name not in NOT_STEPS]
+    if command not in known:
+        raise _unknown(f"{where}.command", command, known)
+    name = str(own.get("name", command))
+    if name in earlier or not re.fullmatch(r"\w[\w.-]*", name):
+        raise ConvkitError(f"{where}.name {name!r} is taken or no name", hint="give each step a `name:` of its own")
+    options = parameters(command)
+    given = _flat(where, {key: value for key, value in own.items() if key not in _STEP_OWN})
+    _check_keys(where, given, options)
+    # A step with a model of its own takes nothing of the recipe's.
+    inherited = {k: v for k, v in shared.items() if k in options and not ("model" in given and k in _MODEL.values())}
+    settings = {
+        key: sets.get(value, value) if _names(value, sets) else value for key, value in {**inherited, **given}.items()
+    }
+    step = Step(name, command, settings)
+    for needed in step.needs() - set(earlier):
+        raise _unknown(f"{where}: ${{…}}", needed, earlier)
+    _check_values(where, step)
+    return step
+
+
+def _names(value: object, sets: Mapping[str, Any]) -> bool:
+    return isinstance(value, str) and value in sets
+
+
+def _check_keys(where: str, given: Iterable[str], known: Iterable[str]) -> None:
+    for key in given:
+        if key not in known:
+            raise _unknown(where, key, known)
+
+
+def _check_shared(path: Path, shared: Iterable[str], steps: Iterable[Step]) -> None:
+    known = {key for step in steps for key in parameters(step.command)} | {*_OWN, *_MODEL.values()}
+    _check_keys(f"{path}", shared, known)
+
+
+def _check_values(where: str, step: Step) -> None:
+    """Let the command itself read its options; nothing runs."""
+    command = load_command(step.command)
+    try:
+        command.make_context(step.name, words(step, {name: Path(name) for name in step.needs()}, Path("out")))
+    except click.UsageError as error:
+        raise ConvkitError(f"{where}: {error.format_message()}", hint=f"see `convkit {step.command} --help`") from error
+    except ConvkitError as error:
+        raise ConvkitError(f"{where}: {error.message}", hint=error.hint) from error
+
+
+def _check_files(where: str, step: Step, folder: Path) -> None:
+    """A model or data file that is not there is found before the first step, not after the second."""
+    for key in ("model", "weights", "data"):
+        value = step.settings.get(key)
+        file = value.get("path") if isinstance(value, dict) else value
+        if not isinstance(file, str) or REFERENCE.search(file) or _FUNCTION.fullmatch(file):
+            continue
+        if not (folder / package.resolve(file)).exists():
+            raise ConvkitError(f"{where}.{key}: there is no {file}", hint=f"files are looked for in {folder.resolve()}")
+
+
+def _unknown(where: str, key: str, known: Iterable[str]) -> ConvkitError:
+    near = difflib.get_close_matches(key, list(known), n=1)
+    hint = f"did you mean {near[0]!r}?" if near else f"there is: {', '.join(known) or 'nothing yet'}"
+    return ConvkitError(f"{where}: {key!r} is not known", hint=hint)
+
+
+def _beside(value: object, folder: Path) -> object:
+    """`value` with every relative file name that stands beside the recipe made absolute."""
+
+    def locate(text: str) -> str:
+        looks_like_file = "/" in text or Path(text).suffix
+        relative = looks_like_file and not text.startswith(("/", package.SCHEME, "${"))
+        return str((folder / text).resolve()) if relative and "\0" not in text and (folder / text).exists() else text
+
+    return each(value, locate)

@@ -1,0 +1,104 @@
+"""The Step: one command with its settings, as a recipe holds it and as the command line spells it."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, cast
+
+import click
+
+from convkit.compress import parts
+
+COMMANDS = "cli/commands"
+REFERENCE = re.compile(r"\$\{([^}]*)\}")
+"""`${NAME}`: the output folder of the step NAME."""
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One command of a recipe with its settings, keyed by option name; `${…}` still stands in them."""
+
+    name: str
+    command: str
+    settings: Mapping[str, Any]
+
+    def needs(self) -> set[str]:
+        """Names of the steps whose output it reads."""
+        return {name for text in strings(self.settings) for name in REFERENCE.findall(text)}
+
+
+def load_command(name: str) -> click.Command:
+    """The click command in cli/commands/NAME.py."""
+    return cast("click.Command", parts.load(COMMANDS, name))
+
+
+def parameters(command: str) -> dict[str, click.Parameter]:
+    """A command's parameters by the key a recipe gives them: `--dry-run` is dry_run, an argument has its own name."""
+    return {_key(parameter): parameter for parameter in load_command(command).params}
+
+
+def _key(parameter: click.Parameter) -> str:
+    if isinstance(parameter, click.Option):
+        return max(parameter.opts, key=len).lstrip("-").replace("-", "_")
+    return parameter.name or ""
+
+
+def words(step: Step, folders: Mapping[str, Path], output: Path, *, resume: bool = False) -> list[str]:
+    """The command line of a step, its name left out; `folders` are the outputs that `${…}` stands for."""
+    given = {**step.settings, "output": str(output), **({"resume": True} if resume else {})}
+    options, arguments = [], []
+    for key, parameter in parameters(step.command).items():
+        if given.get(key) is None:
+            continue
+        value = expand(given[key], folders)
+        if isinstance(parameter, click.Option):
+            options += _option(parameter, value)
+        else:
+            arguments += [str(item) for item in (value if isinstance(value, list) else [value])]
+    return [*options, *(["--", *arguments] if arguments else [])]
+
+
+def _option(option: click.Option, value: object) -> list[str]:
+    name = max(option.opts, key=len)
+    if option.is_flag:
+        return [name] if value else option.secondary_opts[:1]
+    if option.multiple and isinstance(value, dict):
+        return [f"{name}={key}={_word(entry)}" for key, entry in value.items()]
+    entries = value if option.multiple and isinstance(value, list) else [value]
+    return [f"{name}={_word(entry)}" for entry in entries]
+
+
+def _word(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
+
+
+def expand(value: object, folders: Mapping[str, Path]) -> Any:  # noqa: ANN401 - the shape of the value is kept
+    """`value` with every `${NAME}` in it replaced by the step's folder."""
+    return each(value, lambda text: REFERENCE.sub(lambda match: str(folders[match[1]]), text))
+
+
+def each(value: object, change: Callable[[str], str]) -> object:
+    """`value` with `change` applied to every string inside."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, dict):
+        return {key: each(entry, change) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [each(entry, change) for entry in value]
+    return value
+
+
+def strings(value: object) -> Iterator[str]:
+    """Every string inside a value."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping):
+        for entry in value.values():
+            yield from strings(entry)
+    elif isinstance(value, list):
+        for entry in value:
+            yield from strings(entry)
