@@ -1,0 +1,156 @@
+"""An ONNX file on disk becomes one checked protobuf with all its data inside, or a ConvkitError.
+
+The file is a stranger's: nothing is trusted to be consistent, to stay in its folder or to fit in memory.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from pathlib import Path
+
+import onnx
+from convkit.compress.errors import ConvkitError
+from google.protobuf.message import DecodeError, EncodeError
+from onnx import TensorProto
+
+OLDEST, NEWEST = 9, 25
+"""Opsets of ai.onnx that convkit reads."""
+
+_AGAIN = "export it again, or check it with `python -m onnx.checker`"
+_ONE_PIECE = 2**31 - 1
+"""protobuf holds no larger message; the checker is skipped for one."""
+
+
+def read(path: Path) -> tuple[onnx.ModelProto, str]:
+    """The model in the file, functions inlined and external data loaded, and the sha256 of all its files.
+
+    Raises ConvkitError for a file that is missing, empty, truncated, no ONNX, inconsistent, of an opset convkit does
+    not read, or whose external data is missing or outside the file's folder.
+    """
+    data = _bytes(path)
+    model = _parse(path, data)
+    digest = hashlib.sha256(data)
+    for tensor in _external(model):
+        digest.update(_load_external(path, tensor))
+    _check_functions(path, model)
+    _check(path, model)
+    return _inlined(path, model), digest.hexdigest()
+
+
+def opset(model: onnx.ModelProto) -> int:
+    """The version of the default operator set."""
+    return max((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), default=1)
+
+
+def _bytes(path: Path) -> bytes:
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise ConvkitError(f"cannot read {path}: {error.strerror}", hint="check the path") from error
+    if not data:
+        raise ConvkitError(f"{path} is empty", hint="download or export it again")
+    return data
+
+
+def _parse(path: Path, data: bytes) -> onnx.ModelProto:
+    model = onnx.ModelProto()
+    try:
+        model.ParseFromString(data)
+    except DecodeError as error:
+        raise ConvkitError(f"{path} is no ONNX file, or a truncated one", hint=_AGAIN) from error
+    if not model.HasField("graph") or not model.graph.output:
+        raise ConvkitError(f"{path} holds no ONNX graph", hint=_AGAIN)
+    if not OLDEST <= opset(model) <= NEWEST:
+        raise ConvkitError(
+            f"{path} uses ai.onnx opset {opset(model)}; convkit reads {OLDEST} to {NEWEST}",
+            hint="convert it with onnx.version_converter, or export it again",
+        )
+    return model
+
+
+def _external(model: onnx.ModelProto) -> Iterator[TensorProto]:
+    graphs = [model.graph]
+    holders = [function.node for function in model.functions]
+    while graphs:
+        graph = graphs.pop()
+        yield from (t for t in graph.initializer if t.data_location == TensorProto.EXTERNAL)
+        holders.append(graph.node)
+        for nodes in holders:
+            for attribute in (attribute for node in nodes for attribute in node.attribute):
+                graphs.extend(attribute.graphs)
+                graphs.extend([attribute.g] if attribute.HasField("g") else [])
+                tensors = [*attribute.tensors, *([attribute.t] if attribute.HasField("t") else [])]
+                yield from (t for t in tensors if t.data_location == TensorProto.EXTERNAL)
+        holders.clear()
+
+
+def _load_external(path: Path, tensor: TensorProto) -> bytes:
+    """Move the tensor's bytes from its file into the tensor; its file must lie in the model's folder or below."""
+    where = {entry.key: entry.value for entry in tensor.external_data}
+    location = where.get("location", "")
+    file = _inside(path.parent, location, tensor.name)
+    try:
+        offset = int(where.get("offset", "0"))
+        length = int(where["length"]) if "length" in where else -1
+        with file.open("rb") as stream:
+            stream.seek(offset)
+            data = stream.read(length)
+    except (OSError, ValueError, OverflowError) as error:
+        raise ConvkitError(
+            f"cannot read the external data of tensor {tensor.name!r} from {location!r}: {error}",
+            hint=f"keep {location!r} beside {path.name}",
+        ) from error
+    if len(data) < length:
+        raise ConvkitError(f"{location!r} ends before the data of tensor {tensor.name!r}", hint=_AGAIN)
+    tensor.raw_data = data
+    tensor.data_location = TensorProto.DEFAULT
+    del tensor.external_data[:]
+    return data
+
+
+def _inside(folder: Path, location: str, name: str) -> Path:
+    try:
+        file = (folder / location).resolve()
+        inside = bool(location) and not Path(location).is_absolute() and file.is_relative_to(folder.resolve())
+    except (OSError, ValueError):
+        inside = False
+    if not inside:
+        raise ConvkitError(
+            f"the external data of tensor {name!r} lies outside the model's folder: {location!r}",
+            hint="keep a model's data beside it; convkit reads nothing else",
+        )
+    return file
+
+
+def _check_functions(path: Path, model: onnx.ModelProto) -> None:
+    """A function that calls itself cannot be inlined, and the inliner does not notice."""
+    calls = {(f.domain, f.name): {(n.domain, n.op_type) for n in f.node} for f in model.functions}
+    left = dict(calls)
+    while left:
+        done = [name for name, called in left.items() if not called & left.keys()]
+        if not done:
+            raise ConvkitError(f"{path}: function {next(iter(left))[1]!r} calls itself", hint=_AGAIN)
+        for name in done:
+            del left[name]
+
+
+def _check(path: Path, model: onnx.ModelProto) -> None:
+    if model.graph.sparse_initializer:
+        raise ConvkitError(f"{path} stores sparse tensors, which convkit does not read", hint="store them densely")
+    if model.ByteSize() > _ONE_PIECE:
+        return
+    try:
+        onnx.checker.check_model(model)
+    except (onnx.checker.ValidationError, EncodeError, ValueError, RuntimeError) as error:
+        first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise ConvkitError(f"{path} is not valid ONNX: {first}", hint=_AGAIN) from error
+
+
+def _inlined(path: Path, model: onnx.ModelProto) -> onnx.ModelProto:
+    if not model.functions:
+        return model
+    try:
+        return onnx.inliner.inline_local_functions(model, convert_version=True)
+    except (RuntimeError, ValueError, EncodeError, DecodeError) as error:
+        raise ConvkitError(f"{path}: its local functions cannot be inlined: {error}", hint=_AGAIN) from error
