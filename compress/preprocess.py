@@ -7,12 +7,11 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, cast
 
-import numpy as np
-
 from convkit.compress.errors import ConvkitError
 from convkit.compress.model import TensorSpec
 
 if TYPE_CHECKING:
+    import numpy as np
     from PIL import Image
 
 INTERPOLATIONS = ("nearest", "bilinear", "bicubic", "lanczos", "box", "hamming")
@@ -74,8 +73,12 @@ def from_mapping(text: Mapping[str, Any]) -> Preprocess:
 
 def apply(image: Image.Image, preprocess: Preprocess, spec: TensorSpec) -> np.ndarray:
     """One sample of `spec`'s shape without its batch axis, in `spec`'s element type."""
+    import numpy as np
+
     height, width = input_size(preprocess, spec)
-    pixels = np.asarray(_resize(_converted(image, preprocess), preprocess.crop, preprocess.interpolation, height, width))
+    pixels = np.asarray(
+        _resize(_converted(image, preprocess), preprocess.crop, preprocess.interpolation, height, width)
+    )
     pixels = pixels.reshape(height, width, COLOURS[preprocess.colours])
     if preprocess.colours == "BGR":
         pixels = pixels[:, :, ::-1]
@@ -92,14 +95,16 @@ def input_size(preprocess: Preprocess, spec: TensorSpec) -> tuple[int, int]:
     channels = COLOURS[preprocess.colours]
     if len(spec.shape) != 4 or (isinstance(sample[channels_axis], int) and sample[channels_axis] != channels):  # noqa: PLR2004
         raise ConvkitError(
-            f"images in {preprocess.colours} and {preprocess.layout} do not fit input {spec.name!r} of shape {list(spec.shape)}",
+            f"{preprocess.colours} images in {preprocess.layout} do not fit input {spec.name!r}, {list(spec.shape)}",
             hint="set colours and layout in preprocess, or give arrays in an .npz",
         )
     if preprocess.size is not None:
         return preprocess.size
     size = tuple(sample[axis] for axis in axes)
     if not all(isinstance(edge, int) for edge in size):
-        raise ConvkitError(f"input {spec.name!r} has no fixed image size", hint="set size: [height, width] in preprocess")
+        raise ConvkitError(
+            f"input {spec.name!r} has no fixed image size", hint="set size: [height, width] in preprocess"
+        )
     return cast("tuple[int, int]", size)
 
 
@@ -121,9 +126,15 @@ def _resize(image: Image.Image, crop: float | None, interpolation: str, height: 
     if crop is None:
         return image.resize((width, height), resampling)
     fit = min(image.width / width, image.height / height) * crop
-    wide, high = max(1, round(fit * width)), max(1, round(fit * height))
-    left, top = (image.width - wide) // 2, (image.height - high) // 2
-    return image.crop((left, top, left + wide, top + high)).resize((width, height), resampling)
+    left, top = (image.width - fit * width) / 2, (image.height - fit * height) / 2
+    # A window of whole pixels is off by up to one, which moves every sample of a small image.
+    window = (
+        max(left, 0.0),
+        max(top, 0.0),
+        min(left + fit * width, image.width),
+        min(top + fit * height, image.height),
+    )
+    return image.resize((width, height), resampling, box=window)
 
 
 def _numbers(name: str, value: object) -> tuple[float, ...]:

@@ -1,0 +1,66 @@
+"""Arrays out of .npy and .npz files, from strangers: nothing is unpickled, nothing larger than the memory is read."""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from convkit.compress.errors import ConvkitError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+SUFFIXES = (".npy", ".npz")
+
+
+def read(path: Path) -> dict[str, np.ndarray]:
+    """Arrays by name; the one array of a .npy is named "". Raises ConvkitError for whatever is no such file."""
+    import numpy as np
+
+    try:
+        check_memory(_size(path), str(path))
+        # Given a path, numpy leaves the file open when it is no archive.
+        with path.open("rb") as stream:
+            content = np.load(stream, allow_pickle=False)
+            if isinstance(content, np.ndarray):
+                return {"": content}
+            with content:
+                return {name: content[name] for name in content.files}
+    except FileNotFoundError as error:
+        raise ConvkitError(f"there is no data file {path}") from error
+    except (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
+        raise ConvkitError(f"{path} is no readable {path.suffix}: {_reason(error)}", hint=_hint(error)) from error
+    except MemoryError as error:
+        raise ConvkitError(f"{path} says it holds more than the memory takes", hint="give fewer samples") from error
+
+
+def check_memory(size: int, what: str) -> None:
+    """Refuse what would take more than half of the free memory, before it is read."""
+    import psutil
+
+    free = psutil.virtual_memory().available
+    if size > free // 2:
+        raise ConvkitError(
+            f"{what} takes {size / 2**30:.1f} GiB of the {free / 2**30:.1f} GiB of free memory",
+            hint="give fewer samples, or set a limit",
+        )
+
+
+def _size(path: Path) -> int:
+    """Bytes of the arrays when unpacked; an .npz of zeros can be a thousandth of what it holds."""
+    if path.suffix == ".npz" and zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            return sum(entry.file_size for entry in archive.infolist())
+    return path.stat().st_size
+
+
+def _reason(error: Exception) -> str:
+    return " ".join(str(error).split())[:120] or type(error).__name__
+
+
+def _hint(error: Exception) -> str:
+    if "allow_pickle" in str(error):
+        return "convkit never unpickles: save plain number arrays"
+    return "write it anew with numpy.savez"

@@ -1,0 +1,247 @@
+"""The Data: samples for a network's inputs, with labels where there are any, read and checked once."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from convkit.compress import archive, function, images, package, record
+from convkit.compress.errors import ConvkitError
+from convkit.compress.model import Dim, TensorSpec
+from convkit.compress.preprocess import Preprocess
+
+if TYPE_CHECKING:
+    import numpy as np
+
+LABELS = "labels"
+
+
+@dataclass(frozen=True, slots=True)
+class DataRef:
+    """What a user names data by.
+
+    `path`: a folder of images, an .npz of arrays named after the inputs (samples first, `labels` optional), an .npy for
+    a network with one input, or `package.module:function` that returns such arrays, or (arrays, labels); a folder or
+    file may be given as pkg://package/path. `pattern`, `labels` and `preprocess` concern images (see `images`), `args`
+    the function. `limit` keeps that many samples, evenly spread.
+    """
+
+    path: str
+    preprocess: Preprocess = field(default_factory=Preprocess)
+    labels: str | None = None
+    pattern: str | None = None
+    args: Mapping[str, Any] = field(default_factory=dict)
+    limit: int | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Data:
+    """Arrays [N, …] by input name; `labels` are class indices [N], a boolean matrix [N, K] of acceptable classes, or
+    target arrays [N, …] (for PSNR). `digest` is the sha256 of all of it and of the preprocessing.
+    """
+
+    arrays: Mapping[str, np.ndarray]
+    labels: np.ndarray | None
+    digest: str
+
+    def __len__(self) -> int:
+        return len(next(iter(self.arrays.values())))
+
+    def batch(self, index: slice | Sequence[int]) -> Data:
+        """The samples at `index`, in its order."""
+        rows = list(range(len(self))[index]) if isinstance(index, slice) else [int(i) for i in index]
+        arrays = {name: array[index] for name, array in self.arrays.items()}
+        labels = None if self.labels is None else self.labels[index]
+        return Data(arrays, labels, record.digest_json([self.digest, rows]))
+
+    def batches(self, size: int) -> Iterator[Data]:
+        """All samples in order, `size` at a time; the last batch may be smaller."""
+        return (self.batch(slice(start, start + size)) for start in range(0, len(self), size))
+
+    def split(self, fraction: float, seed: int = 0) -> tuple[Data, Data]:
+        """(calibration, held back): a random `fraction` of the samples is held back, at least one, never all.
+
+        Raises ConvkitError for a single sample.
+        """
+        import numpy as np
+
+        if len(self) < 2:  # noqa: PLR2004
+            raise ConvkitError(
+                "the data has 1 sample: none can be held back", hint="give at least 2, better 50 or more"
+            )
+        held = min(max(round(len(self) * fraction), 1), len(self) - 1)
+        order = np.random.default_rng(seed).permutation(len(self))
+        kept, back = sorted(order[held:].tolist()), sorted(order[:held].tolist())
+        return self.batch(kept), self.batch(back)
+
+
+def load(ref: DataRef, inputs: tuple[TensorSpec, ...]) -> Data:
+    """The Data behind `ref`, checked against the network's inputs.
+
+    Raises ConvkitError for data that is missing, broken, empty, constant, not finite, or of another shape or type.
+    """
+    place = package.resolve(ref.path)
+    if Path(place).is_dir():
+        return _from_images(Path(place), ref, inputs)
+    if Path(place).suffix in archive.SUFFIXES:
+        return _from_arrays(place, archive.read(Path(place)), None, ref, inputs)
+    if function.names_one(place):
+        return _from_arrays(place, *_called(place, ref.args), ref, inputs)
+    reason = "is no data that convkit reads" if Path(place).exists() else "does not exist"
+    raise ConvkitError(
+        f"data {ref.path!r} {reason}", hint="give a folder of images, .npz, .npy or package.module:function"
+    )
+
+
+def _from_images(folder: Path, ref: DataRef, inputs: tuple[TensorSpec, ...]) -> Data:
+    if len(inputs) != 1:
+        names = ", ".join(spec.name for spec in inputs)
+        raise ConvkitError(
+            f"images feed one input, the network has {names}", hint="give an .npz with an array for each"
+        )
+    found = images.find(folder, ref.pattern)
+    files = [found[row] for row in _rows(len(found), ref.limit)]
+    labels = images.labels(folder, files, ref.pattern, ref.labels)
+    arrays = {inputs[0].name: images.read(files, ref.preprocess, inputs[0])}
+    return _data(str(folder), arrays, labels, inputs, ref.preprocess.as_dict())
+
+
+def _called(path: str, args: Mapping[str, Any]) -> tuple[Mapping[str, np.ndarray], np.ndarray | None]:
+    """(arrays, labels) of the user's function."""
+    import numpy as np
+
+    result = function.load(path)(**args)
+    arrays, labels = result if isinstance(result, tuple) and len(result) == 2 else (result, None)  # noqa: PLR2004
+    good = isinstance(arrays, Mapping) and all(isinstance(array, np.ndarray) for array in arrays.values())
+    if not good or not (labels is None or isinstance(labels, np.ndarray)):
+        raise ConvkitError(
+            f"{path} returned {type(result).__name__}", hint="return {input name: numpy array}, or that and the labels"
+        )
+    return arrays, labels
+
+
+def _from_arrays(
+    origin: str,
+    found: Mapping[str, np.ndarray],
+    labels: np.ndarray | None,
+    ref: DataRef,
+    inputs: tuple[TensorSpec, ...],
+) -> Data:
+    arrays = dict(found)
+    if labels is None and LABELS not in {spec.name for spec in inputs}:
+        labels = arrays.pop(LABELS, None)
+    if "" in arrays and len(inputs) == 1:
+        arrays = {inputs[0].name: arrays[""]}
+    for spec in inputs:
+        if spec.name not in arrays:
+            has = ", ".join(filter(None, arrays)) or "one array without a name"
+            raise ConvkitError(f"{origin} has no array for input {spec.name!r}", hint=f"it has: {has}")
+    arrays = {spec.name: arrays[spec.name] for spec in inputs}
+    _check_length(origin, arrays, labels)
+    rows = _rows(len(arrays[inputs[0].name]), ref.limit)
+    if ref.limit is not None:
+        arrays = {name: array[rows] for name, array in arrays.items()}
+        labels = None if labels is None else labels[rows]
+    return _data(origin, arrays, labels, inputs, None)
+
+
+def _data(
+    origin: str,
+    arrays: Mapping[str, np.ndarray],
+    labels: np.ndarray | None,
+    inputs: tuple[TensorSpec, ...],
+    preprocess: Mapping[str, Any] | None,
+) -> Data:
+    for spec in inputs:
+        _check_spec(origin, spec, arrays[spec.name])
+    _check_symbols(origin, arrays, inputs)
+    _check_values(origin, arrays)
+    if labels is not None:
+        _check_labels(origin, labels)
+    digests = [record.digest_arrays(arrays), None if labels is None else record.digest_arrays({LABELS: labels})]
+    return Data(arrays, labels, record.digest_json([*digests, preprocess]))
+
+
+def _rows(count: int, limit: int | None) -> list[int]:
+    """Which of `count` samples are kept; spread, because neighbours in a folder are often of one class."""
+    if limit is not None and limit < 1:
+        raise ConvkitError(f"limit is {limit}", hint="give at least 1")
+    kept = count if limit is None else min(limit, count)
+    return [row * count // kept for row in range(kept)]
+
+
+def _check_length(origin: str, arrays: Mapping[str, np.ndarray], labels: np.ndarray | None) -> None:
+    lengths = {name: len(array) if array.ndim else 0 for name, array in arrays.items()}
+    if labels is not None:
+        lengths[LABELS] = len(labels) if labels.ndim else 0
+    if not all(lengths.values()):
+        empty = next(name for name, length in lengths.items() if not length)
+        raise ConvkitError(f"{origin} is empty: {empty!r} has no samples", hint="give samples along the first axis")
+    if len(set(lengths.values())) > 1:
+        counts = ", ".join(f"{name} {length}" for name, length in lengths.items())
+        raise ConvkitError(f"{origin} has unequal numbers of samples: {counts}")
+
+
+def _check_spec(origin: str, spec: TensorSpec, array: np.ndarray) -> None:
+    """The batch axis is free: a network of a fixed batch is run that many samples at a time."""
+    fits = array.ndim == len(spec.shape) and all(
+        isinstance(dim, str) or dim == size for dim, size in zip(spec.shape[1:], array.shape[1:], strict=True)
+    )
+    if not fits or array.dtype.name != spec.dtype or not math.prod(array.shape):
+        wanted = _typed(spec.dtype, ("N", *spec.shape[1:]))
+        got = _typed(array.dtype.name, array.shape)
+        hint = f'convert it with .astype("{spec.dtype}")' if fits else "preprocess it as the network was trained"
+        raise ConvkitError(f"{origin}: input {spec.name!r} wants {wanted}, got {got}", hint=hint)
+
+
+def _typed(dtype: str, shape: Sequence[Dim]) -> str:
+    return f"{dtype} [{', '.join(map(str, shape))}]"
+
+
+def _check_symbols(origin: str, arrays: Mapping[str, np.ndarray], inputs: tuple[TensorSpec, ...]) -> None:
+    """One symbol is one size, in all inputs."""
+    sizes: dict[str, tuple[int, str]] = {}
+    for spec in inputs:
+        for dim, size in zip(spec.shape[1:], arrays[spec.name].shape[1:], strict=True):
+            if isinstance(dim, str) and sizes.setdefault(dim, (size, spec.name))[0] != size:
+                first, other = sizes[dim]
+                raise ConvkitError(f"{origin}: {dim!r} is {first} in {other!r} and {size} in {spec.name!r}")
+
+
+def _check_values(origin: str, arrays: Mapping[str, np.ndarray]) -> None:
+    import numpy as np
+
+    floats = {name: array for name, array in arrays.items() if np.issubdtype(array.dtype, np.floating)}
+    for name, array in floats.items():
+        bad = [row for row, sample in enumerate(array) if not np.isfinite(sample).all()]
+        if bad:
+            raise ConvkitError(f"{origin}: input {name!r} has NaN or Inf in sample {bad[0]} ({len(bad)} in all)")
+    # One of several inputs may well be constant (a state, a flag); where none varies no range can be found.
+    if not any(_varies(array) for array in (floats or arrays).values()):
+        name, array = next(iter((floats or arrays).items()))
+        how = "is constant" if len(array) == 1 else f"is the same in all {len(array)} samples"
+        raise ConvkitError(
+            f"{origin}: input {name!r} {how}", hint="give real samples: nothing can be calibrated on this"
+        )
+
+
+def _varies(array: np.ndarray) -> bool:
+    import numpy as np
+
+    if len(array) == 1:
+        return array.size == 1 or bool((array != array.flat[0]).any())
+    return any(not np.array_equal(array[0], sample) for sample in array[1:])
+
+
+def _check_labels(origin: str, labels: np.ndarray) -> None:
+    import numpy as np
+
+    if labels.dtype.kind not in "biuf":
+        raise ConvkitError(f"{origin}: labels are {labels.dtype.name}", hint="give class indices or target arrays")
+    if labels.dtype.kind == "f" and not np.isfinite(labels).all():
+        raise ConvkitError(f"{origin}: labels have NaN or Inf")
+    if labels.dtype.kind == "i" and labels.ndim == 1 and labels.min() < 0:
+        raise ConvkitError(f"{origin}: label {labels.min()} of sample {labels.argmin()}", hint="classes count from 0")

@@ -1,0 +1,1 @@
+"""Ways to score a network's outputs, one a file; see `compress/metric.py`."""

@@ -1,0 +1,152 @@
+"""Metrics: by hand where a definition says what is right, and the same laws for every part of the folder."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from convkit.compress import parts
+from convkit.compress.errors import ConvkitError
+from convkit.compress.metric import Metric, defaults, evaluate, load
+
+RNG = np.random.default_rng(0)
+SCORES = RNG.standard_normal((50, 10)).astype(np.float32)
+LABELS = RNG.integers(0, 10, 50)
+OUT = {"y": SCORES}
+
+
+@pytest.mark.parametrize("name", parts.names("compress/metrics"))
+def test_every_metric_scores_the_float_network_itself_best(name: str) -> None:
+    metric = load(name)
+    assert isinstance(metric, Metric)
+    best = evaluate(name, OUT, OUT, SCORES.argmax(axis=1))
+    assert best == (100 if metric.unit == "%" else 200)
+    worse = {"y": SCORES + RNG.standard_normal(SCORES.shape).astype(np.float32)}
+    assert evaluate(name, worse, OUT, SCORES.argmax(axis=1)) < best
+
+
+def test_top_k_by_hand() -> None:
+    right = [label in np.argsort(-row)[:5] for row, label in zip(SCORES, LABELS, strict=True)]
+    assert evaluate("top5", OUT, labels=LABELS) == pytest.approx(100 * np.mean(right))
+    assert evaluate("top1", OUT, labels=LABELS) == pytest.approx(100 * np.mean(SCORES.argmax(1) == LABELS))
+
+
+def test_several_acceptable_classes_and_a_narrow_matrix() -> None:
+    scores = {"y": np.eye(4, 8, dtype=np.float32)}
+    acceptable = np.array([[1, 0, 0], [1, 1, 0], [1, 0, 0], [0, 0, 1]], dtype=bool)
+    assert evaluate("top1", scores, labels=acceptable) == 50
+
+
+@given(st.integers(2, 6), st.integers(1, 5))
+def test_acceptable_classes_as_indices_or_as_a_matrix(samples: int, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    scores, labels = {"y": rng.standard_normal((samples, 7))}, rng.integers(0, 7, samples)
+    assert evaluate("top5", scores, labels=labels) == evaluate("top5", scores, labels=np.eye(7, dtype=bool)[labels])
+
+
+def test_positions_of_a_segmentation() -> None:
+    scores = RNG.standard_normal((2, 3, 4, 4))
+    labels = scores.argmax(axis=1)
+    assert evaluate("top1", {"y": scores}, labels=labels) == 100
+    assert evaluate("agreement", {"y": scores}, {"y": scores}) == 100
+    assert defaults({"y": scores}, labels) == ("top1", "agreement", "sqnr")
+
+
+def test_a_text_readers_classes_are_last() -> None:
+    odds = np.exp(RNG.standard_normal((2, 5, 9)))
+    odds /= odds.sum(axis=-1, keepdims=True)
+    other = odds.copy()
+    other[0, 0] = np.roll(other[0, 0], 1)
+    assert evaluate("agreement", {"y": other}, {"y": odds}) == 90
+    assert defaults({"y": odds}) == ("agreement", "sqnr")
+
+
+@pytest.mark.parametrize("name", ["top1", "top5", "agreement"])
+def test_nan_never_counts_as_right(name: str) -> None:
+    broken = {"y": np.full_like(SCORES, np.nan)}
+    assert evaluate(name, broken, broken, LABELS) == 0
+
+
+@pytest.mark.parametrize("name", ["sqnr", "psnr"])
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_nan_is_the_worst_noise(name: str, bad: float) -> None:
+    broken = SCORES.copy()
+    broken[:, 0] = bad
+    assert evaluate(name, {"y": broken}, OUT) == -200
+
+
+def test_a_collapsed_network_is_seen() -> None:
+    dead = {"y": np.zeros_like(SCORES)}
+    assert evaluate("agreement", dead, OUT) < 30
+    assert evaluate("sqnr", dead, OUT) == pytest.approx(0)
+    assert evaluate("sqnr", OUT, dead) == -200
+
+
+@given(st.floats(1e-3, 1e3))
+def test_sqnr_by_definition(scale: float) -> None:
+    noise = RNG.standard_normal(SCORES.shape) * scale
+    want = 10 * math.log10(np.sum(SCORES.astype(float) ** 2) / np.sum(noise**2))
+    assert evaluate("sqnr", {"y": SCORES + noise}, OUT) == pytest.approx(want, abs=1e-3)
+
+
+def test_psnr_by_definition_mean_over_images() -> None:
+    target = RNG.random((3, 3, 8, 8)).astype(np.float32)
+    image = (target + RNG.standard_normal(target.shape) * 0.05).astype(np.float32)
+    want = -10 * np.log10(np.square(target - image).mean(axis=(1, 2, 3)))
+    assert evaluate("psnr", {"y": image}, {"y": image}, target) == pytest.approx(np.mean(want), abs=1e-4)
+    assert evaluate("psnr", {"y": image}, {"y": target}) == pytest.approx(np.mean(want), abs=1e-4)
+    assert defaults({"y": image}, target) == ("psnr", "sqnr")
+
+
+def test_defaults_follow_outputs_and_labels() -> None:
+    assert defaults(OUT, LABELS) == ("top1", "top5", "agreement", "sqnr")
+    assert defaults(OUT) == ("agreement", "sqnr")
+    assert defaults({"y": SCORES[:, :3]}, LABELS % 3) == ("top1", "agreement", "sqnr")
+    assert defaults({"y": SCORES[:, :1]}) == ("psnr", "sqnr")
+    assert defaults({"y": RNG.random((2, 3, 8, 8))}) == ("psnr", "sqnr")
+
+
+def test_another_output_can_be_scored() -> None:
+    outputs = {"a": SCORES, "b": -SCORES}
+    assert evaluate("top1", outputs, labels=SCORES.argmin(1), output="b") == 100
+    with pytest.raises(ConvkitError, match="there is: a, b"):
+        evaluate("top1", outputs, labels=LABELS, output="c")
+
+
+@pytest.mark.parametrize(
+    ("name", "outputs", "labels", "words"),
+    [
+        ("top1", OUT, None, "needs labels"),
+        ("sqnr", OUT, LABELS, "original model"),
+        ("top1", OUT, LABELS + 5, "the network has 10 classes"),
+        ("top1", OUT, LABELS[:3], "do not fit"),
+        ("top1", OUT, SCORES, "do not fit"),
+        ("top5", {"y": SCORES[:, :4]}, LABELS % 4, "has no 6 classes"),
+        ("top", OUT, LABELS, "did you mean 'top"),
+        ("no_such_module:f", OUT, LABELS, "no_such_module"),
+    ],
+)
+def test_wrong_use_is_refused(name: str, outputs: dict[str, np.ndarray], labels: np.ndarray | None, words: str) -> None:
+    with pytest.raises(ConvkitError, match=words):
+        evaluate(name, outputs, None, labels)
+
+
+def test_unlike_shapes_are_refused() -> None:
+    for name in ("sqnr", "agreement", "psnr"):
+        with pytest.raises(ConvkitError, match=r"\[50, 9\]"):
+            evaluate(name, {"y": SCORES[:, :9]}, OUT)
+
+
+def test_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    module = "def error(outputs, reference, labels):\n    return abs(outputs['y'] - reference['y']).max()\n"
+    module += "error.unit, error.better = 'V', 'lower'\ndef none(outputs, reference, labels):\n    return None\n"
+    (tmp_path / "own_metric_for_test.py").write_text(module)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    metric = load("own_metric_for_test:error")
+    assert (metric.unit, metric.better, metric.needs) == ("V", "lower", "reference")
+    assert evaluate("own_metric_for_test:error", {"y": SCORES + 1}, OUT) == pytest.approx(1, abs=1e-5)
+    with pytest.raises(ConvkitError, match="one number"):
+        evaluate("own_metric_for_test:none", OUT, OUT)
