@@ -6,9 +6,10 @@ from typing import Any
 
 import onnx
 import torch
+from onnx import AttributeProto, defs, helper
+
 from convkit.compress.errors import ConvkitError
 from convkit.export import tensors
-from onnx import AttributeProto, defs, helper
 
 
 @dataclass(slots=True)

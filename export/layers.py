@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 
 import torch
-from convkit.export.graph import GraphWriter
 from torch import nn
+
+from convkit.export.graph import GraphWriter
 
 Pads = Sequence[int]
 """Extra zeros around the spatial dimensions, ONNX order: all begins, then all ends."""
@@ -92,7 +93,7 @@ def _matmul(graph: GraphWriter, layer: nn.Linear, name: str, x: str, y: str) -> 
 
 def _batch_norm(graph: GraphWriter, layer: _BatchNorm, name: str, x: str, y: str) -> None:
     mean, variance = layer.running_mean, layer.running_var
-    if not layer.track_running_stats:
+    if mean is None or variance is None:
         raise TypeError(f"layer {name!r} has no running statistics; a Model is in evaluation mode")
     scale = layer.weight if layer.affine else torch.ones_like(variance)
     shift = layer.bias if layer.affine else torch.zeros_like(mean)

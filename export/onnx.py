@@ -3,14 +3,15 @@
 import operator as python_operator
 from typing import Any
 
-import convkit
 import onnx
+from onnx import helper
+from torch import fx, nn
+
+import convkit
 from convkit.compress.errors import ConvkitError
 from convkit.compress.model import Model, with_shapes
 from convkit.export import layers, pads, tensors
 from convkit.export.graph import GraphWriter
-from onnx import helper
-from torch import fx, nn
 
 OLDEST_OPSET = 18
 """Before it, Split, Pad, Resize and the reductions take their attributes in other ways than a Model holds them."""

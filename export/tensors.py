@@ -3,8 +3,9 @@
 import numpy as np
 import onnx
 import torch
-from convkit.compress.model import TensorSpec
 from onnx import TensorProto, helper, numpy_helper
+
+from convkit.compress.model import TensorSpec
 
 _ELEMENT = {
     "float32": TensorProto.FLOAT,
