@@ -34,3 +34,8 @@ def names() -> list[str]:
 def find(operator: str) -> Callable[..., Any] | None:
     """The function that computes `operator`, or None."""
     return _operators().get(operator)
+
+
+def function(operator: str) -> Callable[..., Any]:
+    """The function that computes `operator`, which the vocabulary is known to hold."""
+    return _operators()[operator]

@@ -1,0 +1,5 @@
+"""The extremes that were seen: nothing is clipped, outliers decide."""
+
+from convkit.compress.calibrator import Calibrator, extremes
+
+PART = Calibrator(about="the extremes seen", find=lambda histogram, _: extremes(histogram))

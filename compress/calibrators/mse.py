@@ -1,0 +1,23 @@
+"""The interval with the least squared rounding and clipping error over the distribution."""
+
+import torch
+from convkit.compress.calibrator import Calibrator, extremes
+from convkit.compress.format import Format
+from convkit.compress.histogram import Histogram
+
+_FRACTIONS = torch.linspace(0.3, 1.0, 71)
+
+
+def find(histogram: Histogram, number: Format) -> tuple[float, float]:
+    """The fraction of the extremes with the least error, as the range search of methods A5.2."""
+    low, high = extremes(histogram)
+    used = histogram.counts > 0
+    values, counts = histogram.centres[used], histogram.counts[used]
+    lows, highs = _FRACTIONS * low, _FRACTIONS * high
+    scale, zero = number.parameters(lows, highs)
+    error = number.fake(values[None], scale[:, None], zero[:, None]) - values
+    best = int((error.square() @ counts).argmin())
+    return float(lows[best]), float(highs[best])
+
+
+PART = Calibrator(about="least squared error", find=find)

@@ -1,0 +1,26 @@
+"""A method: one way to change a network's layers. Parts in `compress/methods`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from torch import Tensor, fx
+
+Samples = Mapping[str, "Tensor"]
+
+
+@dataclass(frozen=True, slots=True)
+class Method:
+    """`change` edits a graph that is its own to edit; `before` says whether it runs before quantization.
+
+    A method that runs after it is also told the float graph and the calibration samples.
+    """
+
+    about: str
+    change: Callable[..., fx.GraphModule]
+    before: bool = True
+    exact: bool = True
+    """The changed network computes the same function up to float rounding."""

@@ -1,0 +1,170 @@
+"""Placement: which layers a target runs in low precision, and between which tensors its Q/DQ pairs then stand.
+
+The rules are the target's data (`recipes/targets`). A tensor is quantized when a low-precision operator reads it, or
+when the kernel of the one that makes it only exists with a quantized result.
+"""
+
+from __future__ import annotations
+
+import operator as py_operator
+from collections.abc import Collection, Iterator, Mapping
+from dataclasses import dataclass
+
+from convkit.compress import graph as graphs
+from convkit.compress.plan import LayerPlan
+from convkit.compress.target import Rule, Target
+from torch import fx
+
+_NOT_DATA = ("Shape", "Size")
+"""Operators that read a tensor's shape, not its numbers."""
+
+
+def place(graph: fx.GraphModule, target: Target, keep: Collection[str] = ()) -> dict[str, LayerPlan]:
+    """Formats for every layer that `target` can run in low precision, less the layers and operators in `keep`.
+
+    Layers with weights come first; an operator without weights follows where what it reads is quantized anyway, for
+    alone it would pay for the conversion and gain nothing.
+    """
+    planned: dict[str, LayerPlan] = {}
+    low: set[fx.Node] = set()
+    for node in graphs.computes(graph):
+        rule = target.operators.get(graphs.operator(node))
+        if rule is None or graphs.key(node) in keep or graphs.operator(node) in keep or not _makes_float(node):
+            continue
+        if _is_fused(node, target, low) or not (_has_weight(node) if rule.weight else _follows(node, low, target)):
+            continue
+        low.add(node)
+        weight = target.weight if rule.weight else None
+        planned[graphs.key(node)] = LayerPlan(target.activation, weight)
+    return {name: planned[name] for name in _worth_it(graph, target, planned)}
+
+
+def _makes_float(node: fx.Node) -> bool:
+    return all(graphs.is_float(result) for result in _results(node))
+
+
+def _results(node: fx.Node) -> list[fx.Node]:
+    """The tensors that `node` makes: itself, or each part it is split into."""
+    parts = [user for user in node.users if user.target is py_operator.getitem]
+    return parts or [node]
+
+
+def _has_weight(node: fx.Node) -> bool:
+    return graphs.module(node) is not None and not _called_twice(node)
+
+
+def _called_twice(node: fx.Node) -> bool:
+    return sum(n.op == "call_module" and n.target == node.target for n in node.graph.nodes) > 1
+
+
+def _follows(node: fx.Node, low: set[fx.Node], target: Target) -> bool:
+    """Whether everything that `node` computes with comes from a low-precision operator."""
+    sources = list(data_inputs(node, target))
+    return bool(sources) and all(_origin(source, target) in low for source in sources)
+
+
+def _origin(node: fx.Node, target: Target) -> fx.Node:
+    """The operator whose kernel makes the tensor `node`: itself, or the one it is fused into."""
+    if node.target is py_operator.getitem and isinstance(node.args[0], fx.Node):
+        return node.args[0]
+    producer = fused_producer(node, target)
+    return node if producer is None else producer
+
+
+def _is_fused(node: fx.Node, target: Target, low: set[fx.Node]) -> bool:
+    return fused_producer(node, target) in low
+
+
+def fused_producer(node: fx.Node, target: Target) -> fx.Node | None:
+    """The operator that runs the activation `node` inside its own kernel on `target`."""
+    producer = node.args[0] if node.args else None
+    if not isinstance(producer, fx.Node) or graphs.sole_user(producer) is not node:
+        return None
+    rule = target.operators.get(graphs.operator(producer))
+    return producer if rule is not None and graphs.operator(node) in rule.fuses else None
+
+
+def data_inputs(node: fx.Node, target: Target) -> Iterator[fx.Node]:
+    """Float tensors `node` computes with; padding with zeros belongs to the convolution that reads it.
+
+    What only moves codes has one, the rest of its inputs say where to.
+    """
+    arguments = list(node.args)[:1] if _rule(node, target).same_range else list(node.args)
+    for argument in arguments:
+        if isinstance(argument, fx.Node) and graphs.is_float(argument):
+            yield padded_source(argument)
+
+
+def padded_source(node: fx.Node) -> fx.Node:
+    """What a zero Pad pads, when a convolution is its only reader and the file will hold no Pad."""
+    reader = graphs.sole_user(node)
+    if graphs.operator(node) != "Pad" or node.kwargs.get("mode", "constant") != "constant" or reader is None:
+        return node
+    value = graphs.constant(node.args[2]) if len(node.args) > 2 and node.args[2] is not None else None
+    zero = len(node.args) <= 2 or node.args[2] is None or (value is not None and not value.any())
+    source = node.args[0]
+    fits = graphs.operator(reader) == "Conv" and zero and isinstance(source, fx.Node)
+    return source if fits and isinstance(source, fx.Node) else node
+
+
+def _worth_it(graph: fx.GraphModule, target: Target, planned: Mapping[str, LayerPlan]) -> Iterator[str]:
+    """Layers of `planned` without operators that only move codes towards readers in float."""
+    low = {node for node in graphs.computes(graph) if graphs.key(node) in planned}
+    for node in reversed(list(graphs.computes(graph))):
+        if node in low and _rule(node, target).same_range and not any(
+            _reads_low(user, low) for result in _results(node) for user in result.users
+        ):
+            low.discard(node)
+    return (graphs.key(node) for node in graphs.computes(graph) if node in low)
+
+
+def _reads_low(user: fx.Node, low: set[fx.Node]) -> bool:
+    return user in low or (graphs.operator(user) == "Pad" and graphs.sole_user(user) in low)
+
+
+def _rule(node: fx.Node, target: Target) -> Rule:
+    return target.operators[graphs.operator(node)]
+
+
+@dataclass(frozen=True, slots=True)
+class Placed:
+    """A tensor that gets a Q/DQ pair: its node, its format, and the node whose range it shares (often itself)."""
+
+    node: fx.Node
+    format: str
+    root: fx.Node
+
+
+def quantized_tensors(graph: fx.GraphModule, target: Target, layers: Mapping[str, LayerPlan]) -> dict[fx.Node, Placed]:
+    """Tensors between which the Q/DQ pairs stand when `layers` run in low precision, in execution order."""
+    formats: dict[fx.Node, str] = {}
+    parent: dict[fx.Node, fx.Node] = {}
+    for node in graphs.computes(graph):
+        layer, rule = layers.get(graphs.key(node)), target.operators.get(graphs.operator(node))
+        if layer is None or rule is None:
+            continue
+        sources = list(data_inputs(node, target))
+        results = [kernel_output(result, target) for result in _results(node)]
+        for tensor in sources + (results if rule.output == "quantized" else []):
+            formats.setdefault(tensor, layer.activation)
+        if rule.same_range:
+            parent |= dict.fromkeys(results, sources[0])
+    order = [node for node in graph.graph.nodes if node in formats]
+    return {node: Placed(node, formats[node], _root(node, parent)) for node in order}
+
+
+def kernel_output(node: fx.Node, target: Target) -> fx.Node:
+    """The tensor that the kernel of `node` writes: its own, or that of the activation fused into it."""
+    user = graphs.sole_user(node)
+    return user if user is not None and fused_producer(user, target) is node else node
+
+
+def _root(node: fx.Node, parent: Mapping[fx.Node, fx.Node]) -> fx.Node:
+    while node in parent:
+        node = parent[node]
+    return node
+
+
+def reads_data(user: fx.Node) -> bool:
+    """Whether `user` reads the numbers of a tensor, not its shape alone."""
+    return graphs.operator(user) not in _NOT_DATA

@@ -1,0 +1,163 @@
+"""Post-training quantization that watches its own result: each remedy is tried on data held back from calibration until
+one gives a network that is as good, and where none does the most sensitive layers go back to float.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, replace
+
+import torch
+from convkit.compress import calibration, placement
+from convkit.compress import graph as graphs
+from convkit.compress.apply import apply_prepared, prepare
+from convkit.compress.method import Samples
+from convkit.compress.model import Model
+from convkit.compress.plan import LayerPlan, Plan
+from convkit.compress.target import Target
+
+Score = Callable[[Model], Mapping[str, float]]
+"""Metrics of a simulated network on held-back data, against the float network's outputs."""
+
+
+@dataclass(frozen=True, slots=True)
+class Remedy:
+    """One way to quantize: what is done to the graph, and which calibrators may choose."""
+
+    name: str
+    methods: tuple[str, ...]
+    calibrators: tuple[str, ...] | None = None
+
+
+_EXACT = ("simplify", "fold_batch_norm")
+REMEDIES = (
+    Remedy("measured ranges, bias correction", (*_EXACT, "bias_correction")),
+    Remedy("measured ranges", _EXACT),
+    Remedy("equalized, measured ranges, bias correction", (*_EXACT, "equalize", "bias_correction")),
+    Remedy("percentile ranges, bias correction", (*_EXACT, "bias_correction"), ("percentile",)),
+    Remedy("min-max ranges, bias correction", (*_EXACT, "bias_correction"), ("minmax",)),
+    Remedy("least squares ranges, bias correction", (*_EXACT, "bias_correction"), ("mse",)),
+)
+_ALWAYS = 3
+"""Remedies tried even when the first is good already: the best of them is kept."""
+_FLOAT_STEPS = (0.05, 0.1, 0.2, 0.4, 1.0)
+"""Fractions of the layers given back to float, most sensitive first; the last is the float network itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """A remedy, the plan it made, and how that plan scored."""
+
+    remedy: str
+    plan: Plan
+    scores: Mapping[str, float]
+    good: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Inputs for calibration: all of them in batches, and a few to measure errors on."""
+
+    batches: list[Samples]
+    probe: Samples
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """What is to be quantized, for what, judged how. `rank` orders scores, `good` says which will do."""
+
+    model: Model
+    target: Target
+    data: Calibration
+    score: Score
+    rank: Callable[[Mapping[str, float]], float]
+    good: Callable[[Mapping[str, float]], bool]
+    keep: Collection[str] = ()
+
+
+def attempts(task: Task) -> Iterator[Attempt]:
+    """Attempts in order, each scored; ends after the first that is good once the usual ones were tried.
+
+    The last attempt is always good: with every layer in float it is the network that was given.
+    """
+    shown: list[Attempt] = []
+    prepared: dict[tuple[str, ...], Model] = {}
+    for index, remedy in enumerate(REMEDIES):
+        if index >= _ALWAYS and any(attempt.good for attempt in shown):
+            return
+        shown.append(_attempt(task, remedy, prepared))
+        yield shown[-1]
+    if not any(attempt.good for attempt in shown):
+        best = max(shown, key=lambda attempt: task.rank(attempt.scores))
+        yield from _with_float_layers(task, best, prepared)
+
+
+def best(tried: list[Attempt], rank: Callable[[Mapping[str, float]], float]) -> Attempt:
+    """The highest ranked good attempt; the highest ranked of all where none is good."""
+    good = [attempt for attempt in tried if attempt.good] or tried
+    return max(good, key=lambda attempt: rank(attempt.scores))
+
+
+def _ready(task: Task, methods: tuple[str, ...], prepared: dict[tuple[str, ...], Model]) -> Model:
+    """The prepared model; methods that run after quantization do not change what is prepared."""
+    exact = tuple(name for name in methods if name != "bias_correction")
+    if exact not in prepared:
+        first = {name: tensor[:1] for name, tensor in task.data.probe.items()}
+        prepared[exact] = prepare(task.model, exact, first)
+    return prepared[exact]
+
+
+def _attempt(task: Task, remedy: Remedy, prepared: dict[tuple[str, ...], Model]) -> Attempt:
+    model = _ready(task, remedy.methods, prepared)
+    layers = placement.place(model.graph, task.target, task.keep)
+    layers, ranges = calibration.calibrate(
+        model, task.target, layers, task.data.batches, task.data.probe, remedy.calibrators
+    )
+    plan = Plan(task.model.digest, task.target.name, remedy.methods, layers, ranges)
+    return _scored(task, remedy.name, plan, model)
+
+
+def _scored(task: Task, name: str, plan: Plan, model: Model) -> Attempt:
+    scores = task.score(apply_prepared(model, plan, task.target, task.data.probe))
+    return Attempt(name, plan, scores, task.good(scores))
+
+
+def _with_float_layers(task: Task, start: Attempt, prepared: dict[tuple[str, ...], Model]) -> Iterator[Attempt]:
+    """`start` with more and more layers in float, those first whose quantization alone costs most."""
+    model = _ready(task, start.plan.methods, prepared)
+    order = _by_sensitivity(task, start.plan, model)
+    for fraction in _FLOAT_STEPS:
+        kept = set(order[: max(1, round(fraction * len(order)))])
+        layers = placement.place(model.graph, task.target, {*task.keep, *kept})
+        layers = {name: start.plan.layers.get(name, layer) for name, layer in layers.items()}
+        attempt = _scored(task, f"{start.remedy}; {len(kept)} layers in float", _narrowed(start.plan, layers), model)
+        yield attempt
+        if attempt.good:
+            return
+
+
+def _narrowed(plan: Plan, layers: Mapping[str, LayerPlan]) -> Plan:
+    return replace(plan, layers=dict(layers))
+
+
+def _by_sensitivity(task: Task, plan: Plan, model: Model) -> list[str]:
+    """Layers with weights, by the rank the network scores with that layer alone quantized, worst first."""
+    weighted = [name for name, layer in plan.layers.items() if layer.weight is not None]
+    ranks = {}
+    for name in weighted:
+        alone = apply_prepared(model, _narrowed(plan, {name: plan.layers[name]}), task.target, task.data.probe)
+        ranks[name] = task.rank(task.score(alone))
+    return sorted(weighted, key=lambda name: ranks[name])
+
+
+def probe_of(batches: list[Samples], count: int) -> Samples:
+    """The first `count` samples of `batches`."""
+    names = batches[0].keys()
+    return {name: torch.cat([batch[name] for batch in batches])[:count] for name in names}
+
+
+def layer_counts(model: Model, plan: Plan) -> tuple[int, int]:
+    """How many layers with weights the plan quantizes, and how many there are."""
+    weighted = [node for node in graphs.computes(model.graph) if graphs.module(node) is not None]
+    low = [node for node in weighted if (layer := plan.layers.get(graphs.key(node))) and layer.weight]
+    return len(low), len(weighted)

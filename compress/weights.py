@@ -1,0 +1,103 @@
+"""Weights in integers: a scale per output channel, its range by rule, the bias at the accumulator's scale."""
+
+from __future__ import annotations
+
+import torch
+from convkit.compress import format as formats
+from convkit.compress import graph as graphs
+from convkit.compress import ops
+from convkit.compress.format import Format
+from convkit.compress.plan import LayerPlan
+from torch import Tensor, fx, nn
+
+RANGES = ("max", "mse")
+"""How a channel's range is found: its largest magnitude, or the fraction of it with the least squared error."""
+
+_FRACTIONS = torch.linspace(0.5, 1.0, 26)
+_BIAS_CODES = 2.0**30
+"""Bias codes stay below this, so that accumulating onto one cannot overflow 32 bits."""
+
+
+def channel_scale(weight: Tensor, number: Format, rule: str) -> Tensor:
+    """Scale per channel (axis 0) of `weight`, float32 [channels], positive even for an all-zero channel."""
+    rows = weight.detach().float().reshape(weight.shape[0], -1)
+    peak = rows.abs().amax(1)
+    scale, _ = number.parameters(-peak, peak)
+    return scale if rule == "max" else _least_squares(rows, scale, number)
+
+
+def _least_squares(rows: Tensor, scale: Tensor, number: Format) -> Tensor:
+    zero = torch.zeros_like(scale)[:, None]
+    errors = torch.stack([
+        (number.fake(rows, (scale * f)[:, None], zero) - rows).square().sum(1) for f in _FRACTIONS
+    ])
+    return scale * _FRACTIONS[errors.argmin(0)]
+
+
+def rounded(weight: Tensor, number: Format, rule: str) -> Tensor:
+    """`weight` on the grid of its channels, still in float."""
+    scale = channel_scale(weight, number, rule).reshape(-1, *[1] * (weight.ndim - 1))
+    return number.fake(weight, scale, torch.zeros_like(scale))
+
+
+def quantize_layer(graph: fx.GraphModule, node: fx.Node, layer: LayerPlan, bias_format: str | None, input_scale: Tensor) -> None:
+    """Replace the module that `node` calls by its operator on dequantized integer weights (and bias).
+
+    The scale of a channel is raised where its bias would not fit the accumulator otherwise: an all-zero channel
+    (pruned networks have them) still adds its bias.
+    """
+    module = graphs.module(node)
+    assert isinstance(module, nn.modules.conv._ConvNd | nn.Linear)  # noqa: S101, SLF001 - the plan was checked
+    assert layer.weight is not None  # noqa: S101
+    number = formats.load(layer.weight)
+    scale = channel_scale(module.weight, number, layer.weight_range)
+    bias = None if module.bias is None else module.bias.detach().float()
+    if bias is not None and bias_format is not None:
+        scale = torch.maximum(scale, bias.abs() / (input_scale * _BIAS_CODES))
+    across = (slice(None), *[None] * (module.weight.ndim - 1))
+    codes = torch.round(module.weight.detach() / scale[across]).clamp(number.low, number.high).to(number.dtype())
+    name, axis = str(node.target), 0
+    if graphs.operator(node) == "MatMul":
+        codes, axis = codes.t().contiguous(), 1
+    weight = _dequantized(graph, node, f"{name}.weight", (codes, scale), axis)
+    if bias is None or bias_format is None:
+        bias_node = None if bias is None else graphs.store(graph, node, f"{name}.bias", bias)
+    else:
+        bias_scale = input_scale * scale
+        bias_codes = torch.round(bias.double() / bias_scale.double()).to(torch.int32)
+        bias_node = _dequantized(graph, node, f"{name}.bias", (bias_codes, bias_scale), 0)
+    _replace(graph, node, module, weight, bias_node)
+
+
+def _dequantized(graph: fx.GraphModule, before: fx.Node, name: str, held: tuple[Tensor, Tensor], axis: int) -> fx.Node:
+    """DequantizeLinear over stored codes and their scale per channel along `axis`; zero point 0."""
+    codes, scale = held
+    stored = graphs.store(graph, before, f"{name}_quantized", codes)
+    factor = graphs.store(graph, before, f"{name}_scale", scale)
+    zero = graphs.store(graph, before, f"{name}_zero_point", torch.zeros_like(scale).to(codes.dtype))
+    return graphs.call(zero, ops.function("DequantizeLinear"), (stored, factor, zero), name, axis=axis)
+
+
+def _replace(graph: fx.GraphModule, node: fx.Node, module: nn.Module, weight: fx.Node, bias: fx.Node | None) -> None:
+    source, name = node.args[0], graphs.value(node)
+    if isinstance(module, nn.Linear):
+        replacement = _linear(node, weight, bias)
+    else:
+        assert isinstance(module, nn.modules.conv._ConvNd)  # noqa: S101, SLF001
+        replacement = graphs.call(
+            node, ops.function("Conv"), (source, weight, bias), name, str(node.target),
+            strides=list(module.stride), pads=[int(p) for p in module.padding] * 2, dilations=list(module.dilation),
+            group=module.groups, kernel_shape=list(module.kernel_size),
+        )
+    replacement.meta.update(tensor=node.meta.get("tensor"))
+    node.replace_all_uses_with(replacement)
+    graph.graph.erase_node(node)
+
+
+def _linear(node: fx.Node, weight: fx.Node, bias: fx.Node | None) -> fx.Node:
+    source, name, layer = node.args[0], graphs.value(node), str(node.target)
+    if graphs.operator(node) == "Gemm":
+        return graphs.call(node, ops.function("Gemm"), (source, weight, bias), name, layer, transB=1)
+    product_name = name if bias is None else f"{name}_product"
+    product = graphs.call(node, ops.function("MatMul"), (source, weight), product_name, layer)
+    return product if bias is None else graphs.call(product, ops.function("Add"), (product, bias), name, layer)
