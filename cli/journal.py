@@ -19,7 +19,6 @@ from pathlib import Path
 from convkit.cli.step import Step, each, expand, parameters
 from convkit.compress import package, record
 from convkit.compress.errors import ConvkitError
-from convkit.runtimes.session.external import external_files
 
 _FUNCTION = re.compile(r"([A-Za-z_]\w*)(\.\w+)*:[A-Za-z_][\w.]*")
 
@@ -97,8 +96,22 @@ def _content(text: str) -> str | None:
         return _tree(place, "*")
     if not place.is_file():
         return None
-    beside = external_files(place) if place.suffix == ".onnx" else []
-    return record.digest_json([place.suffix, *map(record.digest_file, [place, *beside])])
+    return record.digest_json([place.suffix, *map(record.digest_file, [place, *_beside(place)])])
+
+
+def _beside(model: Path) -> list[Path]:
+    """The files that hold an ONNX file's weights."""
+    if model.suffix != ".onnx":
+        return []
+    import onnx
+    from google.protobuf.message import DecodeError
+
+    try:
+        graph = onnx.load(model, load_external_data=False).graph
+    except DecodeError:
+        return []  # the step itself says what is wrong with it
+    names = {entry.value for tensor in graph.initializer for entry in tensor.external_data if entry.key == "location"}
+    return sorted(file for name in names if (file := model.parent / name).is_file())
 
 
 def _code(module: str) -> str | None:

@@ -49,8 +49,10 @@ class Commands(click.Group):
         try:
             result = super().invoke(ctx)
             sys.stdout.flush()
-        except BrokenPipeError:
-            # Nobody reads on; Python must not complain about it when it closes stdout.
+        except (BrokenPipeError, SystemExit) as left:
+            # rich leaves by itself when nobody reads on; Python must not complain about it when it closes stdout.
+            if not any(isinstance(error, BrokenPipeError) for error in (left, left.__context__)):
+                raise
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             ctx.exit(PIPE_CLOSED)
         return result
@@ -90,10 +92,12 @@ def _version(ctx: click.Context) -> NoReturn:
 def main(args: list[str] | None = None) -> NoReturn:
     """Run the command line and leave with its exit code."""
     _interrupt_on_terminate()
+    if "" not in sys.path:
+        sys.path.append("")  # MODULE:FUNCTION may stand in the current folder; last, so that it hides nothing
     try:
         code = CLI.main(args, prog_name="convkit", standalone_mode=False)
     except click.UsageError as error:
-        show.error(f"{_usage(error)}; see '{error.ctx.command_path if error.ctx else 'convkit'} --help'")
+        show.error(_usage(error))
         code = WRONG_INPUT
     except click.ClickException as error:
         show.error(error.format_message())
@@ -111,8 +115,10 @@ def main(args: list[str] | None = None) -> NoReturn:
 
 
 def _usage(error: click.UsageError) -> str:
-    message = error.format_message()
-    return message[:1].lower() + message[1:].rstrip(".")
+    """click's sentences as one line of ours."""
+    message = error.format_message().rstrip(".").replace(". Did you mean", "; did you mean")
+    page = f"see '{error.ctx.command_path if error.ctx else 'convkit'} --help'"
+    return message[:1].lower() + message[1:] + ("" if message.endswith("?") else f"; {page}")
 
 
 def _interrupt_on_terminate() -> None:

@@ -2,7 +2,7 @@
 
     about: one line
     model: net.onnx                        or {path, weights, args, shape}
-    data: {calibration: photos/, validation: {path: …, pattern: …, preprocess: {…}}}
+    data: {calibration: photos/, validation: {path: …, pattern: …}, preprocess: {…}}
     target: onnxruntime-cpu                any option here is meant for every step that has it
     steps:
       - {command: quantize, data: calibration}
@@ -53,7 +53,7 @@ def load(name: str) -> Recipe:
     if not isinstance(steps, list) or not steps:
         raise ConvkitError(f"{path}: steps is missing", hint="give a list such as [{command: inspect}]")
     shared = _flat(f"{path}", {key: value for key, value in text.items() if key not in _OWN})
-    sets = _mapping(f"{path}: data", text.get("data") or {})
+    sets = _sets(f"{path}: data", text.get("data") or {})
     made: list[Step] = []
     for index, step in enumerate(steps):
         where = f"{path}: steps[{index}]"
@@ -90,6 +90,16 @@ def _flat(where: str, settings: Mapping[str, Any]) -> dict[str, Any]:
     _check_keys(f"{where}: model", model, _MODEL)
     others = {key: value for key, value in settings.items() if key != "model"}
     return {**others, **{_MODEL[key]: value for key, value in model.items()}}
+
+
+def _sets(where: str, text: object) -> dict[str, Any]:
+    """The data sets by name; a `preprocess` beside them is that of each set without its own."""
+    sets = _mapping(where, text)
+    shared = {"preprocess": sets.pop("preprocess")} if "preprocess" in sets else {}
+    named = {
+        name: {"path": ref} if isinstance(ref, str) else _mapping(f"{where}.{name}", ref) for name, ref in sets.items()
+    }
+    return {name: {**shared, **fields} for name, fields in named.items()}
 
 
 def _step(where: str, text: object, shared: Mapping[str, Any], sets: Mapping[str, Any], earlier: Sequence[str]) -> Step:

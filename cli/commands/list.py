@@ -10,6 +10,7 @@ from convkit.compress import parts
 from convkit.compress.errors import ConvkitError
 
 KINDS = {
+    "calibrators": ("compress/calibrators", ".py"),
     "commands": ("cli/commands", ".py"),
     "engines": ("runtimes", ".py"),
     "formats": ("compress/formats", ".py"),

@@ -1,0 +1,89 @@
+"""Show what each layer of a network holds, computes and moves.
+
+Shapes are those of the sample input; `--shape` sets them. MACs and bytes are exact for those shapes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from convkit.cli import options, show
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from convkit.compress.analysis import Analysis, LayerAnalysis
+    from convkit.compress.model import ModelRef
+
+MEASURES = ("parameters", "macs", "activations", "bytes", "intensity")
+_COLUMNS = ("parameters", "MACs (M)", "activations", "KiB moved", "op/byte")
+
+
+@click.command
+@options.model
+@click.option("--sort", type=click.Choice(MEASURES), help="The layers with the most of it first, not in order.")
+@click.option("--top", type=click.IntRange(1), metavar="N", help="Only N layers; sorted by MACs unless --sort says.")
+@options.json
+def inspect(model: ModelRef, sort: str | None, top: int | None, as_json: bool) -> None:
+    """Show what each layer of a network holds, computes and moves.
+
+    \b
+    Examples:
+      convkit inspect -m net.onnx
+      convkit inspect -m net.onnx --shape x:1x3x320x320 --top 10
+      convkit inspect -m models.unet:UNet --weights unet.safetensors --sort bytes --json
+    """
+    from convkit.compress import analysis
+    from convkit.compress import model as models
+
+    found = analysis.analyse(models.load(model))
+    layers = _chosen(found, sort or ("macs" if top else None), top)
+    if as_json:
+        text = found.as_dict()
+        names = [layer.name for layer in layers]
+        rows = {layer["name"]: layer for layer in text["layers"]}
+        show.json({**text, "layers": [rows[name] for name in names]})
+    else:
+        _show(found, layers)
+
+
+PART = inspect
+
+
+def _chosen(found: Analysis, sort: str | None, top: int | None) -> Sequence[LayerAnalysis]:
+    layers = list(found.layers)
+    if sort is not None:
+        layers.sort(key=lambda layer: -getattr(layer, sort))
+    return layers[:top]
+
+
+def _show(found: Analysis, layers: Sequence[LayerAnalysis]) -> None:
+    rows = [
+        (layer.name, layer.kind, _shapes(layer.inputs), _shape(layer.output), *_measures(layer)) for layer in layers
+    ]
+    show.table(("layer", "kind", "input", "output", *_COLUMNS), rows, title=found.name)
+    kinds = [(kind, *_totals(total)) for kind, total in found.kinds().items()]
+    show.table(("kind", "layers", *_COLUMNS), kinds, totals=("total", *_totals(found.total())))
+
+
+def _measures(layer: LayerAnalysis) -> tuple[object, ...]:
+    return _cells({name: getattr(layer, name) for name in MEASURES})
+
+
+def _totals(total: dict[str, float]) -> tuple[object, ...]:
+    return (total["layers"], *_cells(total))
+
+
+def _cells(values: dict[str, float]) -> tuple[object, ...]:
+    macs, kibibytes = f"{values['macs'] / 1e6:,.2f}", f"{values['bytes'] / 1024:,.1f}"
+    return values["parameters"], macs, values["activations"], kibibytes, f"{values['intensity']:.1f}"
+
+
+def _shapes(shapes: Sequence[Sequence[int]]) -> str:
+    return ", ".join(map(_shape, shapes))
+
+
+def _shape(shape: Sequence[int]) -> str:
+    return "x".join(map(str, shape)) or "scalar"
