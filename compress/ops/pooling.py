@@ -1,5 +1,5 @@
 """Pooling over 1 to 3 spatial dimensions of x [N, C, …]."""
-# ruff: noqa: N802, ARG001, PLR0913 - functions are named after their ONNX operators and take all their attributes
+# ruff: noqa: N802, ARG001 - functions are named after their ONNX operators and take all their attributes
 
 from collections.abc import Sequence
 from dataclasses import dataclass

@@ -108,11 +108,11 @@ def LSTM(
     def cell(d: int) -> _Cell:
         f, g, h = _activations(activations, ("Sigmoid", "Tanh", "Tanh"), d)
         bias = b[d, : 4 * hidden] + b[d, 4 * hidden :] if b is not None else None
-        peep = p[d].split(hidden) if p is not None else (x.new_zeros(()),) * 3
+        peep = p[d].chunk(3) if p is not None else (x.new_zeros(()),) * 3
 
         def step(now: Tensor, state: _State) -> _State:
             last_h, last_c = state
-            i, o, forget, c = (now + last_h @ r[d].T).split(hidden, 1)
+            i, o, forget, c = (now + last_h @ r[d].T).chunk(4, 1)
             enter = f(_limit(i + peep[0] * last_c, clip))
             keep = 1 - enter if input_forget else f(_limit(forget + peep[2] * last_c, clip))
             new_c = keep * last_c + enter * g(_limit(c, clip))
@@ -145,12 +145,12 @@ def GRU(
 
     def cell(d: int) -> _Cell:
         f, g = _activations(activations, ("Sigmoid", "Tanh"), d)
-        wb, rb = b[d].split(3 * hidden) if b is not None else (x.new_zeros(3 * hidden),) * 2
+        wb, rb = b[d].chunk(2) if b is not None else (x.new_zeros(3 * hidden),) * 2
 
         def step(now: Tensor, state: _State) -> _State:
             (last,) = state
-            zx, rx, hx = now.split(hidden, 1)
-            zr, rr = F.linear(last, r[d, : 2 * hidden], rb[: 2 * hidden]).split(hidden, 1)
+            zx, rx, hx = now.chunk(3, 1)
+            zr, rr = F.linear(last, r[d, : 2 * hidden], rb[: 2 * hidden]).chunk(2, 1)
             update, reset = f(_limit(zx + zr, clip)), f(_limit(rx + rr, clip))
             weight, bias = r[d, 2 * hidden :], rb[2 * hidden :]
             if linear_before_reset:

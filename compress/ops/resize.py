@@ -3,7 +3,7 @@
 Every mode is a few taps an output element: indices into the axis and their weights. So one function gathers for
 nearest, linear and cubic alike, and gradients pass through all of them.
 """
-# ruff: noqa: N802, ARG001, PLR0913 - functions are named after their ONNX operators and take all their attributes
+# ruff: noqa: N802, PLR0911, PLR0913, PLR2004 - functions are named after their ONNX operators, modes and kernels are many
 
 import math
 from collections.abc import Sequence
@@ -125,8 +125,9 @@ def _interpolate(
     taps = first.unsqueeze(1) + torch.arange(math.ceil(2 * support))
     distance = (taps - place.unsqueeze(1)).abs() * stretch
     weights = _cubic(distance, a) if mode == "cubic" else (1.0 - distance).clamp(min=0.0)
-    if exclude_outside or antialias:
+    if exclude_outside:
         weights = weights * ((taps >= 0) & (taps < axis.size))
+    if exclude_outside or antialias:
         weights = weights / weights.sum(1, keepdim=True)
     taps = taps.clamp(0, axis.size - 1).to(x.device)
     weights = weights.to(x.device, x.dtype if x.is_floating_point() else torch.float32)

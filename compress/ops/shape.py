@@ -63,7 +63,11 @@ def Unsqueeze(x: Tensor, axes: Tensor) -> Tensor:
 
 def Expand(x: Tensor, shape: Tensor) -> Tensor:
     """Broadcast in both directions: a 1 in `shape` keeps the input's dimension."""
-    return x.expand(torch.broadcast_shapes(x.shape, [int(size) for size in shape.tolist()]))
+    wanted = [int(size) for size in shape.tolist()]
+    rank = max(len(wanted), x.ndim)
+    wanted = [1] * (rank - len(wanted)) + wanted
+    held = [1] * (rank - x.ndim) + list(x.shape)
+    return x.expand([have if want == 1 else want for have, want in zip(held, wanted, strict=True)])
 
 
 def Tile(x: Tensor, repeats: Tensor) -> Tensor:

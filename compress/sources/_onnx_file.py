@@ -10,9 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import onnx
-from convkit.compress.errors import ConvkitError
+import onnx.inliner
 from google.protobuf.message import DecodeError, EncodeError
 from onnx import TensorProto
+
+from convkit.compress.errors import ConvkitError
 
 OLDEST, NEWEST = 9, 25
 """Opsets of ai.onnx that convkit reads."""

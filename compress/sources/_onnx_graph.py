@@ -14,13 +14,14 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from torch import Tensor, fx, nn
+
 from convkit.compress.errors import ConvkitError
 from convkit.compress.model import TensorSpec
-from convkit.compress.sources._onnx_guard import Bounded
+from convkit.compress.sources._onnx_guard import bounded
 from convkit.compress.sources._onnx_layers import Layer
 from convkit.compress.sources._onnx_names import Tree, layer_path
 from convkit.compress.sources._onnx_operation import Operation
-from torch import Tensor, fx, nn
 
 _REDUCE = ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "Sum", "SumSquare")
 SETTINGS: Mapping[str, frozenset[int]] = {
@@ -45,8 +46,12 @@ SETTINGS: Mapping[str, frozenset[int]] = {
 }
 """Inputs that say how rather than what: never trained, and where one is computed the result's shape is free."""
 _FREE_SHAPE = frozenset({"Compress", "NonZero"})
-_MAY_BE_INFINITE = frozenset({"Add", "Where", "Max", "Min", "Clip", "Equal", "Concat"})
-"""Infinity masks here; anywhere else it is a broken weight."""
+_WEIGHTED = frozenset(
+    {"BatchNormalization", "Conv", "ConvTranspose", "DequantizeLinear", "Div", "Einsum", "GRU", "Gemm"}
+    | {"GroupNormalization", "InstanceNormalization", "LSTM", "LayerNormalization", "MatMul", "Mul", "PRelu"}
+    | {"QuantizeLinear", "RMSNormalization", "RNN"}
+)
+"""Here infinity is a broken weight; in an Add or a Where it may be a mask."""
 
 
 class Graph:
@@ -184,22 +189,20 @@ class Graph:
         if not name:
             return None
         value = self._constants.get(name)
-        if value is None or name in self._attributes or index in SETTINGS.get(op.kind, ()):
-            return self.node(name)
-        if not value.is_floating_point():
+        if value is None or not value.is_floating_point():
             return self.node(name)
         finite = bool(torch.isfinite(value).all())
-        if not finite and (op.kind not in _MAY_BE_INFINITE or bool(torch.isnan(value).any())):
+        if not finite and (op.kind in _WEIGHTED or (value.numel() > 1 and bool(torch.isnan(value).any()))):
             self._require_finite(name, value)
-        self._attributes[name] = self._hold(name, trainable=finite and (value.numel() > 1 or op.kind == "PRelu"))
+        if name not in self._attributes:
+            much = value.numel() > 1 or op.kind == "PRelu"
+            trainable = finite and much and index not in SETTINGS.get(op.kind, ())
+            self._attributes[name] = self._hold(name, trainable=trainable)
         return self._attributes[name]
 
     def _hold(self, name: str, *, trainable: bool) -> fx.Node:
         value = self._constants[name]
-        if trainable:
-            path = self.tree.add_parameter(name, self.parameter(name))
-        else:
-            path = self.tree.add_buffer(name, value)
+        path = self.tree.add_constant(name, self.parameter(name) if trainable else value)
         node = self.fx.get_attr(path)
         self._static.add(node)
         spec = TensorSpec(name, tuple(value.shape), str(value.dtype).removeprefix("torch."), tuple(value.shape))
@@ -234,7 +237,7 @@ class Graph:
 def run(op: Operation, call: Callable[[], Any]) -> Any:  # noqa: ANN401 - a tensor or a tuple of them
     """`call` on the sample inputs; whatever fails in it is the fault of the file or of the sample shapes."""
     try:
-        with torch.no_grad(), Bounded():
+        with torch.no_grad(), bounded():
             return call()
     except ConvkitError:
         raise

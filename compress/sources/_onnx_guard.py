@@ -1,9 +1,11 @@
 """A run of a stranger's graph that cannot eat the machine's memory."""
+# ruff: noqa: ANN401 - torch's dispatch takes anything
 
 from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 import torch
@@ -19,12 +21,16 @@ class TooLargeError(ValueError):
     """A tensor would exceed LIMIT."""
 
 
-class Bounded(TorchDispatchMode):
-    """Every torch operator first runs on shapes alone, and is refused if a result would exceed LIMIT."""
+def bounded() -> AbstractContextManager[object]:
+    """Inside, every torch operator first runs on shapes alone, and is refused if a result would exceed LIMIT."""
+    mode: AbstractContextManager[object] = _Bounded()  # type: ignore[no-untyped-call]
+    return mode
 
+
+class _Bounded(TorchDispatchMode):  # type: ignore[no-untyped-call]
     def __torch_dispatch__(
         self, func: Any, types: Sequence[Any], args: Sequence[Any] = (), kwargs: Mapping[str, Any] | None = None
-    ) -> Any:  # noqa: ANN401 - torch's own signature
+    ) -> Any:
         options = dict(kwargs or {})
         for result in tree_leaves(_shapes_only(func, args, options)):
             if isinstance(result, Tensor) and math.prod(result.shape) * result.element_size() > LIMIT:
@@ -32,7 +38,7 @@ class Bounded(TorchDispatchMode):
         return func(*args, **options)
 
 
-def _shapes_only(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:  # noqa: ANN401
+def _shapes_only(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     if func.is_view:
         return None
     shapes = tree_map_only(Tensor, _on_meta, (list(args), dict(kwargs)))

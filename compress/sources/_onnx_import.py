@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import onnx
 import torch
+from torch import Tensor
+
 from convkit.compress import ops
 from convkit.compress.errors import ConvkitError
 from convkit.compress.model import TensorSpec
@@ -16,7 +18,6 @@ from convkit.compress.sources._onnx_layers import layer
 from convkit.compress.sources._onnx_names import layer_path
 from convkit.compress.sources._onnx_operation import Operation, operation, tensor
 from convkit.compress.sources._onnx_opsets import NORMALISED_AWAY, normalised
-from torch import Tensor
 
 _KEPT = frozenset({"QuantizeLinear", "DequantizeLinear"})
 """Never folded: they are the only truth about precision."""
@@ -47,7 +48,7 @@ class Importer:
                 op = operation(node)
                 self.graph.define(op.outputs[0], _constant(op))
 
-    def inputs(self, specs: Sequence[TensorSpec], samples: dict[str, Tensor]) -> None:
+    def inputs(self, specs: Sequence[TensorSpec], samples: Mapping[str, Tensor]) -> None:
         for spec in specs:
             self.graph.input(spec, samples[spec.name])
 
@@ -155,7 +156,8 @@ def raise_missing(nodes: Sequence[onnx.NodeProto]) -> None:
         first.setdefault(kind, node.name or (node.output[0] if node.output else ""))
     named = ", ".join(f"{kind} (node {name!r})" for kind, name in first.items())
     raise ConvkitError(
-        f"operators that convkit does not know: {named}", hint="export the network without them, or in standard operators"
+        f"operators that convkit does not know: {named}",
+        hint="export the network without them, or in standard operators",
     )
 
 

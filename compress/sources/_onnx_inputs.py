@@ -11,10 +11,11 @@ import math
 from collections.abc import Mapping, Sequence
 
 import onnx
+from torch import Tensor
+
 from convkit.compress.errors import ConvkitError
 from convkit.compress.model import Dim, ModelRef, TensorSpec
 from convkit.compress.sources._onnx_operation import dtype_name
-from torch import Tensor
 
 _SPATIAL = {3: ("length",), 4: ("height", "width"), 5: ("depth", "height", "width")}
 _CHANNELS, _DEPTH, _OTHER = 3, 16, 224
@@ -43,9 +44,7 @@ def _input_spec(value: onnx.ValueInfoProto, ref: ModelRef, used: set[str]) -> Te
         declared = tuple("" for _ in ref.shapes[value.name][0])
     rank = len(declared)
     own: dict[str, None] = {}
-    shape = tuple(
-        dim if isinstance(dim, int) else _symbol(dim, i, rank, used, own) for i, dim in enumerate(declared)
-    )
+    shape = tuple(dim if isinstance(dim, int) else _symbol(dim, i, rank, used, own) for i, dim in enumerate(declared))
     used.update(own)
     sample = tuple(dim if isinstance(dim, int) else _sample(i, rank, dim) for i, dim in enumerate(shape))
     spec = TensorSpec(value.name, shape, dtype, sample)
@@ -124,7 +123,8 @@ def output_spec(value: onnx.ValueInfoProto, example: Tensor, static: bool) -> Te
     declared = _declared(value) or ()
     if len(declared) != len(sample):
         declared = ("",) * len(sample)
-    shape = tuple(_output_dim(dim, size, i, value.name) for i, (dim, size) in enumerate(zip(declared, sample)))
+    dims = enumerate(zip(declared, sample, strict=True))
+    shape = tuple(_output_dim(dim, size, i, value.name) for i, (dim, size) in dims)
     return TensorSpec(value.name, shape, dtype, sample)
 
 

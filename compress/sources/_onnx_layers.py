@@ -1,20 +1,23 @@
 """Operations with constant weights as torch layers: Conv, ConvTranspose, BatchNormalization, Gemm, MatMul."""
+# ruff: noqa: PLR2004 - a matrix has 2 dimensions
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+from torch import Tensor, nn
+
 from convkit.compress.ops.conv import same_pads
 from convkit.compress.sources._onnx_names import weight_owner
 from convkit.compress.sources._onnx_operation import Operation
-from torch import Tensor, nn
 
-_CONV = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
-_TRANSPOSED = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
-_BATCH_NORM = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}
+_Make = Mapping[int, Callable[..., nn.Module]]
+_CONV: _Make = {1: nn.Conv1d, 2: nn.Conv2d, 3: nn.Conv3d}
+_TRANSPOSED: _Make = {1: nn.ConvTranspose1d, 2: nn.ConvTranspose2d, 3: nn.ConvTranspose3d}
+_BATCH_NORM: _Make = {2: nn.BatchNorm1d, 3: nn.BatchNorm1d, 4: nn.BatchNorm2d, 5: nn.BatchNorm3d}
 
 
 class Weights(Protocol):
@@ -198,7 +201,9 @@ def _gemm(op: Operation, graph: Weights) -> Layer | None:
     module = _linear(graph.parameter(op.inputs[1], role, lambda _: _scaled(weight, alpha)))
     if op.input(2):
         module.bias = graph.parameter(
-            op.inputs[2], f"bias{beta}x{weight.shape[0]}", lambda b: _scaled(b.reshape(-1).expand(weight.shape[0]), beta)
+            op.inputs[2],
+            f"bias{beta}x{weight.shape[0]}",
+            lambda b: _scaled(b.reshape(-1).expand(weight.shape[0]), beta),
         )
     return Layer(module, _named(op), transposed=bool(op.attributes.get("transA", 0)))
 

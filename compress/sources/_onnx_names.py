@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 _OUTSIDE = re.compile(r"[^A-Za-z0-9_]+")
 
@@ -40,14 +40,13 @@ class Tree:
         holder.add_module(leaf, layer)
         return path
 
-    def add_parameter(self, wanted: str, parameter: nn.Parameter) -> str:
+    def add_constant(self, wanted: str, value: Tensor) -> str:
+        """A parameter if `value` is one, else a buffer."""
         holder, path, leaf = self._place(wanted)
-        holder.register_parameter(leaf, parameter)
-        return path
-
-    def add_buffer(self, wanted: str, value: object) -> str:
-        holder, path, leaf = self._place(wanted)
-        holder.register_buffer(leaf, value)  # type: ignore[arg-type]
+        if isinstance(value, nn.Parameter):
+            holder.register_parameter(leaf, value)
+        else:
+            holder.register_buffer(leaf, value)
         return path
 
     def _place(self, wanted: str) -> tuple[nn.Module, str, str]:
@@ -55,7 +54,7 @@ class Tree:
         pieces = [_OUTSIDE.sub("_", piece) for piece in wanted.split(".") if piece] or ["_"]
         holder: nn.Module = self.root
         for depth, piece in enumerate(pieces[:-1]):
-            inner = holder._modules.get(piece)
+            inner = getattr(holder, piece, None)
             if inner is None and not self._taken(holder, piece):
                 inner = nn.Module()
                 holder.add_module(piece, inner)

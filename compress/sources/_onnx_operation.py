@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import onnx
 import torch
-from convkit.compress.errors import ConvkitError
 from onnx import AttributeProto, TensorProto, numpy_helper
 from torch import Tensor
+
+from convkit.compress.errors import ConvkitError
 
 _BITS = {
     "bfloat16": (np.uint16, torch.bfloat16),
@@ -57,7 +59,7 @@ def operation(node: onnx.NodeProto) -> Operation:
 
 
 def _value(attribute: AttributeProto, owner: Operation) -> Any:  # noqa: ANN401 - an attribute is of many types
-    plain = {
+    plain: dict[int, Callable[[], Any]] = {
         AttributeProto.INT: lambda: attribute.i,
         AttributeProto.FLOAT: lambda: _number(attribute.f),
         AttributeProto.STRING: lambda: attribute.s.decode(errors="replace"),
@@ -86,7 +88,8 @@ def tensor(proto: TensorProto) -> Tensor:
     name = values.dtype.name
     if name in _BITS:
         integer, dtype = _BITS[name]
-        return torch.from_numpy(values.view(integer)).view(dtype)
+        bits: Tensor = torch.from_numpy(values.view(integer))
+        return bits.view(dtype)
     try:
         return torch.from_numpy(values)
     except TypeError as error:
@@ -100,5 +103,3 @@ def dtype_name(element: int) -> str:
     except (KeyError, TypeError, ValueError):
         return ""
     return name if isinstance(getattr(torch, name, None), torch.dtype) else ""
-
-

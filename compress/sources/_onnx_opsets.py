@@ -2,6 +2,7 @@
 
 A rule takes an Operation and returns those that stand for it; a new constant is an input by name like any other.
 """
+# ruff: noqa: ARG001, PLR2004 - every rule is asked alike, and an opset is a number
 
 from __future__ import annotations
 
@@ -9,9 +10,10 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 import torch
+from torch import Tensor
+
 from convkit.compress.errors import ConvkitError
 from convkit.compress.sources._onnx_operation import Operation
-from torch import Tensor
 
 
 class Surroundings(Protocol):

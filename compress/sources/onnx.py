@@ -30,10 +30,13 @@ def load(ref: ModelRef) -> Model:
     from convkit.compress.sources import _onnx_file
 
     proto, digest = _onnx_file.read(Path(ref.path))
-    return _import(proto, ref, Path(ref.path).stem, digest)
+    return from_proto(proto, ref, digest)
 
 
-def _import(proto: onnx.ModelProto, ref: ModelRef, name: str, digest: str) -> Model:
+def from_proto(
+    proto: onnx.ModelProto, ref: ModelRef, digest: str, samples: Mapping[str, Tensor] | None = None
+) -> Model:
+    """The Model in a checked and complete protobuf; `samples` are inputs to trace it on, random if not given."""
     from convkit.compress.model import sample_inputs
     from convkit.compress.sources import _onnx_file, _onnx_import, _onnx_inputs
 
@@ -45,15 +48,16 @@ def _import(proto: onnx.ModelProto, ref: ModelRef, name: str, digest: str) -> Mo
     for spec in specs:
         if spec.name in ref.args:
             importer.graph.define(spec.name, _fixed(spec, ref.args[spec.name]))
-    importer.inputs(free, sample_inputs(free))
+    importer.inputs(free, samples or sample_inputs(free))
     importer.nodes(proto.graph)
     outputs = _outputs(importer, proto.graph.output)
-    return Model(_module(importer, proto.graph.output), free, outputs, name, digest)
+    return Model(_module(importer, proto.graph.output), free, outputs, Path(ref.path).stem, digest)
 
 
 def _known_operators(proto: onnx.ModelProto) -> onnx.ModelProto:
     """`proto` with operators that are defined by others replaced by those; all that stay unknown are named."""
-    import onnx
+    import onnx.inliner
+
     from convkit.compress.sources import _onnx_import
 
     unknown = _onnx_import.missing(proto.graph)
