@@ -137,10 +137,16 @@ def data_ref(text: Mapping[str, Any]) -> DataRef:
             near = difflib.get_close_matches(key, known, n=1)
             hint = f"did you mean {near[0]!r}?" if near and key not in known else f"give {', '.join(known)}"
             raise ConvkitError(f"data has no {key!r}", hint=hint)
+    for key, value in text.items():
+        if not isinstance(value, _DATA_TYPES[key]):
+            raise ConvkitError(f"data.{key} is {value!r}", hint=f"give {_DATA_TYPES[key].__name__}")
     fields = dict(text)
     if "preprocess" in fields:
         fields["preprocess"] = preprocess.from_mapping(fields["preprocess"])
     return DataRef(**fields)
+
+
+_DATA_TYPES = {"path": str, "preprocess": dict, "labels": str, "pattern": str, "args": dict, "limit": int}
 
 
 def mapping(text: str) -> dict[str, Any]:

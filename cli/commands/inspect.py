@@ -41,10 +41,7 @@ def inspect(model: ModelRef, sort: str | None, top: int | None, as_json: bool) -
     found = analysis.analyse(models.load(model))
     layers = _chosen(found, sort or ("macs" if top else None), top)
     if as_json:
-        text = found.as_dict()
-        names = [layer.name for layer in layers]
-        rows = {layer["name"]: layer for layer in text["layers"]}
-        show.json({**text, "layers": [rows[name] for name in names]})
+        show.json(found.as_dict(layers))
     else:
         _show(found, layers)
 

@@ -1,0 +1,135 @@
+"""A recipe is checked in full before anything runs; what is wrong is one line that names the key."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from convkit.cli import recipe
+from convkit.cli.step import Step, strings, words
+from convkit.compress import parts
+from convkit.compress.errors import ConvkitError
+from tests.command_line import Convkit
+
+
+def write(folder: Path, text: str) -> str:
+    (folder / "recipe.yaml").write_text(text)
+    return str(folder / "recipe.yaml")
+
+
+@pytest.mark.parametrize("name", parts.names("recipes", ".yaml"))
+def test_every_recipe_that_ships_is_right(name: str) -> None:
+    wanted = recipe.load(name)
+    assert wanted.about or parts.about("recipes", name, ".yaml")
+    assert wanted.steps
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("steps: [lst]", "steps[0].command: 'lst' is not known; did you mean 'list'?"),
+        ("steps: [run]", "steps[0].command: 'run' is not known"),
+        ("steps: [{command: doctor, targt: x}]", "steps[0]: 'targt' is not known; did you mean 'target'?"),
+        ("steps: [doctor]\ntargt: x", "recipe.yaml: 'targt' is not known; did you mean 'target'?"),
+        ("steps: [doctor, doctor]", "steps[1].name 'doctor' is taken or no name"),
+        ("steps: [{command: doctor, name: ../../etc}]", "steps[0].name '../../etc' is taken or no name"),
+        (
+            "steps: [list, {command: doctor, target: '${lst}'}]",
+            "steps[1]: ${…}: 'lst' is not known; did you mean 'list'?",
+        ),
+        ("steps: [{command: list, kind: targts}]", "steps[0]: Invalid value for '[KIND]'"),
+        ("steps: [{command: inspect, model: {pth: a}}]", "steps[0]: model: 'pth' is not known; did you mean 'path'?"),
+        ("steps: [{command: inspect, model: net.onnx}]", "steps[0].model: there is no net.onnx"),
+        ("model: net.onnx\nsteps: [inspect]", "steps[0].model: there is no net.onnx"),
+        ("steps: []", "steps is missing"),
+        ("about: nothing", "steps is missing"),
+        ("[1, 2]", "holds no keys and values"),
+        ("steps: [3]", "steps[0] holds no keys and values"),
+        ("steps: [doctor", "cannot be read"),
+        ("!!python/object/apply:os.system [ls]", "cannot be read"),
+        ("data: 3\nsteps: [doctor]", "data holds no keys and values"),
+        ("data: {calibration: 3}\nsteps: [doctor]", "data.calibration holds no keys and values"),
+    ],
+)
+def test_a_wrong_recipe_is_one_line_and_exit_2(convkit: Convkit, tmp_path: Path, text: str, line: str) -> None:
+    result = convkit("run", write(tmp_path, text), "-o", str(tmp_path / "out"))
+    assert (result.code, result.out) == (2, "")
+    assert line in result.err
+    assert result.err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_recipe_that_is_not_there(convkit: Convkit, tmp_path: Path) -> None:
+    result = convkit("run", str(tmp_path / "no.yaml"), "-o", str(tmp_path / "out"))
+    assert result.code == 2
+    assert "No such file or directory" in result.err
+
+
+def test_the_last_step_is_checked_before_the_first_runs(convkit: Convkit, tmp_path: Path) -> None:
+    file = write(tmp_path, "steps: [list, {command: doctor, jsn: true}]")
+    result = convkit("run", file, "-o", str(tmp_path / "out"))
+    assert result.code == 2
+    assert "steps[1]: 'jsn'" in result.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_files_are_looked_for_beside_the_recipe(tmp_path: Path) -> None:
+    (tmp_path / "net.onnx").write_bytes(b"")
+    wanted = recipe.load(write(tmp_path, "model: net.onnx\nsteps: [inspect]"))
+    assert wanted.steps[0].settings["model"] == str(tmp_path / "net.onnx")
+
+
+def test_settings_for_all_steps_go_where_they_are_known(tmp_path: Path) -> None:
+    wanted = recipe.load(write(tmp_path, "target: onnxruntime-cpu\nsteps: [list, doctor]"))
+    assert [dict(step.settings) for step in wanted.steps] == [{}, {"target": "onnxruntime-cpu"}]
+
+
+def test_a_step_is_spelled_as_a_command_line() -> None:
+    settings = {"model": "a:b", "arg": {"classes": 10, "name": "x"}, "shape": ["x:1x3", "y:1"], "json": True}
+    spelled = words(Step("inspect", "inspect", settings), {}, Path("out"))
+    assert {"--model=a:b", "--arg=classes=10", "--arg=name=x", "--shape=x:1x3", "--shape=y:1", "--json"} <= set(spelled)
+
+
+TEXTS = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=8) | st.dates(),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(["command", "steps", "model", "data", "target", "x"]), inner, max_size=4)
+    ),
+    max_leaves=10,
+)
+
+
+@given(
+    st.fixed_dictionaries(
+        {"steps": st.lists(TEXTS, max_size=3)}, optional={"model": TEXTS, "data": TEXTS, "target": TEXTS}
+    )
+)
+def test_any_yaml_is_a_recipe_or_one_error(tmp_path_factory: pytest.TempPathFactory, text: object) -> None:
+    load_or_refuse(write(tmp_path_factory.getbasetemp(), yaml.safe_dump(text)))
+
+
+LITE0 = parts.path("recipes", "lite0").read_bytes()
+
+
+@settings(max_examples=500)
+@given(st.lists(st.tuples(st.integers(0, len(LITE0) - 1), st.integers(0, 255)), min_size=1, max_size=6))
+def test_a_recipe_with_broken_bytes_is_a_recipe_or_one_error(
+    tmp_path_factory: pytest.TempPathFactory, changes: list[tuple[int, int]]
+) -> None:
+    broken = bytearray(LITE0)
+    for place, byte in changes:
+        broken[place] = byte
+    file = tmp_path_factory.getbasetemp() / "broken.yaml"
+    file.write_bytes(broken)
+    load_or_refuse(str(file))
+
+
+def load_or_refuse(file: str) -> None:
+    try:
+        wanted = recipe.load(file)
+    except ConvkitError:
+        return
+    assert all(isinstance(text, str) for step in wanted.steps for text in strings(step.settings))
