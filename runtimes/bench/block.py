@@ -1,0 +1,88 @@
+"""One block: a candidate runs alone, warms up until steady, then every call is timed."""
+
+from __future__ import annotations
+
+import gc
+import itertools
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from convkit.runtimes.bench.clock import Clock
+    from convkit.runtimes.session import Session
+
+WINDOW = 3
+"""Calls whose median is compared with that of the calls before; 1 where calls are too slow for more."""
+
+
+@dataclass(frozen=True, slots=True)
+class BlockPlan:
+    """How long a block lasts: at least `seconds` and `calls` timed calls, at most `most` calls.
+
+    Warm-up ends when the medians of two successive windows differ by less than `tolerance` (relative), and after
+    `warm_seconds` in any case.
+    """
+
+    seconds: float = 0.25
+    calls: int = 5
+    most: int = 1000
+    warm_seconds: float = 0.15
+    tolerance: float = 0.05
+    window: int = WINDOW
+
+
+@dataclass(frozen=True, slots=True)
+class Block:
+    """Seconds of every timed call [calls], and how many calls it took to get steady (or not to)."""
+
+    seconds: np.ndarray
+    warm_up: int
+    steady: bool
+
+
+def time_block(session: Session, samples: Sequence[Mapping[str, np.ndarray]], clock: Clock, plan: BlockPlan) -> Block:
+    """Run `session` on `samples` in turn; outputs are computed and handed over each time."""
+    turn = itertools.cycle(samples)
+    collecting = gc.isenabled()
+    gc.disable()  # a collection inside a call would be billed to the engine
+    try:
+        warm_up, steady = _warm_up(session, turn, clock, plan)
+        seconds = _timed(session, turn, clock, plan)
+    finally:
+        if collecting:
+            gc.enable()
+    return Block(np.array(seconds), warm_up, steady)
+
+
+def _warm_up(
+    session: Session, turn: Iterator[Mapping[str, np.ndarray]], clock: Clock, plan: BlockPlan
+) -> tuple[int, bool]:
+    """Calls it took, and whether they became steady: others have emptied caches and put thread pools to sleep."""
+    seconds: list[float] = []
+    started = clock.now()
+    while clock.now() - started < plan.warm_seconds or not seconds:
+        seconds.append(_call(session, next(turn), clock))
+        if len(seconds) >= 2 * plan.window:
+            before = statistics.median(seconds[-2 * plan.window : -plan.window])
+            after = statistics.median(seconds[-plan.window :])
+            if abs(after - before) <= plan.tolerance * before:
+                return len(seconds), True
+    return len(seconds), False
+
+
+def _timed(session: Session, turn: Iterator[Mapping[str, np.ndarray]], clock: Clock, plan: BlockPlan) -> list[float]:
+    seconds: list[float] = []
+    started = clock.now()
+    while len(seconds) < plan.most and (len(seconds) < plan.calls or clock.now() - started < plan.seconds):
+        seconds.append(_call(session, next(turn), clock))
+    return seconds
+
+
+def _call(session: Session, inputs: Mapping[str, np.ndarray], clock: Clock) -> float:
+    started = clock.now()
+    session.run(inputs)
+    return clock.now() - started

@@ -1,0 +1,139 @@
+"""ONNX Runtime, CPU execution provider."""
+
+from __future__ import annotations
+
+import json
+import statistics
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from convkit.compress.errors import ConvkitError, NotAvailableError
+from convkit.compress.model import TensorSpec
+from convkit.runtimes.session import NodeTime, Options, Runtime, check_file, check_inputs, engine_error
+
+if TYPE_CHECKING:
+    import numpy as np
+
+_LEVELS = {"none": "DISABLE_ALL", "basic": "ENABLE_BASIC", "extended": "ENABLE_EXTENDED", "all": "ENABLE_ALL"}
+_TYPES = {"float": "float32", "double": "float64"}
+_ERRORS_ONLY = 3
+
+
+def _engine() -> Any:  # noqa: ANN401 - the package has no types
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise NotAvailableError("onnxruntime is not installed", hint="pip install onnxruntime") from error
+    return onnxruntime
+
+
+class OnnxRuntimeSession:
+    """One file, opened once; inner tensors and profiles open the same file again with what they need."""
+
+    def __init__(self, path: str, options: Options) -> None:
+        self._path, self._options = path, options
+        check_file(path)
+        self._session = self._open(path, self._settings())
+        self.inputs = tuple(_spec(value) for value in self._session.get_inputs())
+        self.outputs = tuple(_spec(value) for value in self._session.get_outputs())
+        self._inner: dict[tuple[str, ...], Any] = {}
+
+    def run(self, inputs: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+        names = [spec.name for spec in self.outputs] if outputs is None else list(outputs)
+        session = self._session if outputs is None else self._giving(names)
+        try:
+            return dict(zip(names, session.run(names, dict(inputs)), strict=True))
+        except Exception as error:
+            check_inputs(self.inputs, inputs)
+            raise engine_error("onnxruntime", self._path, error) from error
+
+    def profile(self, inputs: Mapping[str, np.ndarray], repeats: int) -> list[NodeTime]:
+        with tempfile.TemporaryDirectory() as folder:
+            settings = self._settings()
+            settings.enable_profiling = True
+            settings.profile_file_prefix = str(Path(folder) / "profile")
+            session = self._open(self._path, settings)
+            for _ in range(repeats + 1):
+                session.run(None, dict(inputs))
+            events = json.loads(Path(session.end_profiling()).read_text())
+        return _node_times(events)
+
+    def close(self) -> None:
+        self._session = None
+        self._inner.clear()
+
+    def _settings(self) -> Any:  # noqa: ANN401 - the engine's own type
+        engine, options = _engine(), self._options
+        settings = engine.SessionOptions()
+        settings.intra_op_num_threads, settings.inter_op_num_threads = options.threads, 1
+        settings.graph_optimization_level = getattr(
+            engine.GraphOptimizationLevel, f"ORT_{_LEVELS[options.optimization]}"
+        )
+        settings.add_session_config_entry("session.intra_op.allow_spinning", str(int(options.spinning)))
+        settings.log_severity_level = _ERRORS_ONLY
+        return settings
+
+    def _open(self, model: str | bytes, settings: Any) -> Any:  # noqa: ANN401 - the engine's own types
+        engine = _engine()
+        try:
+            return engine.InferenceSession(model, settings, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            raise engine_error("onnxruntime", self._path, error) from error
+
+    def _giving(self, names: list[str]) -> Any:  # noqa: ANN401 - the engine's own type
+        """A session whose outputs include `names`."""
+        if set(names) <= {spec.name for spec in self.outputs}:
+            return self._session
+        key = tuple(sorted(names))
+        if key not in self._inner:
+            self._inner[key] = self._open(_with_outputs(self._path, names), self._settings())
+        return self._inner[key]
+
+
+def _with_outputs(path: str, names: Sequence[str]) -> bytes:
+    """The model with the tensors `names` as graph outputs too; their types are left for the engine to infer."""
+    import onnx
+
+    model = onnx.load(path)
+    given = {value.name for value in model.graph.output}
+    made = {value for node in model.graph.node for value in node.output}
+    for name in names:
+        if name not in made and name not in given:
+            raise ConvkitError(f"no tensor of {path} is called {name!r}", hint="name the output of a node")
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names if name not in given)
+    return bytes(model.SerializeToString())
+
+
+def _spec(value: Any) -> TensorSpec:  # noqa: ANN401 - the engine's own type
+    free = (f"{value.name}.{axis}" for axis in range(len(value.shape)))
+    shape = tuple(dim if isinstance(dim, (int, str)) else name for dim, name in zip(value.shape, free, strict=True))
+    sample = tuple(dim for dim in shape if isinstance(dim, int))
+    dtype = value.type.removeprefix("tensor(").removesuffix(")")
+    return TensorSpec(value.name, shape, _TYPES.get(dtype, dtype), sample if len(sample) == len(shape) else ())
+
+
+def _node_times(events: Sequence[Mapping[str, Any]]) -> list[NodeTime]:
+    """Medians per node; the first run is left out because it allocates."""
+    seconds: dict[tuple[str, str, str], list[float]] = {}
+    for event in events:
+        if event.get("cat") != "Node" or not event["name"].endswith("_kernel_time"):
+            continue
+        details = event["args"]
+        types = [name for entry in details.get("input_type_shape", ()) for name in entry]
+        dtype = _TYPES.get(types[0], types[0]) if types else ""
+        key = (event["name"].removesuffix("_kernel_time"), details["op_name"], dtype)
+        seconds.setdefault(key, []).append(event["dur"] * 1e-6)
+    return [
+        NodeTime(name, operator, statistics.median(times[1:] or times), dtype)
+        for (name, operator, dtype), times in seconds.items()
+    ]
+
+
+PART = Runtime(
+    about="ONNX Runtime on the CPU",
+    version=lambda: str(_engine().__version__),
+    open=OnnxRuntimeSession,
+    exact=True,
+)

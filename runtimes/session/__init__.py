@@ -1,0 +1,142 @@
+"""The Session: a model opened by an engine. A Runtime is one engine; a part of `runtimes/`, found by its file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Protocol
+
+from convkit.compress import parts
+from convkit.compress.errors import ConvkitError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from convkit.compress.model import TensorSpec
+
+OPTIMIZATIONS = ("none", "basic", "extended", "all")
+PRECISIONS = ("f32", "bf16", "f16")
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How an engine runs a model. An engine ignores the knobs it does not have.
+
+    `spinning`: idle worker threads spin instead of sleeping (onnxruntime). `optimization`: how far the engine may
+    rewrite the graph (onnxruntime). `precision`: what float layers run in (openvino). `shapes`: concrete input
+    shapes to which free dimensions are fixed, as a deployment would; without them the model stays dynamic.
+    """
+
+    threads: int = 2
+    spinning: bool = True
+    optimization: str = "all"
+    precision: str = "f32"
+    weights: str | None = None
+    """Weights file of a `package.module:function` model (eager)."""
+    shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.threads < 1:
+            raise ConvkitError(f"threads is {self.threads}", hint="give 1 or more")
+        _one_of("optimization", self.optimization, OPTIMIZATIONS)
+        _one_of("precision", self.precision, PRECISIONS)
+
+
+@dataclass(frozen=True, slots=True)
+class NodeTime:
+    """What the engine executed as one node, its seconds per run (median) and the type it computed in.
+
+    `name` and `operator` are the engine's own: after fusion they need not be a layer's.
+    """
+
+    name: str
+    operator: str
+    seconds: float
+    dtype: str
+
+
+class Session(Protocol):
+    """A model that is loaded and ready to run."""
+
+    @property
+    def inputs(self) -> tuple[TensorSpec, ...]:
+        """What `run` takes; `sample` is empty where the file does not fix a shape."""
+
+    @property
+    def outputs(self) -> tuple[TensorSpec, ...]:
+        """What `run` gives by default."""
+
+    def run(self, inputs: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
+        """Outputs by name; `outputs` may name any tensor inside the graph.
+
+        Asking for an inner tensor keeps it alive, so the engine may fuse less around it than in a plain run.
+        """
+
+    def profile(self, inputs: Mapping[str, np.ndarray], repeats: int) -> list[NodeTime]:
+        """Time per executed node, in execution order."""
+
+    def close(self) -> None:
+        """Release the model; the session is of no use afterwards."""
+
+
+@dataclass(frozen=True, slots=True)
+class Runtime:
+    """One engine. `version` and `open` raise NotAvailableError, with the line that installs it, where it is missing.
+
+    `exact`: its integer arithmetic is that of `compress/integer.py`, code for code.
+    """
+
+    about: str
+    version: Callable[[], str]
+    open: Callable[[str, Options], Session]
+    exact: bool = False
+
+
+def open_session(engine: str, path: str, options: Options | None = None) -> Session:
+    """`path` opened by the engine called `engine`, in this process."""
+    runtime: Runtime = parts.load("runtimes", engine)
+    return runtime.open(path, options or Options())
+
+
+def check_file(path: str) -> None:
+    """Raise the user's error for a model file that is missing or empty."""
+    file = Path(path)
+    if not file.is_file():
+        raise ConvkitError(f"{path} is {'a folder' if file.is_dir() else 'not there'}", hint="give a model file")
+    if file.stat().st_size == 0:
+        raise ConvkitError(f"{path} is empty (0 bytes)", hint="write or download the model again")
+
+
+def check_inputs(specs: Sequence[TensorSpec], inputs: Mapping[str, np.ndarray]) -> None:
+    """Raise the user's error when names, shapes or types of `inputs` do not fit `specs`."""
+    wanted = [spec.name for spec in specs]
+    if sorted(inputs) != sorted(wanted):
+        raise ConvkitError(f"inputs are named {sorted(inputs)}, the model takes {wanted}", hint="rename the arrays")
+    for spec in specs:
+        array = inputs[spec.name]
+        fits = len(array.shape) == len(spec.shape) and all(
+            not isinstance(want, int) or want == have for want, have in zip(spec.shape, array.shape, strict=False)
+        )
+        if not fits or array.dtype.name != spec.dtype:
+            have = f"{array.dtype.name}{list(array.shape)}"
+            shape = ", ".join(map(str, spec.shape))
+            raise ConvkitError(f"input {spec.name!r} is {have}, the model takes {spec.dtype}[{shape}]")
+
+
+def engine_error(engine: str, path: str, error: Exception) -> ConvkitError:
+    """The user's error for a model that an engine refuses: its first words that are not a place in its own source."""
+    lines = [line.strip() for line in str(error).splitlines()]
+    words = [line for line in lines if line and not _PLACE.match(line)]
+    reason = words[0] if words else type(error).__name__
+    return ConvkitError(f"{engine} refuses {path}: {reason[:_LONGEST_REASON]}")
+
+
+_PLACE = re.compile(r"(Exception from|Check '.*' failed at) ")
+_LONGEST_REASON = 400
+
+
+def _one_of(name: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise ConvkitError(f"{name} is {value!r}", hint=f"one of: {', '.join(known)}")
