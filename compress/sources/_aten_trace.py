@@ -1,0 +1,115 @@
+"""Trace a module with torch.export, and say in one line why it cannot be traced."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import traceback
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.export import Dim as ExportDim
+from torch.export import ExportedProgram
+from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
+
+from convkit.compress.errors import ConvkitError
+from convkit.compress.model import Dim
+from convkit.compress.sources import _aten_place, _aten_size
+from convkit.compress.sources._aten_program import FreeSizes
+
+Shapes = Mapping[str, tuple[tuple[Dim, ...], tuple[int, ...]]]
+_FIXED = re.compile(r"static shape of (?P<size>\d+) for dimension inputs\['(?P<input>\w+)'\]\.shape\[(?P<axis>\d+)\]")
+_EXAMPLE = "such as --shape {}:Nx3x224x224"
+
+
+def export(module: nn.Module, shapes: Shapes, name: str) -> tuple[ExportedProgram, list[str], FreeSizes]:
+    """The program of `module` in evaluation mode, its inputs' names in order, and its free sizes.
+
+    Raises ConvkitError when inputs and forward's parameters do not match, for control flow that depends on the data
+    (file and line), for a free size that the model fixes, and for whatever forward raises on these shapes.
+    """
+    names = _inputs(module, shapes, name)
+    samples = {key: _sample(module, *shapes[key]) for key in names}
+    free = {key: {i: ExportDim.DYNAMIC for i, dim in enumerate(shapes[key][0]) if isinstance(dim, str)}
+            for key in names}  # fmt: skip
+    try:
+        with _aten_place.quiet():
+            program = torch.export.export(
+                module.eval(), (), kwargs=samples, dynamic_shapes=free, strict=False,
+                prefer_deferred_runtime_asserts_over_guards=True,
+            )  # fmt: skip
+    except Exception as error:
+        raise _explained(error, name, samples, shapes) from error
+    return program, names, _free_sizes(program, names, shapes)
+
+
+def _inputs(module: nn.Module, shapes: Shapes, name: str) -> list[str]:
+    """The inputs in the order of forward's parameters."""
+    taken = inspect.signature(module.forward).parameters.values()
+    kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD, inspect.Parameter.POSITIONAL_ONLY)
+    named = [p for p in taken if p.kind not in kinds]
+    if not named:
+        raise ConvkitError(f"forward of {name} names no inputs", hint="wrap it in a forward(self, x)")
+    known = [p.name for p in named]
+    for key in shapes:
+        if key not in known:
+            raise ConvkitError(f"{name} has no input {key!r}", hint=f"its inputs are: {', '.join(known)}")
+    for p in named:
+        if p.default is p.empty and p.name not in shapes:
+            raise ConvkitError(f"the shape of input {p.name!r} of {name} is missing", hint=_EXAMPLE.format(p.name))
+    if not shapes:
+        raise ConvkitError(f"{name} needs the shape of an input", hint=_EXAMPLE.format(known[0]))
+    return [key for key in known if key in shapes]
+
+
+def _sample(module: nn.Module, shape: tuple[Dim, ...], sample: tuple[int, ...]) -> Tensor:
+    """Zeros to trace on. A free size of 1 is traced as 2: torch would take the 1 for fixed."""
+    dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
+    sizes = [max(size, 2) if isinstance(dim, str) else size for dim, size in zip(shape, sample, strict=True)]
+    return torch.zeros(sizes, dtype=dtype)
+
+
+def _free_sizes(program: ExportedProgram, names: list[str], shapes: Shapes) -> FreeSizes:
+    """Every symbol of the program by the user's name of the first dimension that has it."""
+    symbols: dict[str, str] = {}
+    samples: dict[str, int] = {}
+    placeholders = {node.name: node for node in program.graph.nodes if node.op == "placeholder"}
+    for name, user_input in zip(names, program.graph_signature.user_inputs, strict=True):
+        sizes = placeholders[str(user_input)].meta["val"].shape
+        for dim, size, sample in zip(shapes[name][0], sizes, shapes[name][1], strict=True):
+            if isinstance(dim, str):
+                symbols.setdefault(str(_aten_size.expression(size)), dim)
+                samples.setdefault(str(_aten_size.expression(size)), sample)
+    return FreeSizes(symbols, samples)
+
+
+def _explained(error: Exception, name: str, samples: Mapping[str, Tensor], shapes: Shapes) -> ConvkitError:
+    place = _line(error)
+    if isinstance(error, GuardOnDataDependentSymNode):
+        return ConvkitError(
+            f"{name} decides by the values of its input{place}: one graph cannot hold both ways",
+            hint="write it with torch.where, or keep the decision out of forward",
+        )
+    if fixed := _FIXED.search(str(error)):
+        dim = shapes[fixed["input"]][0][int(fixed["axis"])]
+        given = "x".join(map(str, _pinned(*shapes[fixed["input"]], int(fixed["axis"]))))
+        return ConvkitError(
+            f"{name} fixes the size {dim!r} of input {fixed['input']!r}, which is given as free{place}",
+            hint=f"give a number: --shape {fixed['input']}:{given}",
+        )
+    given = ", ".join(f"{key}:{'x'.join(map(str, sample.shape))}" for key, sample in samples.items())
+    first = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return ConvkitError(f"{name} does not run on {given}{place}: {first}", hint="check the shape, or fix the model")
+
+
+def _pinned(shape: tuple[Dim, ...], sample: tuple[int, ...], axis: int) -> list[Any]:
+    return [sample[i] if i == axis else dim for i, dim in enumerate(shape)]
+
+
+def _line(error: BaseException) -> str:
+    """` (FILE:LINE)`, the innermost line of the user's own code; nothing where the error is torch's alone."""
+    frames = traceback.extract_tb(error.__traceback__)
+    own = [f for f in frames if not _aten_place.is_torch(f.filename) and f.filename != __file__]
+    return f" ({own[-1].filename}:{own[-1].lineno})" if own else ""
