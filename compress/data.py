@@ -113,7 +113,7 @@ def _called(path: str, args: Mapping[str, Any]) -> tuple[Mapping[str, np.ndarray
     """(arrays, labels) of the user's function."""
     import numpy as np
 
-    result = function.load(path)(**args)
+    result = function.call(path, **args)
     arrays, labels = result if isinstance(result, tuple) and len(result) == 2 else (result, None)  # noqa: PLR2004
     good = isinstance(arrays, Mapping) and all(isinstance(array, np.ndarray) for array in arrays.values())
     if not good or not (labels is None or isinstance(labels, np.ndarray)):

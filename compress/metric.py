@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -45,9 +46,10 @@ def load(name: str) -> Metric:
     The function may carry `unit`, `needs` and `better` as attributes.
     """
     if function.names_one(name):
-        score = function.load(name)
-        needs, better = _word(score, "needs", "reference", "labels"), _word(score, "better", "higher", "lower")
-        return Metric(str(getattr(score, "unit", "")), cast("Needs", needs), score, cast("Better", better))
+        own = function.load(name)
+        needs, better = _word(own, "needs", "reference", "labels"), _word(own, "better", "higher", "lower")
+        score = functools.partial(function.call, name)
+        return Metric(str(getattr(own, "unit", "")), cast("Needs", needs), score, cast("Better", better))
     found: Metric = parts.load("compress/metrics", name)
     return found
 

@@ -143,6 +143,7 @@ def test_unlike_shapes_are_refused() -> None:
 def test_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     module = "def error(outputs, reference, labels):\n    return abs(outputs['y'] - reference['y']).max()\n"
     module += "error.unit, error.better = 'V', 'lower'\ndef none(outputs, reference, labels):\n    return None\n"
+    module += "def fails(outputs, reference, labels):\n    return outputs['z']\n"
     (tmp_path / "own_metric_for_test.py").write_text(module)
     monkeypatch.syspath_prepend(str(tmp_path))
     metric = load("own_metric_for_test:error")
@@ -150,3 +151,5 @@ def test_the_users_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert evaluate("own_metric_for_test:error", {"y": SCORES + 1}, OUT) == pytest.approx(1, abs=1e-5)
     with pytest.raises(ConvkitError, match="one number"):
         evaluate("own_metric_for_test:none", OUT, OUT)
+    with pytest.raises(ConvkitError, match=r"KeyError: 'z' \(.*own_metric_for_test.py:7\)"):
+        evaluate("own_metric_for_test:fails", OUT, OUT)
