@@ -5,21 +5,16 @@ The first line of a command file's docstring is its line in `convkit --help`; no
 
 from __future__ import annotations
 
-import contextlib
 import os
-import signal
 import sys
-from typing import TYPE_CHECKING, NoReturn, cast
+from typing import NoReturn, cast
 
 import click
 
 from convkit import __version__
-from convkit.cli import options, show
+from convkit.cli import interrupt, options, show
 from convkit.compress import parts
 from convkit.compress.errors import INTERRUPTED, WRONG_INPUT, ConvkitError
-
-if TYPE_CHECKING:
-    from types import FrameType
 
 COMMANDS = "cli/commands"
 BUG, PIPE_CLOSED = 70, 141
@@ -47,7 +42,9 @@ class Commands(click.Group):
 
     def invoke(self, ctx: click.Context) -> object:
         try:
+            interrupt.check()
             result = super().invoke(ctx)
+            interrupt.check()
             sys.stdout.flush()
         except (BrokenPipeError, SystemExit) as left:
             # rich leaves by itself when nobody reads on; Python must not complain about it when it closes stdout.
@@ -91,7 +88,7 @@ def _version(ctx: click.Context) -> NoReturn:
 
 def main(args: list[str] | None = None) -> NoReturn:
     """Run the command line and leave with its exit code."""
-    _interrupt_on_terminate()
+    interrupt.install()
     if "" not in sys.path:
         sys.path.append("")  # MODULE:FUNCTION may stand in the current folder; last, so that it hides nothing
     try:
@@ -119,16 +116,6 @@ def _usage(error: click.UsageError) -> str:
     message = error.format_message().rstrip(".").replace(". Did you mean", "; did you mean")
     page = f"see '{error.ctx.command_path if error.ctx else 'convkit'} --help'"
     return message[:1].lower() + message[1:] + ("" if message.endswith("?") else f"; {page}")
-
-
-def _interrupt_on_terminate() -> None:
-    """SIGTERM ends like Ctrl-C: what is staged is removed, what is finished is kept."""
-
-    def interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
-        raise KeyboardInterrupt
-
-    with contextlib.suppress(ValueError):  # only the main thread may, and only there it is needed
-        signal.signal(signal.SIGTERM, interrupt)
 
 
 if __name__ == "__main__":

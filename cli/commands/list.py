@@ -17,6 +17,7 @@ KINDS = {
     "methods": ("compress/methods", ".py"),
     "metrics": ("compress/metrics", ".py"),
     "recipes": ("recipes", ".yaml"),
+    "reports": ("cli/reports", ".py"),
     "searches": ("compress/search", ".py"),
     "sources": ("compress/sources", ".py"),
     "targets": ("recipes/targets", ".yaml"),

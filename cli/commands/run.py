@@ -6,6 +6,7 @@ A step is the command of that name with the recipe's settings as its options; th
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import io
 import json
 import sys
@@ -17,7 +18,7 @@ import click
 
 from convkit.cli import journal, options, recipe, show
 from convkit.cli.journal import Done, Journal
-from convkit.cli.step import Step, words
+from convkit.cli.step import Step, parameters, words
 from convkit.compress import record
 from convkit.compress.errors import GOOD, ConvkitError
 
@@ -49,7 +50,7 @@ def run(name: str, output: str, as_json: bool, dry_run: bool, resume: bool, forc
     with book.locked():
         steps = [
             _do(step, book, f"{number}/{len(wanted.steps)} {step.name}", quiet=as_json, resume=resume, force=force)
-            for number, step in enumerate(wanted.steps, 1)
+            for number, step in enumerate(_asked(wanted, as_json=as_json), 1)
         ]
     report = {"schema_version": 1, "recipe": wanted.name, "steps": steps}
     record.write_json(book.output / "report.json", report)
@@ -58,6 +59,17 @@ def run(name: str, output: str, as_json: bool, dry_run: bool, resume: bool, forc
 
 
 PART = run
+
+
+def _asked(wanted: recipe.Recipe, *, as_json: bool) -> list[Step]:
+    """The steps; for --json those that leave no report in a folder print it instead."""
+
+    def asked(step: Step) -> Step:
+        known = parameters(step.command)
+        settings = {"json": True} if as_json and "json" in known and "output" not in known else {}
+        return dataclasses.replace(step, settings={**step.settings, **settings})
+
+    return [asked(step) for step in wanted.steps]
 
 
 def _do(step: Step, book: Journal, title: str, *, quiet: bool, resume: bool, force: bool) -> dict[str, Any]:
@@ -92,10 +104,10 @@ def _call(step: Step, folders: Mapping[str, Path], book: Journal, digest: str, *
 
 
 def _entry(step: Step, done: Done, book: Journal) -> dict[str, Any]:
-    folder = book.folder(step)
     entry = {"name": step.name, "command": ["convkit", *done.command], "digest": done.digest}
-    with contextlib.suppress(OSError, ValueError):
-        entry["report"] = json.loads((folder / "report.json").read_text())
+    file = book.folder(step) / "report.json"
+    with contextlib.suppress(ValueError):
+        entry["report"] = json.loads(file.read_text() if file.exists() else done.printed)
     return entry
 
 
