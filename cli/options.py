@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
-import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +18,7 @@ from click.shell_completion import CompletionItem
 
 from convkit.compress import package, parts
 from convkit.compress.errors import ConvkitError
-from convkit.compress.model import Dim, ModelRef
+from convkit.compress.model import Dim, ModelRef, parse_shape
 
 if TYPE_CHECKING:
     from convkit.compress.data import DataRef
@@ -28,10 +27,7 @@ COMMAND_LINE = "convkit.command_line"
 """Where click's context keeps the words that were typed."""
 
 Function = Callable[..., Any]
-Shape = tuple[tuple[Dim, ...], tuple[int, ...]]
-
-_SHAPE = re.compile(r"(?P<name>.+):(?P<dims>[^:]+)")
-_DIM = re.compile(r"(?P<size>\d+)|(?P<symbol>[A-Za-z_]\w*?)(=(?P<sample>\d+))?")
+Shapes = Mapping[str, tuple[tuple[Dim, ...], tuple[int, ...]]]
 
 
 def model(function: Function) -> Function:
@@ -39,7 +35,7 @@ def model(function: Function) -> Function:
 
     @functools.wraps(function)
     def with_model(
-        *, model: str, weights: str | None, arg: Mapping[str, Any], shape: Mapping[str, Shape], **others: object
+        *, model: str, weights: str | None, arg: Mapping[str, Any], shape: Shapes, **others: object
     ) -> object:
         files = package.resolve(model), package.resolve(weights) if weights else None
         return function(model=ModelRef(*files, arg, shape), **others)
@@ -63,25 +59,6 @@ def assignments(words: Iterable[str]) -> dict[str, Any]:
         except yaml.YAMLError as error:
             raise ConvkitError(f"the value of argument {word!r} is no YAML", hint="quote it") from error
     return found
-
-
-def parse_shape(text: str) -> tuple[str, Shape]:
-    """`x:Nx3xH=224xW=224` as ("x", (("N", 3, "H", "W"), (1, 3, 224, 224))): the input's name, shape and sample.
-
-    A free dimension's sample is 1 unless it is given; sizes are positive.
-    """
-    match = _SHAPE.fullmatch(text)
-    dims = [_DIM.fullmatch(word) for word in match["dims"].split("x")] if match else [None]
-    if match is None or not all(dims) or any(size == 0 for _, size in map(_dim, filter(None, dims))):
-        raise ConvkitError(f"shape {text!r} is not INPUT:SHAPE", hint="such as x:1x3x224x224, or x:Nx3xH=224xW=224")
-    pairs = [_dim(dim) for dim in dims if dim]
-    return match["name"], (tuple(dim for dim, _ in pairs), tuple(size for _, size in pairs))
-
-
-def _dim(match: re.Match[str]) -> tuple[Dim, int]:
-    if match["size"]:
-        return int(match["size"]), int(match["size"])
-    return match["symbol"], int(match["sample"] or 1)
 
 
 _MODEL_OPTION = click.option(

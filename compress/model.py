@@ -17,6 +17,7 @@ After `with_shapes` it also carries `node.meta["tensor"]`, a TensorSpec with the
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -29,6 +30,10 @@ if TYPE_CHECKING:
     from torch import Tensor, fx
 
 Dim = int | str
+
+_SHAPE = re.compile(r"(?P<name>.+):(?P<dims>[^:]+)")
+_DIM = re.compile(r"(?P<size>\d{1,9})|(?P<symbol>[A-Za-z_]\w*?)(=(?P<sample>\d{1,9}))?", re.ASCII)
+_SHAPES = "such as x:1x3x224x224, or x:Nx3xH=224xW=224 with free sizes"
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +89,28 @@ class Model:
 
     def replace(self, **changes: Any) -> Model:  # noqa: ANN401 - the types are those of the fields
         return dataclasses.replace(self, **changes)
+
+
+def parse_shape(text: str) -> tuple[str, tuple[tuple[Dim, ...], tuple[int, ...]]]:
+    """`x:Nx3xH=224xW=224` as ("x", (("N", 3, "H", "W"), (1, 3, 224, 224))): the input's name, shape and sample.
+
+    trtexec's syntax; a word stands for a free size. A free batch has sample 1, any other needs one. Raises
+    ConvkitError for anything else, and for sizes that are not positive.
+    """
+    match = _SHAPE.fullmatch(text)
+    dims = [_DIM.fullmatch(word) for word in match["dims"].split("x")] if match else [None]
+    if match is None or not all(dims):
+        raise ConvkitError(f"shape {text!r} is not INPUT:SHAPE", hint=_SHAPES)
+    shape: list[Dim] = []
+    sample: list[int] = []
+    for dim in filter(None, dims):
+        shape.append(dim["symbol"] or int(dim["size"]))
+        sample.append(int(dim["size"] or dim["sample"] or (0 if sample else 1)))
+        if dim["symbol"] and not sample[-1] and not dim["sample"]:
+            raise ConvkitError(f"shape {text!r}: the free size {dim['symbol']} needs a sample", hint=_SHAPES)
+    if min(sample) < 1:
+        raise ConvkitError(f"shape {text!r} is not INPUT:SHAPE with positive sizes", hint=_SHAPES)
+    return match["name"], (tuple(shape), tuple(sample))
 
 
 def load(ref: ModelRef) -> Model:
