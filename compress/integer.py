@@ -96,15 +96,15 @@ def _scalar(parameter: Tensor) -> Tensor:
 
 
 def _zero(x: Codes) -> Tensor:
-    return torch.zeros((), dtype=torch.int32) if x[2] is None else x[2].to(torch.int32)
+    return torch.zeros(1, dtype=torch.int32) if x[2] is None else x[2].to(torch.int32)
 
 
 def _centred(x: Codes, dtype: torch.dtype) -> Tensor:
     """Codes less their zero point (one for the tensor)."""
-    zero = _zero(x).unique()
-    if zero.numel() > 1:
+    zero = _zero(x).flatten()
+    if bool((zero != zero[0]).any()):
         raise ValueError("zero points that differ between channels have no integer kernel")
-    return x[0].to(dtype) - zero.to(dtype)
+    return x[0].to(dtype) - zero[0].to(dtype)
 
 
 def _bias(x: Codes, w: Codes, b: Codes | None, dtype: torch.dtype = torch.float64) -> Tensor | None:

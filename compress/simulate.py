@@ -85,7 +85,7 @@ def _bounds(node: fx.Node) -> tuple[float, float] | None:
 
 
 def _codes(node: fx.Node, position: int) -> tuple[Any, Any, Any] | None:
-    """(codes, scale, zero point) of an input that is dequantized; None where it is absent or no 8-bit kernel takes it."""
+    """(codes, scale, zero point) of an input; None where it is absent, or nothing that an 8-bit kernel takes."""
     source = _at(node, position)
     if not isinstance(source, fx.Node):
         return None

@@ -1,0 +1,1 @@
+"""Parity: whether engines compute what the simulation computes, output by output and layer by layer."""

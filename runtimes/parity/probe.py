@@ -1,0 +1,138 @@
+"""Probes: the inner tensors at which two networks can be compared, and the run that reads them.
+
+Quantized networks are compared by the integer codes behind every QuantizeLinear, float ones by every tensor whose name
+both have, a float one with a quantized one by what the codes stand for. No probe stands inside what an engine fuses.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from convkit.compress import graph as graphs
+from convkit.compress import simulate
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from torch import fx
+
+    from convkit.compress.model import Model
+
+CODES, FLOAT, DEQUANTIZED = "codes", "float", "dequantized"
+_BETWEEN = ("QuantizeLinear", "DequantizeLinear", "Relu", "Clip", "Identity")
+"""What stands between a layer and its codes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Probe:
+    """Tensor `name` of the reference is tensor `fetch` of the candidate; `layer` is the source layer that makes it."""
+
+    name: str
+    fetch: str
+    layer: str
+    kind: str
+    dequantize: fx.Node | None = None
+    """The candidate's QuantizeLinear whose codes are turned back into numbers first."""
+
+    def read(self, found: np.ndarray) -> np.ndarray:
+        """The candidate's tensor in the reference's terms."""
+        if self.dequantize is None:
+            return found
+        import torch
+
+        from convkit.compress import ops
+
+        parameters = [graphs.constant(argument) for argument in self.dequantize.args[1:3]]
+        numbers = ops.function("DequantizeLinear")(torch.from_numpy(found), *parameters, **self.dequantize.kwargs)
+        return numbers.numpy()  # type: ignore[no-any-return]
+
+
+def find(reference: Model, candidate: Model, path: str) -> list[Probe]:
+    """Probes in the reference's execution order; `path` is the candidate's file, which has fewer tensors than its Model
+    where one operator became several nodes.
+    """
+    stored = _stored(path)
+    ours = _tensors(reference)
+    theirs = {name: node for name, node in _tensors(candidate).items() if name in stored}
+    if simulate.is_quantized(candidate):
+        kind = CODES if simulate.is_quantized(reference) else DEQUANTIZED
+        found = _of_codes(theirs) if kind == CODES else _of_numbers(theirs)
+    else:
+        kind, found = FLOAT, {name: (name, None) for name in theirs}
+    pairs = ((name, node, *found[name]) for name, node in ours.items() if name in found)
+    return [Probe(name, fetch, layer(node), kind, codes) for name, node, fetch, codes in pairs]
+
+
+def layer(node: fx.Node) -> str:
+    """The source layer whose result `node` holds, past quantization and activation; the tensor's name if none has one."""
+    found = node
+    while graphs.operator(found) in _BETWEEN and isinstance(found.args[0], graphs.fx.Node):
+        found = found.args[0]
+    if found.op == "placeholder":
+        return graphs.value(found)
+    return str(found.target) if found.op == "call_module" else str(found.meta.get("layer") or graphs.value(found))
+
+
+def run(
+    graph: fx.GraphModule,
+    inputs: Mapping[str, np.ndarray],
+    names: tuple[str, ...],
+    wanted: frozenset[str],
+    given: Mapping[str, np.ndarray] | None = None,
+) -> dict[str, np.ndarray]:
+    """The tensors `wanted` of one run; each layer then goes on from `given` where it has that tensor, else from its own.
+
+    `names` are the graph's inputs in order.
+    """
+    import torch
+
+    tensors = [torch.from_numpy(inputs[name]) for name in names]
+    own: dict[str, np.ndarray] = {}
+    with torch.no_grad():
+        _recorder(graph, wanted, given or {}, own).run(*tensors)
+    return own
+
+
+def _recorder(
+    graph: fx.GraphModule, wanted: frozenset[str], given: Mapping[str, np.ndarray], own: dict[str, np.ndarray]
+) -> fx.Interpreter:
+    import torch
+    from torch import fx
+
+    class Recorder(fx.Interpreter):
+        def run_node(self, n: fx.Node) -> Any:  # noqa: ANN401 - fx's own signature
+            result: torch.Tensor = super().run_node(n)
+            name = graphs.value(n)
+            if n.op in ("placeholder", "output", "get_attr") or name not in wanted:
+                return result
+            own[name] = result.numpy()
+            return torch.from_numpy(given[name]) if name in given else result
+
+    return Recorder(graph)
+
+
+def _stored(path: str) -> set[str]:
+    import onnx
+
+    nodes = onnx.load(path, load_external_data=False).graph.node
+    return {name for node in nodes for name in node.output}
+
+
+def _tensors(model: Model) -> dict[str, fx.Node]:
+    """Nodes that make a tensor, by its name."""
+    return {graphs.value(node): node for node in graphs.computes(model.graph)}
+
+
+def _of_codes(tensors: Mapping[str, fx.Node]) -> dict[str, tuple[str, fx.Node | None]]:
+    return {name: (name, None) for name, node in tensors.items() if graphs.operator(node) == "QuantizeLinear"}
+
+
+def _of_numbers(tensors: Mapping[str, fx.Node]) -> dict[str, tuple[str, fx.Node | None]]:
+    """Float tensor -> its codes; inputs are left out, as they are the same by definition."""
+    found: dict[str, tuple[str, fx.Node | None]] = {}
+    for name, node in tensors.items():
+        if graphs.operator(node) == "QuantizeLinear" and isinstance(node.args[0], graphs.fx.Node):
+            found[graphs.value(node.args[0])] = (name, node)
+    return found
