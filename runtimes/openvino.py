@@ -110,10 +110,10 @@ class OpenVinoSession:
         return self._inner[key]
 
     def _infer(self, request: Any, inputs: Mapping[str, np.ndarray]) -> None:  # noqa: ANN401 - the engine's own type
+        check_inputs(self.inputs, inputs)  # OpenVINO converts another type in silence
         try:
             request.infer(dict(inputs), share_inputs=True)
         except Exception as error:
-            check_inputs(self.inputs, inputs)
             raise engine_error("openvino", self._path, error) from error
 
 

@@ -102,6 +102,7 @@ def bench(
     wanted = tuple(dict.fromkeys((*metrics, *verdict.metrics_of(parsed))))
     shapes = {name: sample for name, (_, sample) in shape.items()}
     chosen = _candidates(candidates, baseline, _engine(engine, target), Options(threads=threads, shapes=shapes))
+    verdict.check(parsed, len(chosen))
     _check(files, wanted, data)
     measurement = _measure(chosen, data, Settings(budget=budget, seed=seed, batch=batch, metrics=wanted))
     judged = verdict.judge(measurement, parsed, strict=strict)

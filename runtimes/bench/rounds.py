@@ -45,11 +45,11 @@ def run_rounds(workers: Sequence[Worker], schedule: Schedule, clock: Clock) -> R
     """Time all `workers` side by side."""
     order = random.Random(schedule.seed)  # noqa: S311 - an order, no secret
     started = clock.now()
-    plan = _plan(workers, schedule.budget)
+    plans = _plans(workers, schedule.budget)
     rounds: list[tuple[Block, ...]] = []
     while _goes_on(rounds, clock.now() - started, schedule):
         turns = order.sample(range(len(workers)), len(workers))
-        blocks = {turn: workers[turn].time(plan) for turn in turns}
+        blocks = {turn: workers[turn].time(plans[turn]) for turn in turns}
         rounds.append(tuple(blocks[turn] for turn in range(len(workers))))
         schedule.progress(min(1.0, (clock.now() - started) / schedule.budget))
     return tuple(rounds)
@@ -68,7 +68,7 @@ _SURE, _CHECKED_EVERY = 20, 5
 """Few rounds, looked at often, would end a run whenever an interval is narrow by chance."""
 
 
-def _plan(workers: Sequence[Worker], budget: float) -> BlockPlan:
+def _plans(workers: Sequence[Worker], budget: float) -> list[BlockPlan]:
     """Blocks that fit some fifty rounds into the budget, and for slow models as many calls as fit FEWEST rounds.
 
     A first, unrecorded round tells how long a call takes.
@@ -80,7 +80,8 @@ def _plan(workers: Sequence[Worker], budget: float) -> BlockPlan:
     calls = max(1, min(_CALLS, int(affordable / 2)))
     warm = max(1.0, min(_WARM_CALLS, affordable - calls))
     window = WINDOW if warm >= 2 * WINDOW else 1
-    return BlockPlan(seconds=seconds, calls=calls, warm_seconds=max(seconds / 2, warm * max(call)), window=window)
+    bounds = (max(seconds / 2, warm * each) for each in call)
+    return [BlockPlan(seconds=seconds, calls=calls, warm_seconds=bound, window=window) for bound in bounds]
 
 
 _CALLS, _WARM_CALLS = 5, 9
