@@ -40,7 +40,7 @@ def find(folder: Path, pattern: str | None = None) -> list[Path]:
     everything = sorted(f for f in folder.rglob("*") if f.is_file() and not _hidden(f.relative_to(folder)))
     if pattern is not None:
         match = _matcher(pattern)
-        found = [f for f in everything if match(f.relative_to(folder))]
+        found = [f for f in everything if match(f.relative_to(folder)) is not None]
     else:
         found = [f for f in everything if f.suffix.lower() in SUFFIXES]
         _refuse_foreign(f for f in everything if f.suffix.lower() not in SUFFIXES)

@@ -1,5 +1,7 @@
 """Analysis: whole nets against torch's counter, single operators by hand, quantized files by their stored bytes."""
 
+import importlib
+import inspect
 import json
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from convkit.compress.model import Model, ModelRef, load, sample_inputs
 from tests.command_line import Convkit
 
 FLOAT = np.float32
+IMAGE = (1, 3, 224, 224)
 
 
 def _model(folder: Path, nodes: list[onnx.NodeProto], constants: dict[str, np.ndarray], shape: list[int]) -> Model:
@@ -169,6 +172,24 @@ def test_inspect_prints_and_says_json(small: Model, tmp_path: Path, convkit: Con
     assert text["layers"][0]["bytes"] == max(layer.bytes for layer in analyse(small).layers)
     assert text["total"]["parameters"] == 378
     assert convkit("inspect", "-m", str(tmp_path / "none.onnx")).code == 2
+
+
+@pytest.mark.parametrize(
+    ("net", "args", "parameters", "macs"),
+    [
+        # As their papers' reference implementations count them at 224x224.
+        ("resnet", {"depth": 18}, 11_689_512, 1_814_073_344),
+        ("resnet", {"depth": 50}, 25_557_032, 4_089_184_256),
+        ("mobilenet_v2", {}, 3_504_872, 300_774_272),
+        ("efficientnet", {}, 5_288_548, 385_814_752),
+    ],
+)
+def test_published_figures(net: str, args: dict[str, int], parameters: int, macs: int) -> None:
+    factory = importlib.import_module(f"tests.nets.{net}").net
+    (name,) = inspect.signature(factory(**args).forward).parameters
+    found = analyse(load(ModelRef(f"tests.nets.{net}:net", args=args, shapes={name: (IMAGE, IMAGE)})))
+    assert found.total()["parameters"] == parameters
+    assert found.total()["macs"] == macs
 
 
 def test_an_empty_choice_has_no_intensity() -> None:

@@ -201,6 +201,7 @@ def test_labels_by_pattern_select_the_files(tmp_path: Path) -> None:
     labels = load(DataRef(str(tmp_path), pattern="imagenet_*_{label}.png"), (X,)).labels
     assert labels is not None
     assert labels.tolist() == [243, 9]
+    assert len(load(DataRef(str(tmp_path), pattern="c*.[pj][np]g"), (X,))) == 1
     _refused(tmp_path, "no image that matches", pattern="other_{label}.png")
 
 
