@@ -1,0 +1,56 @@
+"""The README says what is: its commands parse, its links lead somewhere, its lists are the folders."""
+
+import re
+import shlex
+from pathlib import Path
+
+import click
+import pytest
+
+from convkit.cli.step import load_command
+from convkit.compress import parts
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+COMMANDS = re.findall(r"^\$ (convkit .*)$", README, re.MULTILINE)
+
+
+@pytest.mark.parametrize("line", COMMANDS)
+def test_a_command_line_is_one(line: str) -> None:
+    _, name, *words = shlex.split(line, comments=True)
+    load_command(name).make_context(name, words)
+
+
+@pytest.mark.parametrize("target", re.findall(r"^\$ make (\w+)", README, re.MULTILINE))
+def test_a_make_target_is_one(target: str) -> None:
+    assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(), re.MULTILINE)
+
+
+def test_links_lead_somewhere() -> None:
+    for link in re.findall(r"\]\(([^)#]+)[^)]*\)", README):
+        assert link.startswith("https://") or (ROOT / link).exists()
+
+
+def test_every_command_is_listed_with_its_line(request: pytest.FixtureRequest) -> None:
+    before, rest = README.split("<!-- commands -->\n")
+    listed, after = rest.split("<!-- /commands -->")
+    lines = (f"| `convkit {name}` | {parts.about('cli/commands', name)} |" for name in parts.names("cli/commands"))
+    wanted = "\n".join(["| | |", "|---|---|", *lines, ""])
+    if request.config.getoption("--regenerate"):
+        (ROOT / "README.md").write_text(f"{before}<!-- commands -->\n{wanted}<!-- /commands -->{after}")
+        return
+    assert listed == wanted
+
+
+def test_every_kind_of_part_stands_in_its_folder() -> None:
+    for place in re.findall(r"^\| an? [\w ]+ \| (?:a function in )?`([\w/]+)/", README, re.MULTILINE):
+        assert (ROOT / place).is_dir()
+
+
+def test_the_recipe_in_the_readme_is_one() -> None:
+    import yaml
+
+    (text,) = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
+    for step in yaml.safe_load(text)["steps"]:
+        known = {option.name for option in load_command(step["command"]).params if isinstance(option, click.Parameter)}
+        assert set(step) - {"command"} <= known | {"gate"}
