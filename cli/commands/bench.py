@@ -13,11 +13,12 @@ import click
 
 from convkit.cli import options, show
 from convkit.compress.errors import ConvkitError
+from convkit.compress.model import parse_shape
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-    from convkit.cli.options import Shape
+    from convkit.cli.options import Shapes
     from convkit.compress.data import Data, DataRef
     from convkit.runtimes.bench.candidate import Candidate
     from convkit.runtimes.bench.measure import Measurement, Settings
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
     "--shape",
     multiple=True,
     metavar="INPUT:SHAPE",
-    callback=lambda _context, _option, values: dict(map(options.parse_shape, values)),
+    callback=lambda _context, _option, values: dict(map(parse_shape, values)),
     help="Fix an input's shape: x:1x3x224x224.",
 )
 @options.data(what="Samples to run on (random ones without)")
@@ -58,7 +59,7 @@ def bench(
     target: str | None,
     threads: int,
     batch: int | None,
-    shape: dict[str, Shape],
+    shape: Shapes,
     data: DataRef | None,
     metrics: Sequence[str],
     gates: Sequence[str],

@@ -170,7 +170,8 @@ def test_data_and_metrics(convkit: Convkit, tmp_path: Path) -> None:
     [
         (("null:1ms", "--gate", "p50 < 3"), "no gate"),
         (("null:1ms", "--gate", "p50 <= 0.8x"), "baseline"),
-        (("null:1ms", "--gate", "top1 >= -0.5"), "--data"),
+        (("null:1ms", "null:2ms", "--gate", "top1 >= -0.5"), "--data"),
+        (("null:1ms", "--gate", "top1 >= -0.5"), "baseline"),
         (("null:1ms", "--gate", "topp1 >= -0.5"), "top1"),
         (("null:1ms", "null:2ms", "--gate", "size <= 2MB"), "no file"),
         (("null:1ms", "--json", "--markdown"), "choose one"),
