@@ -11,15 +11,16 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import torch
+from torch import fx
+
 from convkit.compress import format as formats
 from convkit.compress import graph as graphs
 from convkit.compress import ops, parts, placement, weights
 from convkit.compress.errors import ConvkitError
-from convkit.compress.method import Method, Samples
+from convkit.compress.method import Batches, Method, Samples
 from convkit.compress.model import Model, clone, with_shapes
 from convkit.compress.plan import LayerPlan, Plan
 from convkit.compress.target import Target
-from torch import fx
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -34,26 +35,29 @@ def prepare(model: Model, methods: tuple[str, ...], inputs: Samples | None = Non
     return with_shapes(own, inputs)
 
 
-def apply(model: Model, plan: Plan, target: Target, samples: Samples | None = None) -> Model:
+def apply(model: Model, plan: Plan, target: Target, samples: Batches | None = None) -> Model:
     """`model` as `plan` says for `target`. `samples` are calibration inputs for the methods that need some.
 
     Raises ConvkitError where the plan is not this model's, names a layer there is none of, or lacks a range.
     """
     if plan.model != model.digest:
-        raise ConvkitError(f"the plan is for model {plan.model[:12]}, not {model.digest[:12]}",
-                           hint="plan this model with `convkit quantize`")
-    inputs = None if samples is None else {name: tensor[:1] for name, tensor in samples.items()}
-    return apply_prepared(prepare(model, plan.methods, inputs), plan, target, samples)
+        raise ConvkitError(
+            f"the plan is for model {plan.model[:12]}, not {model.digest[:12]}",
+            hint="plan this model with `convkit quantize`",
+        )
+    return apply_prepared(prepare(model, plan.methods, samples[0] if samples else None), plan, target, samples)
 
 
-def apply_prepared(model: Model, plan: Plan, target: Target, samples: Samples | None = None) -> Model:
+def apply_prepared(model: Model, plan: Plan, target: Target, samples: Batches | None = None) -> Model:
     """`apply` for a model that has been through `prepare` already, so that many plans can share that work."""
     check(model.graph, plan, target)
     graph = quantize(clone(model.graph), plan, target)
     for method in _methods(plan.methods):
         if not method.before:
             if samples is None:
-                raise ConvkitError(f"the plan's methods {', '.join(plan.methods)} need calibration data", hint="give --data")
+                raise ConvkitError(
+                    f"the plan's methods {', '.join(plan.methods)} need calibration data", hint="give --data"
+                )
             graph = method.change(graph, model.graph, tuple(spec.name for spec in model.inputs), samples)
     return model.replace(graph=graph)
 
@@ -67,14 +71,20 @@ def check(graph: fx.GraphModule, plan: Plan, target: Target) -> None:
     known = {graphs.key(node): node for node in graphs.computes(graph)}
     for name, layer in plan.layers.items():
         if name not in known:
-            raise ConvkitError(f"the plan names layer {name!r}, which the model has not", hint="`convkit inspect` lists them")
+            raise ConvkitError(
+                f"the plan names layer {name!r}, which the model has not", hint="`convkit inspect` lists them"
+            )
         if graphs.operator(known[name]) not in target.operators:
-            raise ConvkitError(f"{target.name} runs no {graphs.operator(known[name])} ({name!r}) in {layer.activation}",
-                               hint="remove the layer's line to keep it in float")
+            raise ConvkitError(
+                f"{target.name} runs no {graphs.operator(known[name])} ({name!r}) in {layer.activation}",
+                hint="remove the layer's line to keep it in float",
+            )
     for placed in placement.quantized_tensors(graph, target, plan.layers).values():
         if graphs.value(placed.root) not in plan.ranges:
-            raise ConvkitError(f"the plan has no range for tensor {graphs.value(placed.root)!r}",
-                               hint="let `convkit quantize --plan` calibrate it")
+            raise ConvkitError(
+                f"the plan has no range for tensor {graphs.value(placed.root)!r}",
+                hint="let `convkit quantize --plan` calibrate it",
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +169,8 @@ def _insert_pair(graph: fx.GraphModule, node: fx.Node, codes: _Codes) -> None:
     zero = graphs.store(graph, anchor, f"{name}_zero_point", codes.zero)
     behind = zero if source.op == "placeholder" else source
     quantized = graphs.call(behind, ops.function("QuantizeLinear"), (source, scale, zero), f"{name}_quantized")
-    dequantized = graphs.call(quantized, ops.function("DequantizeLinear"), (quantized, scale, zero), f"{name}_dequantized")
+    dequantized = graphs.call(
+        quantized, ops.function("DequantizeLinear"), (quantized, scale, zero), f"{name}_dequantized"
+    )
     for reader in readers:
         reader.replace_input_with(source, dequantized)

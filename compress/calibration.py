@@ -4,10 +4,12 @@ the layers that read the tensor was measured smallest."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from torch import Tensor, fx
+
 from convkit.compress import format as formats
 from convkit.compress import graph as graphs
 from convkit.compress import histogram, parts, placement, weights
@@ -18,7 +20,9 @@ from convkit.compress.model import Model
 from convkit.compress.placement import Placed
 from convkit.compress.plan import LayerPlan, Range
 from convkit.compress.target import Target
-from torch import Tensor, fx
+
+_TINY = 1e-30
+"""Keeps a ratio finite where a layer's output is all zero."""
 
 Watch = Callable[[fx.Node, Tensor, Mapping[fx.Node, Any]], None]
 
@@ -57,6 +61,14 @@ def distributions(model: Model, batches: Iterable[Samples], nodes: Iterable[fx.N
     return found
 
 
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Inputs for calibration in batches: `batches` all of them, `probe` the few that errors are measured on."""
+
+    batches: list[Samples]
+    probe: list[Samples]
+
+
 Choice = tuple[float, float]
 
 
@@ -72,66 +84,86 @@ def candidates(found: Histogram, number: formats.Format, calibrators: Iterable[s
 
 
 def calibrate(
-    model: Model, target: Target, layers: Mapping[str, LayerPlan], batches: list[Samples], probe: Samples,
+    model: Model,
+    target: Target,
+    layers: Mapping[str, LayerPlan],
+    samples: Calibration,
     calibrators: Iterable[str] | None = None,
 ) -> tuple[dict[str, LayerPlan], dict[str, Range]]:
     """`layers` with the weight range rule chosen for each, and a Range per quantized tensor.
 
-    Distributions come from all `batches`; the errors that choose among calibrators from `probe`, a few samples.
+    Distributions come from all batches; the errors that choose among calibrators from the probe.
     """
     placed = placement.quantized_tensors(model.graph, target, layers)
     roots = {p.root: p for p in placed.values()}
-    found = distributions(model, batches, roots)
+    found = distributions(model, samples.batches, roots)
     names = list(calibrators) if calibrators is not None else parts.names("compress/calibrators")
     options = {node: candidates(found[node], formats.load(p.format), names) for node, p in roots.items()}
     judge = _Judge(target, layers, roots, options)
-    observe(model, [probe], judge.watch)
-    return judge.layers, {graphs.value(node): judge.ranges[p.root] for node, p in placed.items()}
+    observe(model, samples.probe, judge.watch)
+    ranges = judge.ranges()
+    return judge.chosen_layers(), {graphs.value(node): ranges[p.root] for node, p in placed.items()}
+
+
+Errors = dict[str, float]
 
 
 class _Judge:
-    """Chooses ranges as a float run passes by: each reader is run again on the quantized tensor, alone."""
+    """Sums errors as float runs pass by: each reader is run again on the quantized tensor, alone."""
 
-    def __init__(self, target: Target, layers: Mapping[str, LayerPlan], roots: Mapping[fx.Node, Placed],
-                 options: Mapping[fx.Node, Mapping[str, Choice]]) -> None:
-        self.target, self.layers, self.ranges = target, dict(layers), dict[fx.Node, Range]()
-        self._roots, self._options = roots, options
+    def __init__(
+        self,
+        target: Target,
+        layers: Mapping[str, LayerPlan],
+        roots: Mapping[fx.Node, Placed],
+        options: Mapping[fx.Node, Mapping[str, Choice]],
+    ) -> None:
+        self._target, self._layers, self._roots, self._options = target, layers, roots, options
+        self._range_errors: dict[fx.Node, Errors] = {node: dict.fromkeys(o, 0.0) for node, o in options.items()}
+        self._weight_errors: dict[str, Errors] = {}
+
+    def ranges(self) -> dict[fx.Node, Range]:
+        """The range with the smallest error, by tensor."""
+        best = {node: min(errors, key=errors.__getitem__) for node, errors in self._range_errors.items()}
+        return {node: Range(*self._options[node][name], name) for node, name in best.items()}
+
+    def chosen_layers(self) -> dict[str, LayerPlan]:
+        """The layers, each with the weight range rule of the smallest error."""
+        best = {name: min(errors, key=errors.__getitem__) for name, errors in self._weight_errors.items()}
+        return {n: replace(layer, weight_range=best.get(n, layer.weight_range)) for n, layer in self._layers.items()}
 
     def watch(self, node: fx.Node, tensor: Tensor, alive: Mapping[fx.Node, Any]) -> None:
-        if graphs.key(node) in self.layers and self.layers[graphs.key(node)].weight is not None and node.op == "call_module":
-            self._choose_weight(node, tensor, alive)
-        if node in self._roots:
-            self._choose_range(node, tensor, alive)
+        """Judge what `node` is: a layer with a weight, a tensor with a range, or neither."""
+        layer = self._layers.get(graphs.key(node))
+        if layer is not None and layer.weight is not None and node.op == "call_module":
+            self._judge_weight(node, layer.weight, tensor, alive)
+        if node in self._roots and len(self._options[node]) > 1:
+            self._judge_range(node, tensor, alive)
 
-    def _choose_range(self, node: fx.Node, tensor: Tensor, alive: Mapping[fx.Node, Any]) -> None:
-        number, choices = formats.load(self._roots[node].format), self._options[node]
-        readers = [r for r in _readers(node) if _ready(r, node, alive)]
-        wanted = [(r, self._kernel(r, {**alive, node: tensor})) for r in readers] if len(choices) > 1 else []
-        errors = {}
-        for name, (low, high) in choices.items():
+    def _judge_range(self, node: fx.Node, tensor: Tensor, alive: Mapping[fx.Node, Any]) -> None:
+        number, errors = formats.load(self._roots[node].format), self._range_errors[node]
+        readers = [reader for reader in _readers(node) if _ready(reader, node, alive)]
+        wanted = [(reader, self._kernel(reader, {**alive, node: tensor})) for reader in readers]
+        for name, (low, high) in self._options[node].items():
             scale, zero = number.parameters(torch.tensor(low), torch.tensor(high))
             rounded = number.fake(tensor, scale, zero)
             at_readers = [_relative(self._kernel(r, {**alive, node: rounded}), exact) for r, exact in wanted]
-            errors[name] = sum(at_readers) if at_readers else _relative(rounded, tensor)
-        best = min(errors, key=lambda name: errors[name])
-        self.ranges[node] = Range(*choices[best], best)
+            errors[name] += sum(at_readers) if at_readers else _relative(rounded, tensor)
 
     def _kernel(self, node: fx.Node, values: Mapping[fx.Node, Any]) -> Tensor:
         result = _run(node, values)
-        end = placement.kernel_output(node, self.target)
+        end = placement.kernel_output(node, self._target)
         return result if end is node else _run(end, {**values, node: result})
 
-    def _choose_weight(self, node: fx.Node, wanted: Tensor, alive: Mapping[fx.Node, Any]) -> None:
-        layer, module = self.layers[graphs.key(node)], graphs.module(node)
+    def _judge_weight(self, node: fx.Node, weight: str, wanted: Tensor, alive: Mapping[fx.Node, Any]) -> None:
+        module = graphs.module(node)
         assert module is not None  # noqa: S101 - call_module
         assert isinstance(module.weight, Tensor)  # noqa: S101 - every layer has one
-        assert layer.weight is not None  # noqa: S101 - asked by the caller
-        kept, errors = module.weight.data, {}
+        kept, errors = module.weight.data, self._weight_errors.setdefault(graphs.key(node), {})
         for rule in weights.RANGES:
-            module.weight.data = weights.rounded(kept, formats.load(layer.weight), rule)
-            errors[rule] = _relative(_run(node, alive), wanted)
+            module.weight.data = weights.rounded(kept, formats.load(weight), rule)
+            errors[rule] = errors.get(rule, 0.0) + _relative(_run(node, alive), wanted)
         module.weight.data = kept
-        self.layers[graphs.key(node)] = replace(layer, weight_range=min(errors, key=lambda rule: errors[rule]))
 
 
 def _readers(node: fx.Node) -> list[fx.Node]:
@@ -154,11 +186,11 @@ def _run(node: fx.Node, values: Mapping[fx.Node, Any]) -> Tensor:
     arguments = fx.map_arg(node.args, value)
     module = graphs.module(node)
     if module is not None:
-        return module(*arguments)  # type: ignore[no-any-return, misc]
-    return node.target(*arguments, **node.kwargs)  # type: ignore[no-any-return, operator, misc]
+        return module(*arguments)  # type: ignore[no-any-return]
+    return node.target(*arguments, **node.kwargs)  # type: ignore[no-any-return, operator]
 
 
 def _relative(got: Tensor, wanted: Tensor) -> float:
     """Squared error over squared signal."""
-    energy = float(wanted.double().square().sum())
-    return float((got - wanted).double().square().sum()) / max(energy, 1e-30)
+    noise, signal = (float(torch.linalg.vector_norm(t)) for t in (got - wanted, wanted))
+    return (noise / max(signal, _TINY)) ** 2

@@ -19,6 +19,9 @@ _LAYERS: tuple[tuple[type[nn.Module], str], ...] = (
     (nn.modules.batchnorm._BatchNorm, "BatchNormalization"),  # noqa: SLF001 - the same
 )
 
+_MATRIX = 2
+"""Rank on which a Linear is a Gemm."""
+
 
 def module(node: fx.Node) -> nn.Module | None:
     """The layer that a call_module node calls."""
@@ -29,6 +32,12 @@ def module(node: fx.Node) -> nn.Module | None:
     return owner.get_submodule(str(node.target))
 
 
+def is_shared(node: fx.Node) -> bool:
+    """Whether the layer that `node` calls is called elsewhere too, so that its weight must not change."""
+    calls = [n for n in node.graph.nodes if n.op == "call_module" and n.target == node.target]
+    return len(calls) > 1
+
+
 def operator(node: fx.Node) -> str:
     """ONNX operator that `node` computes; "" for inputs, constants, the output and getitem.
 
@@ -37,7 +46,7 @@ def operator(node: fx.Node) -> str:
     layer = module(node)
     if layer is not None:
         found = next((name for kind, name in _LAYERS if isinstance(layer, kind)), type(layer).__name__)
-        return "MatMul" if found == "Gemm" and len(shape(node) or (0, 0)) != 2 else found
+        return "MatMul" if found == "Gemm" and len(shape(node) or (0, 0)) != _MATRIX else found
     if node.op == "call_function" and node.target is not py_operator.getitem:
         return str(getattr(node.target, "__name__", node.target))
     return ""
@@ -86,15 +95,20 @@ def computes(graph: fx.GraphModule) -> Iterator[fx.Node]:
 
 
 def bypass(node: fx.Node, source: fx.Node) -> None:
-    """Take `node` out; those who read it read `source`, which takes over its tensor's name where `node` alone read it."""
+    """Take `node` out: its readers read `source`, which takes over its tensor's name where only `node` read it."""
     if source.op not in ("placeholder", "get_attr") and sole_user(source) is node:
         source.meta["value"] = value(node)
     node.replace_all_uses_with(source)
     node.graph.erase_node(node)
 
 
-def call(  # noqa: PLR0913 - a node is what it computes, from what, and what it is called
-    after: fx.Node, function: Callable[..., Any], args: tuple[Any, ...], name: str, layer: str = "", **attributes: Any  # noqa: ANN401
+def call(
+    after: fx.Node,
+    function: Callable[..., Any],
+    args: tuple[Any, ...],
+    name: str,
+    layer: str = "",
+    **attributes: Any,  # noqa: ANN401
 ) -> fx.Node:
     """A new operator node right behind `after`, making the tensor `name`."""
     with after.graph.inserting_after(after):

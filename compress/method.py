@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from torch import Tensor, fx
 
 Samples = Mapping[str, "Tensor"]
+"""A batch of inputs by name."""
+Batches = list[Samples]
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,10 +10,12 @@ import operator as py_operator
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
+from torch import fx
+
 from convkit.compress import graph as graphs
+from convkit.compress import pads
 from convkit.compress.plan import LayerPlan
 from convkit.compress.target import Rule, Target
-from torch import fx
 
 _NOT_DATA = ("Shape", "Size")
 """Operators that read a tensor's shape, not its numbers."""
@@ -50,11 +52,7 @@ def _results(node: fx.Node) -> list[fx.Node]:
 
 
 def _has_weight(node: fx.Node) -> bool:
-    return graphs.module(node) is not None and not _called_twice(node)
-
-
-def _called_twice(node: fx.Node) -> bool:
-    return sum(n.op == "call_module" and n.target == node.target for n in node.graph.nodes) > 1
+    return graphs.module(node) is not None and not graphs.is_shared(node)
 
 
 def _follows(node: fx.Node, low: set[fx.Node], target: Target) -> bool:
@@ -96,23 +94,21 @@ def data_inputs(node: fx.Node, target: Target) -> Iterator[fx.Node]:
 
 
 def padded_source(node: fx.Node) -> fx.Node:
-    """What a zero Pad pads, when a convolution is its only reader and the file will hold no Pad."""
-    reader = graphs.sole_user(node)
-    if graphs.operator(node) != "Pad" or node.kwargs.get("mode", "constant") != "constant" or reader is None:
+    """What a Pad pads, when it vanishes into the convolution that alone reads it."""
+    owner, source = node.graph.owning_module, node.args[0] if node.args else None
+    if graphs.operator(node) != "Pad" or owner is None or not isinstance(source, fx.Node):
         return node
-    value = graphs.constant(node.args[2]) if len(node.args) > 2 and node.args[2] is not None else None
-    zero = len(node.args) <= 2 or node.args[2] is None or (value is not None and not value.any())
-    source = node.args[0]
-    fits = graphs.operator(reader) == "Conv" and zero and isinstance(source, fx.Node)
-    return source if fits and isinstance(source, fx.Node) else node
+    return source if node in pads.mergeable(owner) else node
 
 
 def _worth_it(graph: fx.GraphModule, target: Target, planned: Mapping[str, LayerPlan]) -> Iterator[str]:
     """Layers of `planned` without operators that only move codes towards readers in float."""
     low = {node for node in graphs.computes(graph) if graphs.key(node) in planned}
     for node in reversed(list(graphs.computes(graph))):
-        if node in low and _rule(node, target).same_range and not any(
-            _reads_low(user, low) for result in _results(node) for user in result.users
+        if (
+            node in low
+            and _rule(node, target).same_range
+            and not any(_reads_low(user, low) for result in _results(node) for user in result.users)
         ):
             low.discard(node)
     return (graphs.key(node) for node in graphs.computes(graph) if node in low)

@@ -67,8 +67,12 @@ def dump(plan: Plan) -> str:
         f"  {_key(name)}: {{low: {r.low!r}, high: {r.high!r}, calibrator: {r.calibrator}}}"
         for name, r in plan.ranges.items()
     ]
-    return "\n".join([*head, "layers:" if layers else "layers: {}", *layers,
-                      "ranges:" if ranges else "ranges: {}", *ranges]) + "\n"
+    return (
+        "\n".join(
+            [*head, "layers:" if layers else "layers: {}", *layers, "ranges:" if ranges else "ranges: {}", *ranges]
+        )
+        + "\n"
+    )
 
 
 def _key(name: str) -> str:

@@ -44,7 +44,8 @@ class Target:
     reduce_range: bool = False
     operators: Mapping[str, Rule] = field(default_factory=dict)
     placements: tuple[Mapping[str, Any], ...] = ()
-    """Alternatives to try, dearest first: each names operators to leave in float. The measured best is kept."""
+    """Alternatives to measure: each has a `name` and says which operators (`float`) and which ends of the network
+    (`ends`: first, last) stay in float."""
 
 
 def load(name: str) -> Target:

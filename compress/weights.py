@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor, fx, nn
+
 from convkit.compress import format as formats
 from convkit.compress import graph as graphs
 from convkit.compress import ops
 from convkit.compress.format import Format
 from convkit.compress.plan import LayerPlan
-from torch import Tensor, fx, nn
 
 RANGES = ("max", "mse")
 """How a channel's range is found: its largest magnitude, or the fraction of it with the least squared error."""
 
-_FRACTIONS = torch.linspace(0.5, 1.0, 26)
+_FRACTIONS = torch.linspace(0.6, 1.0, 17)
 _BIAS_CODES = 2.0**30
 """Bias codes stay below this, so that accumulating onto one cannot overflow 32 bits."""
 
@@ -28,9 +29,7 @@ def channel_scale(weight: Tensor, number: Format, rule: str) -> Tensor:
 
 def _least_squares(rows: Tensor, scale: Tensor, number: Format) -> Tensor:
     zero = torch.zeros_like(scale)[:, None]
-    errors = torch.stack([
-        (number.fake(rows, (scale * f)[:, None], zero) - rows).square().sum(1) for f in _FRACTIONS
-    ])
+    errors = torch.stack([(number.fake(rows, (scale * f)[:, None], zero) - rows).square().sum(1) for f in _FRACTIONS])
     return scale * _FRACTIONS[errors.argmin(0)]
 
 
@@ -40,7 +39,9 @@ def rounded(weight: Tensor, number: Format, rule: str) -> Tensor:
     return number.fake(weight, scale, torch.zeros_like(scale))
 
 
-def quantize_layer(graph: fx.GraphModule, node: fx.Node, layer: LayerPlan, bias_format: str | None, input_scale: Tensor) -> None:
+def quantize_layer(
+    graph: fx.GraphModule, node: fx.Node, layer: LayerPlan, bias_format: str | None, input_scale: Tensor
+) -> None:
     """Replace the module that `node` calls by its operator on dequantized integer weights (and bias).
 
     The scale of a channel is raised where its bias would not fit the accumulator otherwise: an all-zero channel
@@ -85,9 +86,16 @@ def _replace(graph: fx.GraphModule, node: fx.Node, module: nn.Module, weight: fx
     else:
         assert isinstance(module, nn.modules.conv._ConvNd)  # noqa: S101, SLF001
         replacement = graphs.call(
-            node, ops.function("Conv"), (source, weight, bias), name, str(node.target),
-            strides=list(module.stride), pads=[int(p) for p in module.padding] * 2, dilations=list(module.dilation),
-            group=module.groups, kernel_shape=list(module.kernel_size),
+            node,
+            ops.function("Conv"),
+            (source, weight, bias),
+            name,
+            str(node.target),
+            strides=list(module.stride),
+            pads=[int(p) for p in module.padding] * 2,
+            dilations=list(module.dilation),
+            group=module.groups,
+            kernel_shape=list(module.kernel_size),
         )
     replacement.meta.update(tensor=node.meta.get("tensor"))
     node.replace_all_uses_with(replacement)

@@ -8,9 +8,10 @@ from onnx import helper
 from torch import fx, nn
 
 import convkit
+from convkit.compress import pads
 from convkit.compress.errors import ConvkitError
 from convkit.compress.model import Model, with_shapes
-from convkit.export import layers, pads, tensors
+from convkit.export import layers, tensors
 from convkit.export.graph import GraphWriter
 
 OLDEST_OPSET = 18

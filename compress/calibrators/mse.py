@@ -1,6 +1,7 @@
 """The interval with the least squared rounding and clipping error over the distribution."""
 
 import torch
+
 from convkit.compress.calibrator import Calibrator, extremes
 from convkit.compress.format import Format
 from convkit.compress.histogram import Histogram

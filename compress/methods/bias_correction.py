@@ -6,58 +6,69 @@ that each correction already sees those before it (data-driven bias correction, 
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from convkit.compress import graph as graphs
-from convkit.compress.calibration import Observer
-from convkit.compress.method import Method, Samples
 from torch import Tensor, fx
+
+from convkit.compress import graph as graphs
+from convkit.compress.method import Batches, Method
 
 _WITH_BIAS = ("Conv", "Gemm")
 
 
-def correct(graph: fx.GraphModule, exact: fx.GraphModule, inputs: tuple[str, ...], samples: Samples) -> fx.GraphModule:
+def correct(graph: fx.GraphModule, exact: fx.GraphModule, inputs: tuple[str, ...], samples: Batches) -> fx.GraphModule:
     """`graph`, quantized, with the integer biases moved so that channel means agree with `exact` on `samples`."""
-    arguments = [samples[name] for name in inputs]
+    arguments = [tuple(batch[name] for name in inputs) for batch in samples]
     with torch.no_grad():
         means = _channel_means(exact, arguments)
-        _Corrector(graph, means).run(*arguments)
+        run_together(graph, arguments, lambda node, results: _corrected(node, results, means))
     return graph
 
 
-def _channel_means(exact: fx.GraphModule, arguments: list[Tensor]) -> dict[str, Tensor]:
+def _channel_means(exact: fx.GraphModule, arguments: list[tuple[Tensor, ...]]) -> dict[str, Tensor]:
     means: dict[str, Tensor] = {}
 
-    def watch(node: fx.Node, tensor: Tensor, _: Any) -> None:  # noqa: ANN401 - the observer's view
+    def note(node: fx.Node, results: list[Any]) -> list[Any]:
         if node.op == "call_module":
-            means[graphs.key(node)] = _mean(tensor)
+            means[graphs.key(node)] = _mean(results)
+        return results
 
-    Observer(exact, watch).run(*arguments)
+    run_together(exact, arguments, note)
     return means
 
 
-def _mean(tensor: Tensor) -> Tensor:
-    """Mean of each channel (axis 1)."""
-    return tensor.double().mean([axis for axis in range(tensor.ndim) if axis != 1])
+def run_together(
+    graph: fx.GraphModule, arguments: list[tuple[Tensor, ...]], change: Callable[[fx.Node, list[Any]], list[Any]]
+) -> None:
+    """Run `graph` on batches in step: `change` sees a node's values on all of them, and may replace them."""
+    runs = [fx.Interpreter(graph) for _ in arguments]
+    for run, batch in zip(runs, arguments, strict=True):
+        run.args_iter = iter(batch)
+    for node in graph.graph.nodes:
+        values = change(node, [run.run_node(node) for run in runs])
+        for run, value in zip(runs, values, strict=True):
+            run.env[node] = value
+            for done in run.user_to_last_uses.get(node, []):
+                del run.env[done]
 
 
-class _Corrector(fx.Interpreter):
-    def __init__(self, graph: fx.GraphModule, means: dict[str, Tensor]) -> None:
-        super().__init__(graph)
-        self._means = means
+def _mean(results: list[Tensor]) -> Tensor:
+    """Mean of each channel (axis 1) over all batches."""
+    each = [r.double().mean([axis for axis in range(r.ndim) if axis != 1]) * len(r) for r in results]
+    return torch.stack(each).sum(0) / sum(len(result) for result in results)
 
-    def run_node(self, n: fx.Node) -> Any:  # noqa: ANN401 - fx's own signature
-        """The node's value, corrected on the fly where it is a quantized layer with an integer bias."""
-        result = super().run_node(n)
-        bias = _integer_bias(n)
-        wanted = self._means.get(n.meta.get("layer", ""))
-        if bias is None or wanted is None:
-            return result
-        codes, scale = bias
-        moved = torch.round((wanted - _mean(result)) / scale.double())
-        codes += moved.to(codes.dtype)
-        return result + (moved * scale).to(result.dtype).reshape(1, -1, *[1] * (result.ndim - 2))
+
+def _corrected(node: fx.Node, results: list[Any], means: dict[str, Tensor]) -> list[Any]:
+    """The values of a quantized layer with its integer bias moved to the wanted means; others as they are."""
+    bias, wanted = _integer_bias(node), means.get(node.meta.get("layer", ""))
+    if bias is None or wanted is None:
+        return results
+    codes, scale = bias
+    moved = torch.round((wanted - _mean(results)) / scale.double())
+    codes += moved.to(codes.dtype)
+    return [r + (moved * scale).to(r.dtype).reshape(1, -1, *[1] * (r.ndim - 2)) for r in results]
 
 
 def _integer_bias(node: fx.Node) -> tuple[Tensor, Tensor] | None:

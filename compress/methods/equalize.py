@@ -8,9 +8,10 @@ A Clip is not homogeneous: equalizing across a ReLU6 would change the network, s
 from __future__ import annotations
 
 import torch
+from torch import Tensor, fx, nn
+
 from convkit.compress import graph as graphs
 from convkit.compress.method import Method
-from torch import Tensor, fx, nn
 
 _HOMOGENEOUS = ("Relu", "LeakyRelu")
 _MOST = 64.0

@@ -6,9 +6,10 @@ where an engine does so itself; it is left as it is.
 """
 
 import torch
+from torch import fx, nn
+
 from convkit.compress import graph as graphs
 from convkit.compress.method import Method
-from torch import fx, nn
 
 
 def fold(graph: fx.GraphModule) -> fx.GraphModule:
@@ -21,16 +22,12 @@ def fold(graph: fx.GraphModule) -> fx.GraphModule:
         layer = graphs.module(producer)
         if not isinstance(layer, nn.modules.conv._ConvNd | nn.Linear):  # noqa: SLF001 - torch's only common class
             continue
-        if graphs.sole_user(producer) is not node or _called_twice(graph, str(producer.target)):
+        if graphs.sole_user(producer) is not node or graphs.is_shared(producer):
             continue
         _fold_into(layer, norm)
         graphs.bypass(node, producer)
     graph.recompile()
     return graph
-
-
-def _called_twice(graph: fx.GraphModule, target: str) -> bool:
-    return sum(n.op == "call_module" and n.target == target for n in graph.graph.nodes) > 1
 
 
 @torch.no_grad()

@@ -1,9 +1,10 @@
 """Operators that do nothing taken out, and spatial means written as the pooling that engines run in low precision."""
 
+from torch import fx
+
 from convkit.compress import graph as graphs
 from convkit.compress import ops
 from convkit.compress.method import Method
-from torch import fx
 
 _NOTHING = ("Identity", "Dropout")
 _SPATIAL = 2
@@ -35,7 +36,9 @@ def _pool(node: fx.Node) -> None:
         return
     pooled = graphs.call(node, ops.function("GlobalAveragePool"), (source,), f"{graphs.value(node)}_pooled")
     pooled.meta["layer"] = node.meta.get("layer", "")
-    flat = graphs.call(pooled, ops.function("Flatten"), (pooled,), graphs.value(node), node.meta.get("layer", ""), axis=1)
+    flat = graphs.call(
+        pooled, ops.function("Flatten"), (pooled,), graphs.value(node), node.meta.get("layer", ""), axis=1
+    )
     node.replace_all_uses_with(flat)
     node.graph.erase_node(node)
 

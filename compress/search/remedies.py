@@ -7,11 +7,9 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-import torch
 from convkit.compress import calibration, placement
 from convkit.compress import graph as graphs
 from convkit.compress.apply import apply_prepared, prepare
-from convkit.compress.method import Samples
 from convkit.compress.model import Model
 from convkit.compress.plan import LayerPlan, Plan
 from convkit.compress.target import Target
@@ -32,13 +30,13 @@ class Remedy:
 _EXACT = ("simplify", "fold_batch_norm")
 REMEDIES = (
     Remedy("measured ranges, bias correction", (*_EXACT, "bias_correction")),
-    Remedy("measured ranges", _EXACT),
     Remedy("equalized, measured ranges, bias correction", (*_EXACT, "equalize", "bias_correction")),
+    Remedy("measured ranges", _EXACT),
     Remedy("percentile ranges, bias correction", (*_EXACT, "bias_correction"), ("percentile",)),
     Remedy("min-max ranges, bias correction", (*_EXACT, "bias_correction"), ("minmax",)),
     Remedy("least squares ranges, bias correction", (*_EXACT, "bias_correction"), ("mse",)),
 )
-_ALWAYS = 3
+_ALWAYS = 2
 """Remedies tried even when the first is good already: the best of them is kept."""
 _FLOAT_STEPS = (0.05, 0.1, 0.2, 0.4, 1.0)
 """Fractions of the layers given back to float, most sensitive first; the last is the float network itself."""
@@ -55,20 +53,12 @@ class Attempt:
 
 
 @dataclass(frozen=True, slots=True)
-class Calibration:
-    """Inputs for calibration: all of them in batches, and a few to measure errors on."""
-
-    batches: list[Samples]
-    probe: Samples
-
-
-@dataclass(frozen=True, slots=True)
 class Task:
     """What is to be quantized, for what, judged how. `rank` orders scores, `good` says which will do."""
 
     model: Model
     target: Target
-    data: Calibration
+    data: calibration.Calibration
     score: Score
     rank: Callable[[Mapping[str, float]], float]
     good: Callable[[Mapping[str, float]], bool]
@@ -102,17 +92,14 @@ def _ready(task: Task, methods: tuple[str, ...], prepared: dict[tuple[str, ...],
     """The prepared model; methods that run after quantization do not change what is prepared."""
     exact = tuple(name for name in methods if name != "bias_correction")
     if exact not in prepared:
-        first = {name: tensor[:1] for name, tensor in task.data.probe.items()}
-        prepared[exact] = prepare(task.model, exact, first)
+        prepared[exact] = prepare(task.model, exact, task.data.probe[0])
     return prepared[exact]
 
 
 def _attempt(task: Task, remedy: Remedy, prepared: dict[tuple[str, ...], Model]) -> Attempt:
     model = _ready(task, remedy.methods, prepared)
     layers = placement.place(model.graph, task.target, task.keep)
-    layers, ranges = calibration.calibrate(
-        model, task.target, layers, task.data.batches, task.data.probe, remedy.calibrators
-    )
+    layers, ranges = calibration.calibrate(model, task.target, layers, task.data, remedy.calibrators)
     plan = Plan(task.model.digest, task.target.name, remedy.methods, layers, ranges)
     return _scored(task, remedy.name, plan, model)
 
@@ -148,12 +135,6 @@ def _by_sensitivity(task: Task, plan: Plan, model: Model) -> list[str]:
         alone = apply_prepared(model, _narrowed(plan, {name: plan.layers[name]}), task.target, task.data.probe)
         ranks[name] = task.rank(task.score(alone))
     return sorted(weighted, key=lambda name: ranks[name])
-
-
-def probe_of(batches: list[Samples], count: int) -> Samples:
-    """The first `count` samples of `batches`."""
-    names = batches[0].keys()
-    return {name: torch.cat([batch[name] for batch in batches])[:count] for name in names}
 
 
 def layer_counts(model: Model, plan: Plan) -> tuple[int, int]:

@@ -1,0 +1,187 @@
+"""Quantize a trained network to INT8 for a target, measured against the original on it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from convkit.cli import options, show
+
+if TYPE_CHECKING:
+    from convkit.cli.quantizing import Job, Outcome
+    from convkit.compress.data import DataRef
+    from convkit.compress.model import ModelRef
+
+
+@click.command
+@options.model
+@options.data(required=True, what="Calibration samples")
+@options.target
+@options.output
+@click.option(
+    "--max-drop",
+    type=click.FloatRange(0),
+    default=5.0,
+    show_default=True,
+    metavar="POINTS",
+    help="Agreement (or top-1, with labels) that may be lost on held-back samples.",
+)
+@click.option(
+    "--min-sqnr",
+    type=float,
+    default=10.0,
+    show_default=True,
+    metavar="DB",
+    help="Signal to quantization noise at the output, at least.",
+)
+@click.option("--keep", multiple=True, metavar="LAYER|OPERATOR", help="Leave this layer or kind in float.")
+@click.option(
+    "--budget",
+    type=click.FloatRange(1),
+    default=10.0,
+    show_default=True,
+    metavar="SECONDS",
+    help="Time for measuring latency.",
+)
+@options.threads
+@options.seed
+@options.json
+@options.dry_run
+def quantize(
+    *,
+    model: ModelRef,
+    data: DataRef,
+    target: str | None,
+    output: str,
+    max_drop: float,
+    min_sqnr: float,
+    keep: tuple[str, ...],
+    budget: float,
+    threads: int,
+    seed: int,
+    as_json: bool,
+    dry_run: bool,
+) -> None:
+    """Quantize a trained network to INT8 for a target, measured against the original on it.
+
+    A quarter of the samples is held back: every result is checked on them, the next remedy tried where it is not as
+    good, and the original returned where INT8 is not surely faster. OUTPUT gets model.onnx, plan.yaml, manifest.json
+    and report.json.
+
+    \b
+    Examples:
+      convkit quantize -m net.onnx --data calib.npz --target onnxruntime-cpu -o out/
+      convkit quantize -m net.onnx --data photos/ --target openvino-cpu --max-drop 1 -o out/
+      convkit quantize -m models:resnet18 --weights r18.safetensors --shape x:Nx3x224x224 --data calib.npz -o out/
+    """
+    from convkit.cli import quantizing
+    from convkit.compress import record
+
+    record.check_output(output)
+    job = _job(
+        model,
+        data,
+        target or "onnxruntime-cpu",
+        quantizing.Limits(max_drop, min_sqnr),
+        {"seed": seed, "threads": threads, "budget": budget, "keep": keep},
+    )
+    if dry_run:
+        show.text(_intention(job, output))
+        return
+    with show.progress(f"quantizing {job.model.name} for {job.target.name}") as say:
+        outcome = quantizing.quantize(job, say)
+    report = _report(job, outcome)
+    _write(output, job, outcome, report)
+    if as_json:
+        show.json(report)
+    else:
+        _show(outcome, output)
+
+
+PART = quantize
+
+
+def _job(model: ModelRef, data: DataRef, target: str, limits: Any, settings: dict[str, Any]) -> Job:  # noqa: ANN401 - Limits, imported late
+    import torch
+
+    from convkit.cli.quantizing import Job
+    from convkit.compress import data as data_sets
+    from convkit.compress import model as models
+    from convkit.compress import parts
+    from convkit.compress import target as targets
+
+    torch.set_num_threads(settings["threads"])
+    chosen = targets.load(target)
+    parts.load("runtimes", chosen.engine).version()
+    loaded = models.load(model)
+    return Job(model.path, loaded, data_sets.load(data, loaded.inputs), chosen, limits, **settings)
+
+
+def _intention(job: Job, output: str) -> str:
+    from convkit.cli import quantizing
+    from convkit.compress import placement
+    from convkit.compress.apply import prepare
+
+    calibration, held = quantizing.split(job)
+    prepared = prepare(job.model, ("simplify", "fold_batch_norm"))
+    layers = placement.place(prepared.graph, job.target, job.keep)
+    weighted = sum(layer.weight is not None for layer in layers.values())
+    return (
+        f"would quantize {weighted} layers and {len(layers) - weighted} other operators of {job.model.name} "
+        f"for {job.target.name}, calibrate on {len(calibration)} samples, check on {len(held)}, and write {output}"
+    )
+
+
+def _report(job: Job, outcome: Outcome) -> dict[str, Any]:
+    import dataclasses
+
+    best = outcome.plan.layers
+    return {
+        "schema_version": 1,
+        "verdict": outcome.verdict,
+        "reason": outcome.reason,
+        "target": job.target.name,
+        "kept": outcome.kept,
+        "quantized_layers": sum(layer.weight is not None for layer in best.values()),
+        "held_back_samples": outcome.held_back,
+        "attempts": [{"remedy": a.remedy, "good": a.good, "scores": dict(a.scores)} for a in outcome.attempts],
+        "measurement": dataclasses.asdict(outcome.measurement),
+    }
+
+
+def _write(output: str, job: Job, outcome: Outcome, report: dict[str, Any]) -> None:
+    from convkit.compress import plan as plans
+    from convkit.compress import record
+
+    digests = {"model": job.model.digest, "data": job.data.digest, "plan": outcome.plan.digest}
+    manifest = record.manifest(command=options.command_line(), digests=digests, target=job.target.name, seed=job.seed)
+    with record.output_folder(output) as folder:
+        record.write_bytes(folder / "model.onnx", outcome.model)
+        record.write_text(folder / "plan.yaml", plans.dump(outcome.plan))
+        record.write_json(folder / "report.json", report)
+        record.write_json(folder / record.MANIFEST, manifest)
+
+
+def _show(outcome: Outcome, output: str) -> None:
+    rows = []
+    for result in outcome.measurement.results:
+        time, ratio = result.seconds["p50"], result.ratios["p50"]
+        scores = [f"{value:.2f}" for value in result.metrics.values()]
+        size = "" if result.size is None else f"{result.size / 1e6:.2f} MB"
+        name = f"{result.name} *" if result.name == outcome.kept else result.name
+        rows.append(
+            (
+                name,
+                f"{time.value * 1e3:.2f} ms",
+                f"{ratio.value:.2f}x",
+                f"{ratio.low:.2f}-{ratio.high:.2f}",
+                size,
+                *scores,
+            )
+        )
+    metrics = tuple(outcome.measurement.results[0].metrics)
+    show.table(
+        ("network", "p50", "ratio", "95 %", "size", *metrics), rows, title=f"{outcome.verdict}: {outcome.reason}"
+    )
+    show.text(f"* kept, in {output}")

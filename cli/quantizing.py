@@ -1,0 +1,295 @@
+"""What `convkit quantize` does: search a plan by accuracy, measure its placements on the target, keep what pays."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from convkit.compress import metric
+from convkit.compress.data import Data
+from convkit.compress.plan import Plan
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from convkit.compress.calibration import Calibration
+    from convkit.compress.method import Samples
+    from convkit.compress.model import Model
+    from convkit.compress.search.remedies import Attempt, Task
+    from convkit.compress.target import Target
+    from convkit.runtimes.bench.measure import Measurement
+
+ORIGINAL = "original"
+_HELD_BACK = 0.25
+_MOST_ACTIVATION = 1 << 24
+"""Elements of the largest activation of one batch: 64 MiB in float32."""
+_PROBE = 24
+"""Samples on which errors are measured and biases corrected."""
+_UNLIKELY = 0.05
+_WIDTH = 0.01
+"""A ratio known to ± 1 % is known well enough to choose by."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """When a quantized network is as good: points of agreement or accuracy lost at most, dB of SQNR at least."""
+
+    max_drop: float
+    min_sqnr: float
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What to quantize, with what data, for what, within which limits."""
+
+    source: str
+    model: Model
+    data: Data
+    target: Target
+    limits: Limits
+    seed: int = 0
+    threads: int = 2
+    budget: float = 10.0
+    keep: tuple[str, ...] = ()
+    plan: Plan | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A placement of a plan, and the file that was made of it."""
+
+    name: str
+    plan: Plan
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """The network that is kept, and everything that was tried on the way. `kept` is ORIGINAL or a candidate's name."""
+
+    kept: str
+    verdict: str
+    reason: str
+    plan: Plan
+    model: bytes
+    attempts: Sequence[Attempt]
+    measurement: Measurement
+    held_back: int
+    float_scores: Mapping[str, float] = field(default_factory=dict)
+
+
+def quantize(job: Job, say: Callable[[str], None]) -> Outcome:
+    """The fastest network that is as good on held-back data, measured; the original where none is faster."""
+    from convkit.compress.search import remedies
+
+    calibration_data, held = split(job)
+    task = _task(job, calibration_data, held)
+    tried: list[Attempt] = []
+    for attempt in remedies.attempts(task):
+        tried.append(attempt)
+        say(f"{attempt.remedy}: {_words(attempt.scores)}")
+    chosen = remedies.best(tried, task.rank)
+    with tempfile.TemporaryDirectory(prefix="convkit-") as folder:
+        candidates = list(_candidates(job, task, chosen, Path(folder)))
+        say(f"measuring {len(candidates)} placements on {job.target.engine}")
+        measurement = _measure(job, candidates, held, Path(folder), say)
+        return _judge(job, candidates, tried, measurement, held)
+
+
+def split(job: Job) -> tuple[Data, Data]:
+    """Calibration and held-back samples; too few samples to part serve as both."""
+    return job.data.split(_HELD_BACK, job.seed) if len(job.data) > 1 else (job.data, job.data)
+
+
+def _task(job: Job, data: Data, held: Data) -> Task:
+    from convkit.compress.search.remedies import Task
+
+    size = batch_size(job.model, data)
+    reference = run(job.model, held, size)
+    names = metric.defaults(reference, held.labels)
+
+    def score(model: Model) -> dict[str, float]:
+        outputs = run(model, held, size)
+        return {name: metric.evaluate(name, outputs, reference, held.labels) for name in names}
+
+    floor = {name: metric.evaluate(name, reference, reference, held.labels) for name in names}
+    return Task(
+        job.model,
+        job.target,
+        calibration_of(data, size),
+        score,
+        rank=lambda scores: scores["sqnr"],
+        good=lambda scores: _good(scores, floor, job.limits, len(held)),
+        keep=job.keep,
+    )
+
+
+def _good(scores: Mapping[str, float], of_float: Mapping[str, float], limits: Limits, count: int) -> bool:
+    """Whether no metric lost surely more than allowed.
+
+    On a few dozen samples two flips are chance, not a drop: what decides is whether so many flips among `count` samples
+    would be unlikely (under 5 %) if the true drop were the one that is allowed. A collapse shows in SQNR first.
+    """
+    if scores["sqnr"] < limits.min_sqnr:
+        return False
+    drops = [of_float[name] - scores[name] for name in ("top1", "agreement") if name in scores]
+    flips = [max(0, round(drop * count / 100)) for drop in drops]
+    return all(_chance(flip, count, limits.max_drop / 100) >= _UNLIKELY for flip in flips)
+
+
+def _chance(flips: int, count: int, rate: float) -> float:
+    """Probability of at least `flips` among `count` when each happens at `rate` (binomial)."""
+    import math
+
+    return sum(math.comb(count, k) * rate**k * (1 - rate) ** (count - k) for k in range(flips, count + 1))
+
+
+def batch_size(model: Model, data: Data) -> int:
+    """Samples a batch: what the model fixes, else what keeps its largest activation modest."""
+    from convkit.compress.model import with_shapes
+
+    first = model.inputs[0].shape[0] if model.inputs[0].shape else 1
+    if isinstance(first, int):
+        return first
+    with_shapes(model, tensors(data.batch(slice(0, 1))))
+    specs = [node.meta.get("tensor") for node in model.graph.graph.nodes]
+    largest = max((_elements(spec.shape) for spec in specs if spec is not None), default=1)
+    return max(1, min(16, _MOST_ACTIVATION // largest))
+
+
+def _elements(shape: Sequence[int]) -> int:
+    import math
+
+    return math.prod(shape)
+
+
+def tensors(data: Data) -> Samples:
+    """The arrays as torch tensors."""
+    import torch
+
+    return {name: torch.from_numpy(array) for name, array in data.arrays.items()}
+
+
+def calibration_of(data: Data, size: int) -> Calibration:
+    """`data` in whole batches for calibration, the first of them as probe."""
+    from convkit.compress.calibration import Calibration
+
+    batches = [tensors(batch) for batch in data.batches(size) if len(batch) == size or len(data) < size]
+    return Calibration(batches, batches[: max(1, _PROBE // size)])
+
+
+def run(model: Model, data: Data, size: int) -> dict[str, np.ndarray]:
+    """Outputs of the simulation on all samples; a short last batch is filled up and cut again."""
+    import numpy as np
+
+    parts: list[dict[str, np.ndarray]] = []
+    for start in range(0, len(data), size):
+        rows = [min(start + i, len(data) - 1) for i in range(size)]
+        parts.append({name: tensor.numpy() for name, tensor in model(tensors(data.batch(rows))).items()})
+    return {name: np.concatenate([part[name] for part in parts])[: len(data)] for name in parts[0]}
+
+
+def _candidates(job: Job, task: Task, chosen: Attempt, folder: Path) -> Iterator[Candidate]:
+    """The chosen plan in each placement that the target's data names, as files; equal ones once."""
+    from convkit.compress import placement
+    from convkit.compress.apply import apply_prepared, prepare
+    from convkit.export.onnx import to_onnx
+
+    before = tuple(name for name in chosen.plan.methods if name != "bias_correction")
+    model = prepare(job.model, before, task.data.probe[0])
+    seen: list[Mapping[str, Any]] = []
+    for index, variant in enumerate(job.target.placements or ({},)):
+        kept = {*job.keep, *variant.get("float", ()), *_ends(model, variant)}
+        layers = placement.place(model.graph, job.target, kept | _floats(model, job.target, chosen.plan))
+        layers = {name: chosen.plan.layers[name] for name in layers if name in chosen.plan.layers}
+        if not layers or layers in seen:
+            continue
+        seen.append(layers)
+        plan = replace(chosen.plan, layers=layers)
+        quantized = apply_prepared(model, plan, job.target, task.data.probe)
+        path = folder / f"{index}.onnx"
+        path.write_bytes(to_onnx(quantized, job.target.opset).SerializeToString(deterministic=True))
+        yield Candidate(variant.get("name", "all"), plan, path)
+
+
+def _floats(model: Model, target: Target, plan: Plan) -> set[str]:
+    """Layers that the plan already gave back to float."""
+    from convkit.compress import placement
+
+    return set(placement.place(model.graph, target)) - set(plan.layers)
+
+
+def _ends(model: Model, variant: Mapping[str, Any]) -> set[str]:
+    """Names of the first or last layers with weights, where a placement speaks of those."""
+    from convkit.compress import graph as graphs
+
+    weighted = [graphs.key(node) for node in graphs.computes(model.graph) if graphs.module(node) is not None]
+    chosen = {"first": weighted[:1], "last": weighted[-1:]}
+    return {name for end in variant.get("ends", ()) for name in chosen[end]}
+
+
+def _measure(
+    job: Job, candidates: Sequence[Candidate], held: Data, folder: Path, say: Callable[[str], None]
+) -> Measurement:
+    from convkit.runtimes.bench import candidate as bench
+    from convkit.runtimes.bench.measure import Settings, measure
+    from convkit.runtimes.session import Options
+
+    original = folder / "original.onnx"
+    original.write_bytes(original_bytes(job))
+    options = Options(threads=job.threads)
+    files = [(ORIGINAL, original), *((c.name, c.path) for c in candidates)]
+    names = tuple(n for n in ("top1", "top5", "agreement", "psnr", "sqnr") if n in _metrics(job, held))
+    return measure(
+        [bench.Candidate(name, job.target.engine, str(path), options) for name, path in files],
+        ORIGINAL,
+        held,
+        Settings(budget=job.budget, width=_WIDTH, seed=job.seed, metrics=names),
+        progress=lambda share: say(f"measuring {share:.0%}"),
+    )
+
+
+def _metrics(job: Job, held: Data) -> tuple[str, ...]:
+    one = held.batch(slice(0, 1))
+    return metric.defaults(run(job.model, one, batch_size(job.model, one)), held.labels)
+
+
+def original_bytes(job: Job) -> bytes:
+    """The network that was given, as one ONNX file: the user's own bytes where it is one."""
+    import onnx
+
+    from convkit.export.onnx import to_onnx
+
+    if job.source.endswith(".onnx"):
+        proto = onnx.load(job.source, load_external_data=False)
+        if not any(onnx.external_data_helper.uses_external_data(t) for t in proto.graph.initializer):
+            return Path(job.source).read_bytes()
+    return bytes(to_onnx(job.model, job.target.opset).SerializeToString(deterministic=True))
+
+
+def _judge(
+    job: Job, candidates: Sequence[Candidate], tried: Sequence[Attempt], measurement: Measurement, held: Data
+) -> Outcome:
+    """Keep the fastest candidate that is as good on the engine and surely faster than the original."""
+    base = measurement[ORIGINAL].metrics
+    good = [c for c in candidates if _good(measurement[c.name].metrics, base, job.limits, len(held))]
+    fastest = min(good, key=lambda c: measurement[c.name].ratios["p50"].value, default=None)
+    empty = Plan(job.model.digest, job.target.name)
+    if fastest is None:
+        reason = "no quantized network was as good as the original on held-back data"
+        return Outcome(ORIGINAL, "kept float", reason, empty, original_bytes(job), tried, measurement, len(held))
+    ratio = measurement[fastest.name].ratios["p50"]
+    if ratio.high >= 1.0:
+        reason = f"INT8 does not pay here: {ratio.value:.2f}x the original's time ({ratio.low:.2f} to {ratio.high:.2f})"
+        return Outcome(ORIGINAL, "kept float", reason, empty, original_bytes(job), tried, measurement, len(held))
+    reason = f"{ratio.value:.2f}x the original's time ({ratio.low:.2f} to {ratio.high:.2f}), as good on held-back data"
+    return Outcome(
+        fastest.name, "quantized", reason, fastest.plan, fastest.path.read_bytes(), tried, measurement, len(held)
+    )
+
+
+def _words(scores: Mapping[str, float]) -> str:
+    return ", ".join(f"{name} {value:.2f} {metric.load(name).unit}" for name, value in scores.items())
