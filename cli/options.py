@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.shell_completion import CompletionItem
 
+from convkit.compress import function as functions
 from convkit.compress import package, parts
 from convkit.compress.errors import ConvkitError
 from convkit.compress.model import Dim, ModelRef, parse_shape
@@ -43,6 +44,27 @@ def model(function: Function) -> Function:
     for decorate in (_SHAPE_OPTION, _ARG_OPTION, _WEIGHTS_OPTION, _MODEL_OPTION):
         decorate(with_model)
     return with_model
+
+
+def network(function: Function) -> Function:
+    """--weights, --arg and --shape for models that are arguments; the command gets `network`: a path as its ModelRef.
+
+    Weights and arguments concern MODULE:FUNCTION alone.
+    """
+
+    @functools.wraps(function)
+    def with_network(*, weights: str | None, arg: Mapping[str, Any], shape: Shapes, **others: object) -> object:
+        def ref(path: str) -> ModelRef:
+            file = package.resolve(path)
+            if not functions.names_one(file):
+                return ModelRef(file, shapes=shape)
+            return ModelRef(file, package.resolve(weights) if weights else None, arg, shape)
+
+        return function(network=ref, **others)
+
+    for decorate in (_SHAPE_OPTION, _ARG_OPTION, _WEIGHTS_OPTION):
+        decorate(with_network)
+    return with_network
 
 
 def assignments(words: Iterable[str]) -> dict[str, Any]:

@@ -10,13 +10,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from torch import fx
+
 from convkit.compress import graph as graphs
 from convkit.compress import simulate
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
-    from torch import fx
 
     from convkit.compress.model import Model
 
@@ -66,9 +67,9 @@ def find(reference: Model, candidate: Model, path: str) -> list[Probe]:
 
 
 def layer(node: fx.Node) -> str:
-    """The source layer whose result `node` holds, past quantization and activation; the tensor's name if none has one."""
+    """The source layer whose result `node` holds, past quantization and activation; else the tensor's name."""
     found = node
-    while graphs.operator(found) in _BETWEEN and isinstance(found.args[0], graphs.fx.Node):
+    while graphs.operator(found) in _BETWEEN and isinstance(found.args[0], fx.Node):
         found = found.args[0]
     if found.op == "placeholder":
         return graphs.value(found)
@@ -82,7 +83,7 @@ def run(
     wanted: frozenset[str],
     given: Mapping[str, np.ndarray] | None = None,
 ) -> dict[str, np.ndarray]:
-    """The tensors `wanted` of one run; each layer then goes on from `given` where it has that tensor, else from its own.
+    """The tensors `wanted` of one run; readers of a tensor that is in `given` get it from there.
 
     `names` are the graph's inputs in order.
     """
@@ -99,7 +100,6 @@ def _recorder(
     graph: fx.GraphModule, wanted: frozenset[str], given: Mapping[str, np.ndarray], own: dict[str, np.ndarray]
 ) -> fx.Interpreter:
     import torch
-    from torch import fx
 
     class Recorder(fx.Interpreter):
         def run_node(self, n: fx.Node) -> Any:  # noqa: ANN401 - fx's own signature
@@ -133,6 +133,6 @@ def _of_numbers(tensors: Mapping[str, fx.Node]) -> dict[str, tuple[str, fx.Node 
     """Float tensor -> its codes; inputs are left out, as they are the same by definition."""
     found: dict[str, tuple[str, fx.Node | None]] = {}
     for name, node in tensors.items():
-        if graphs.operator(node) == "QuantizeLinear" and isinstance(node.args[0], graphs.fx.Node):
+        if graphs.operator(node) == "QuantizeLinear" and isinstance(node.args[0], fx.Node):
             found[graphs.value(node.args[0])] = (name, node)
     return found

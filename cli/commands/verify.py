@@ -1,0 +1,204 @@
+"""Check that engines compute what the network means, layer by layer on request.
+
+The first network is simulated in torch, a quantized one in the integer arithmetic of its engine; the second, by default
+the same, runs on each engine. Outputs, metrics and layers are held against tolerances; exit 1 when one is missed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from convkit.cli import options, show
+from convkit.compress.errors import ConvkitError, VerdictError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from convkit.compress.data import Data, DataRef
+    from convkit.compress.model import Model, ModelRef
+    from convkit.runtimes.parity.compare import Check, Comparison, Pair, Tolerance
+
+DEFAULT_ENGINES = ("eager", "onnxruntime", "openvino")
+_RANDOM_SAMPLES = 4
+
+
+@click.command
+@click.argument("reference", metavar="A")
+@click.argument("candidate", metavar="[B]", required=False)
+@click.option("--engines", metavar="NAME,...", help="Engines that run B.  [default: all that are installed]")
+@click.option("--layers", is_flag=True, help="Compare inner tensors too, and name the first layer that departs.")
+@click.option(
+    "--tolerance",
+    multiple=True,
+    metavar="NAME=VALUE",
+    callback=lambda _context, _option, values: options.assignments(values),
+    help="Replace a tolerance: relative, sqnr, loss, codes, end_to_end, metric; see below.",
+)
+@click.option("--metric", "metrics", multiple=True, metavar="NAME", help="Compare this score too, such as top1.")
+@options.data(what="Samples to compare on (random ones without)")
+@options.network
+@options.threads
+@options.seed
+@options.json
+def verify(
+    *,
+    reference: str,
+    candidate: str | None,
+    engines: str | None,
+    layers: bool,
+    tolerance: dict[str, Any],
+    metrics: Sequence[str],
+    data: DataRef | None,
+    network: Callable[[str], ModelRef],
+    threads: int,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Check that engines compute what the network means.
+
+    \b
+    Examples:
+      convkit verify out/model.onnx
+      convkit verify out/model.onnx --layers --data photos/ --metric top1
+      convkit verify models.unet:UNet out/model.onnx --weights unet.safetensors --engines onnxruntime
+      convkit verify net.onnx out/model.onnx --tolerance loss=15 --json
+
+    \b
+    Tolerances:
+      relative    largest difference of a float tensor, over its largest value   0.0001
+      sqnr        dB, outputs of a quantized network on two engines              20
+      loss        dB, outputs of a float network and its quantized form          10
+      codes       equal integer codes of a layer, given the same inputs          0.999
+      end_to_end  equal integer codes, each side on its own (ONNX Runtime)       0.99
+      metric      difference of a metric, in its unit                            0.2
+    """
+    from convkit.runtimes.parity import compare
+    from convkit.runtimes.session import Options
+
+    limits = _tolerance(tolerance)
+    names = _engines(engines)
+    with _pair([network(path) for path in filter(None, (reference, candidate))]) as pair:
+        samples = _samples(pair, data, seed)
+        with show.progress(f"comparing on {len(samples)} samples"):
+            found = compare.compare(
+                pair, samples, names, limits, layers=layers, metric=metrics, options=Options(threads)
+            )
+    if as_json:
+        show.json(found.as_dict())
+    else:
+        _show(found)
+    if not found.passed:
+        raise VerdictError(_verdict(found))
+
+
+PART = verify
+
+
+def _tolerance(given: dict[str, Any]) -> Tolerance:
+    from convkit.runtimes.parity.compare import Tolerance
+
+    known = [field.name for field in dataclasses.fields(Tolerance)]
+    for name, value in given.items():
+        if name not in known:
+            raise ConvkitError(f"no tolerance is called {name!r}", hint=f"there is: {', '.join(known)}")
+        if isinstance(value, bool) or not isinstance(value, (int, float)):
+            raise ConvkitError(f"tolerance {name} is {value!r}", hint="give a number")
+    return Tolerance(**{name: float(value) for name, value in given.items()})
+
+
+def _engines(words: str | None) -> list[str]:
+    """The engines asked for, each checked to be here; without any, those that can open ONNX files and are here."""
+    from convkit.compress import parts
+    from convkit.compress.errors import NotAvailableError
+
+    if words:
+        names = [name.strip() for name in words.split(",")]
+        for name in names:
+            parts.load("runtimes", name).version()
+        return names
+    found = []
+    for name in DEFAULT_ENGINES:
+        try:
+            parts.load("runtimes", name).version()
+        except NotAvailableError as error:
+            show.note(f"without {name}: {error}")
+        else:
+            found.append(name)
+    return found
+
+
+@contextlib.contextmanager
+def _pair(refs: Sequence[ModelRef]) -> Iterator[Pair]:
+    """Both networks; B is written as ONNX for the engines unless it is such a file, and gone when the block ends."""
+    from convkit.compress import model as models
+    from convkit.runtimes.parity.compare import Pair
+
+    loaded = [models.load(ref) for ref in refs]
+    if refs[-1].path.endswith(".onnx"):
+        yield Pair(loaded[0], loaded[-1], refs[-1].path)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        path = _exported(loaded[-1], Path(folder))
+        yield Pair(loaded[0], loaded[-1], str(path))
+
+
+def _exported(model: Model, folder: Path) -> Path:
+    from convkit.export import artifact
+    from convkit.export.onnx import to_onnx
+
+    path = folder / artifact.MODEL
+    artifact.write_onnx(to_onnx(model), path)
+    return path
+
+
+def _samples(pair: Pair, ref: DataRef | None, seed: int) -> Data:
+    """The user's samples, or random ones of the sample shapes, a few where the batch is free."""
+    from convkit.compress import data, record
+    from convkit.compress.model import sample_inputs
+
+    inputs = pair.reference.inputs
+    if ref is not None:
+        return data.load(ref, inputs)
+    free = all(spec.shape and isinstance(spec.shape[0], str) for spec in inputs)
+    specs = [dataclasses.replace(spec, sample=(_RANDOM_SAMPLES, *spec.sample[1:])) if free else spec for spec in inputs]
+    arrays = {name: tensor.numpy() for name, tensor in sample_inputs(specs, seed).items()}
+    return data.Data(arrays, None, record.digest_arrays(arrays))
+
+
+_UNITS = {"relative": "", "sqnr": " dB", "codes": "", "end_to_end": "", "metric": ""}
+
+
+def _show(found: Comparison) -> None:
+    layers = [check for check in found.checks if check.layer]
+    others = [check for check in found.checks if not check.layer]
+    if layers:
+        rows = [(c.engine, c.layer, c.tensor, c.measure, *_figures(c)) for c in layers]
+        show.table(("engine", "layer", "tensor", "measure", "value", "limit", "verdict"), rows)
+    results = [(c.engine, c.tensor, c.measure, *_figures(c)) for c in others]
+    show.table(("engine", "output", "measure", "value", "limit", "verdict"), results)
+    for engine, layer in found.first_departure.items():
+        if layers:
+            show.text(
+                f"{engine}: {'no layer departs' if layer is None else f'{layer} is the first layer that departs'}"
+            )
+
+
+def _figures(check: Check) -> tuple[str, str, str]:
+    unit = _UNITS[check.measure]
+    limit = "–" if check.limit is None else f"{check.limit:.6g}{unit}"
+    return f"{check.value:.6g}{unit}", limit, "pass" if check.passed else "FAIL"
+
+
+def _verdict(found: Comparison) -> str:
+    """The first miss, in words."""
+    missed = [check for check in found.checks if not check.passed]
+    first, where = missed[0], missed[0].layer or missed[0].tensor
+    value, limit, _ = _figures(first)
+    miss = f"{first.engine}, {where}: {first.measure} is {value}, the limit {limit}"
+    return f"{len(missed)} of {len(found.checks)} checks failed; the first: {miss}"

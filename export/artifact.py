@@ -1,0 +1,55 @@
+"""The Artifact: the file an engine runs, in an output folder that says what it was made from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from convkit.compress import record
+
+if TYPE_CHECKING:
+    import onnx
+
+MODEL, PLAN, REPORT = "model.onnx", "plan.yaml", "report.json"
+_IN_ONE_PIECE = 2**31 - 2**24
+"""Bytes of initializers up to which protobuf, whose limit is 2 GiB, holds a model with its nodes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Artifact:
+    """A deployable model: its file, the sha256 of it and its external data, the engine it is for ("" for any)."""
+
+    path: Path
+    digest: str
+    engine: str
+
+
+def write_onnx(model: onnx.ModelProto, path: Path, *, in_one_piece: int = _IN_ONE_PIECE) -> str:
+    """Write `model` to `path`, its weights beside it in `path`.data where they are too large for one file.
+
+    Runs ONNX's checker, with shape inference, on what was written; returns the digest. `path`'s folder is the
+    caller's to replace as a whole (`record.output_folder`). The same model gives the same bytes.
+    """
+    import onnx
+
+    if sum(len(tensor.raw_data) for tensor in model.graph.initializer) <= in_one_piece:
+        record.write_bytes(path, model.SerializeToString(deterministic=True))
+        onnx.checker.check_model(model, full_check=True)
+        return record.digest_file(path)
+    data = path.with_name(f"{path.name}.data")
+    data.unlink(missing_ok=True)  # onnx appends to what is there
+    apart = onnx.ModelProto()
+    apart.CopyFrom(model)
+    onnx.save_model(apart, path, save_as_external_data=True, location=data.name, size_threshold=1024)
+    onnx.checker.check_model(path, full_check=True)
+    return record.digest_json([record.digest_file(path), record.digest_file(data)])
+
+
+def describe(folder: Path, manifest: Mapping[str, Any], report: Mapping[str, Any], plan: str | None = None) -> None:
+    """Write what belongs beside the model: manifest.json, report.json and, where there is one, plan.yaml."""
+    record.write_json(folder / record.MANIFEST, manifest)
+    record.write_json(folder / REPORT, report)
+    if plan is not None:
+        record.write_text(folder / PLAN, plan)
