@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import zipfile
-import zlib
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,23 +16,33 @@ SUFFIXES = (".npy", ".npz")
 
 def read(path: Path) -> dict[str, np.ndarray]:
     """Arrays by name; the one array of a .npy is named "". Raises ConvkitError for whatever is no such file."""
-    import numpy as np
-
     try:
         check_memory(_size(path), str(path))
-        # Given a path, numpy leaves the file open when it is no archive.
-        with path.open("rb") as stream:
-            content = np.load(stream, allow_pickle=False)
-            if isinstance(content, np.ndarray):
-                return {"": content}
-            with content:
-                return {name: content[name] for name in content.files}
+        return _read(path)
+    except ConvkitError:
+        raise
     except FileNotFoundError as error:
         raise ConvkitError(f"there is no data file {path}") from error
-    except (OSError, ValueError, EOFError, KeyError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        raise ConvkitError(f"{path} is no readable {path.suffix}: {_reason(error)}", hint=_hint(error)) from error
     except MemoryError as error:
         raise ConvkitError(f"{path} says it holds more than the memory takes", hint="give fewer samples") from error
+    except Exception as error:
+        # numpy parses a header as Python text: broken bytes end in zip, zlib, tokenizer and syntax errors alike.
+        raise ConvkitError(f"{path} is no readable {path.suffix}: {_reason(error)}", hint=_hint(error)) from error
+
+
+def _read(path: Path) -> dict[str, np.ndarray]:
+    import warnings
+
+    import numpy as np
+
+    with warnings.catch_warnings(), path.open("rb") as stream:
+        warnings.simplefilter("ignore", UserWarning)  # headers that Python 2 wrote are read well
+        # Given a path instead of a stream, numpy leaves the file open when it is no archive.
+        content = np.load(stream, allow_pickle=False)
+        if isinstance(content, np.ndarray):
+            return {"": content}
+        with content:
+            return {name: content[name] for name in content.files}
 
 
 def check_memory(size: int, what: str) -> None:

@@ -127,6 +127,14 @@ def test_a_header_that_promises_too_much(tmp_path: Path) -> None:
     _refused(tmp_path / "d.npy", "d.npy")
 
 
+def test_a_header_that_ends_early(tmp_path: Path) -> None:
+    np.save(tmp_path / "d.npy", _samples())
+    content = bytearray((tmp_path / "d.npy").read_bytes())
+    content[8] = 1  # the header's length
+    (tmp_path / "d.npy").write_bytes(content)
+    _refused(tmp_path / "d.npy", "no readable .npy")
+
+
 def test_an_archive_larger_than_the_memory(tmp_path: Path) -> None:
     with zipfile.ZipFile(tmp_path / "d.npz", "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("x.npy", b"\x93NUMPY")
