@@ -23,7 +23,7 @@ lint: $(READY)  ## format, ruff, mypy, the direction of imports
 	@echo "lint: clean"
 
 bench: $(PEERS)  ## the figures of the README, peers included
-	@$(BIN)/python -m pytest tests/bench -o norecursedirs= $(ARGS)
+	@$(BIN)/python -m pytest tests/bench -o 'norecursedirs=.*' $(ARGS)
 
 clean:
 	@rm -rf .venv out
