@@ -83,7 +83,7 @@ def apply(image: Image.Image, preprocess: Preprocess, spec: TensorSpec) -> np.nd
     if preprocess.colours == "BGR":
         pixels = pixels[:, :, ::-1]
     if spec.dtype != "uint8":
-        mean, std = np.float32(preprocess.mean), np.float32(preprocess.std)
+        mean, std = (np.asarray(numbers, np.float32) for numbers in (preprocess.mean, preprocess.std))
         pixels = ((pixels - mean) / std).astype(spec.dtype)
     return np.ascontiguousarray(pixels.transpose(2, 0, 1) if preprocess.layout == "NCHW" else pixels)
 
