@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 
@@ -42,6 +43,14 @@ def Resize(
     """x resized along `axes` (default all) by `scales`, or to `sizes`."""
     dims = [axis % x.ndim for axis in axes] if axes is not None else list(range(x.ndim))
     plan = _plan(x, dims, roi, scales, sizes, keep_aspect_ratio_policy)
+    if (
+        not antialias
+        and not exclude_outside
+        and _is_torchs(x, plan, mode, coordinate_transformation_mode, cubic_coeff_a)
+    ):
+        return _interpolated(
+            x, plan, mode, coordinate_transformation_mode == "align_corners", by_scale=scales is not None
+        )
     for dim, axis in plan.items():
         if axis.wanted == axis.size and axis.scale == 1.0 and coordinate_transformation_mode != "tf_crop_and_resize":
             continue
@@ -54,6 +63,25 @@ def Resize(
             outside = ((place < 0) | (place > axis.size - 1)).to(x.device)
             x = torch.where(_view(outside, dim, x.ndim), x.new_tensor(extrapolation_value), x)
     return x
+
+
+_TORCH_MODES = {("linear", 3): "linear", ("linear", 4): "bilinear", ("linear", 5): "trilinear", ("cubic", 4): "bicubic"}
+
+
+def _is_torchs(x: Tensor, plan: dict[int, _Axis], mode: str, place: str, a: float) -> bool:
+    """Whether F.interpolate does just this. Its coordinates are float32, so only it gives what a torch source gives."""
+    spatial = all(dim > 1 or (axis.wanted == axis.size and axis.scale == 1.0) for dim, axis in plan.items())
+    known = (mode, x.ndim) in _TORCH_MODES and place in {"half_pixel", "align_corners"}
+    return spatial and known and x.is_floating_point() and (mode == "linear" or a == -0.75)
+
+
+def _interpolated(x: Tensor, plan: dict[int, _Axis], mode: str, align_corners: bool, *, by_scale: bool) -> Tensor:
+    rank = x.ndim - 2
+    axes = [plan.get(dim, _Axis(x.shape[dim], x.shape[dim], 1.0, 0.0, 1.0)) for dim in range(2, 2 + rank)]
+    kind = _TORCH_MODES[mode, x.ndim]
+    if by_scale and not align_corners:
+        return F.interpolate(x, scale_factor=[axis.scale for axis in axes], mode=kind, align_corners=False)
+    return F.interpolate(x, size=[axis.wanted for axis in axes], mode=kind, align_corners=align_corners)
 
 
 def _plan(

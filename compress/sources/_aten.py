@@ -55,6 +55,8 @@ def translate(builder: Builder, node: fx.Node, environment: Environment) -> Resu
     builder.operands = [x for x in operands if isinstance(x, fx.Node)]
     if not builder.operands and _is_static(node):
         return _fold(builder, node, environment)
+    if any(isinstance(x, torch.SymFloat | torch.SymBool) for x in flatten(arguments)):
+        raise builder.refuse("a number computed from a free size by more than whole numbers")
     function = find(node.target)
     if function is None:
         raise LookupError(str(node.target))

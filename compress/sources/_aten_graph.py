@@ -146,6 +146,8 @@ class Builder:
 
     def _attribute(self, constant: Constant) -> fx.Node:
         target = self.unique(constant.name)
+        while hasattr(_owner(self.root, target), target.rpartition(".")[2]):  # such as a method of nn.Module
+            target = self.unique(constant.name)
         owner, _, leaf = target.rpartition(".")
         module = _owner(self.root, target)
         if isinstance(constant.tensor, nn.Parameter):
@@ -158,6 +160,8 @@ class Builder:
 
     def constant(self, data: object, dtype: torch.dtype) -> Constant:
         """A constant of convkit's own, such as a scalar (rank 0) or a list of axes (rank 1)."""
+        if any(isinstance(x, torch.SymInt) for x in (data if isinstance(data, list) else [data])):
+            raise self.refuse("a free size where a number must stand")
         self._constants += 1
         return Constant(f"constant_{self._constants}", torch.tensor(data, dtype=dtype), derived=True)
 
@@ -173,7 +177,11 @@ class Builder:
             return self.constant(x, dtype)
         if isinstance(x, fx.Node) and "val" not in x.meta:  # a step on the way has the type already
             return x
-        return x if value(x).dtype == dtype else self.op("Cast", x, to=_ONNX_TYPES[dtype])
+        if value(x).dtype == dtype:
+            return x
+        made = self.op("Cast", x, to=_ONNX_TYPES[dtype])
+        made.meta["val"] = value(x).to(dtype)
+        return made
 
     def size(self, dim: Size) -> Operand:
         """One size as a 1-D int64 tensor, read from the nearest tensor that has it."""
@@ -187,6 +195,12 @@ class Builder:
             return self.integers(*(int(dim) for dim in dims))
         parts: list[Operand] = [self.size(dim) for dim in dims]
         return parts[0] if len(parts) == 1 else self.op("Concat", *parts, axis=0)
+
+    def fixed(self, size: Size) -> int:
+        """A size that must not be free."""
+        if isinstance(size, torch.SymInt):
+            raise self.refuse("a free size where a number must stand")
+        return size
 
     def refuse(self, what: str) -> ConvkitError:
         """The error that says what cannot be translated, and in which layer."""

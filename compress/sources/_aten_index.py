@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import torch
 
 from convkit.compress.sources._aten import Result, Translate
 from convkit.compress.sources._aten_graph import Builder, Constant, Operand, Size, shape, value
+from convkit.compress.sources._aten_shape import reshape
 from convkit.compress.sources._aten_size import same
 
 _END = torch.iinfo(torch.int64).max
@@ -42,12 +44,23 @@ def _embedding(b: Builder, table: Operand, index: Operand, *_: object) -> Result
 
 
 def _index(b: Builder, x: Operand, indices: Sequence[Operand | None]) -> Result:
-    """x[:, i]: one index tensor along one axis."""
+    """x[:, i] is a Gather; x[:, :, i, j], with i and j known, one along both axes as if they were one."""
     used = [(axis, index) for axis, index in enumerate(indices) if index is not None]
-    if len(used) != 1 or value(used[0][1]).dtype == torch.bool:
-        raise b.refuse("indexing by several tensors or by a mask")
-    axis, index = used[0]
-    return b.op("Gather", x, index, axis=axis)
+    first, last = used[0][0], used[-1][0]
+    if last - first + 1 != len(used) or any(value(index).dtype == torch.bool for _, index in used):
+        raise b.refuse("indexing by a mask, or by tensors along axes that are apart,")
+    if len(used) == 1:
+        return b.op("Gather", x, used[0][1], axis=first)
+    sizes = shape(x)
+    flat = torch.zeros((), dtype=torch.int64)
+    for axis, index in used:
+        size = sizes[axis]
+        if not isinstance(index, Constant) or not isinstance(size, int):
+            raise b.refuse("indexing by several tensors that are not fixed")
+        flat = flat * size + index.tensor % size
+    joined = math.prod(int(size) for size in sizes[first : last + 1])
+    merged = reshape(b, x, (*sizes[:first], joined, *sizes[last + 1 :]))
+    return b.op("Gather", merged, b.constant(flat.tolist(), torch.int64), axis=first)
 
 
 def _gather(b: Builder, x: Operand, axis: int, index: Operand, *_: object) -> Result:

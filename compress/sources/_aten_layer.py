@@ -169,7 +169,11 @@ def _batch_norm_inference(b: Builder, *arguments: Any) -> Result:  # noqa: ANN40
 
 def _affine(b: Builder, x: Operand, given: Operand | None, fill: float, sizes: Sequence[int]) -> Operand:
     """A norm's scale or bias; ONNX has no norm without one."""
-    return given if given is not None else b.constant(torch.full(tuple(sizes), fill).tolist(), value(x).dtype)
+    return (
+        given
+        if given is not None
+        else b.constant(torch.full([b.fixed(size) for size in sizes], fill).tolist(), value(x).dtype)
+    )
 
 
 def _layer_norm(
@@ -188,7 +192,7 @@ def _layer_norm(
 def _group_norm(
     b: Builder, x: Operand, groups: int, weight: Operand | None, bias: Operand | None, eps: float, *_: object
 ) -> Result:
-    channels = [int(shape(x)[1])]
+    channels = [b.fixed(shape(x)[1])]
     scale, offset = _affine(b, x, weight, 1.0, channels), _affine(b, x, bias, 0.0, channels)
     return b.op("GroupNormalization", x, scale, offset, num_groups=groups, epsilon=eps)
 
@@ -207,7 +211,7 @@ def _instance_norm(
 ) -> Result:
     if not use_input_stats:
         return _batch_norm(b, x, weight, bias, mean, var, False, momentum, eps)  # type: ignore[arg-type]
-    channels = [int(shape(x)[1])]
+    channels = [b.fixed(shape(x)[1])]
     scale, offset = _affine(b, x, weight, 1.0, channels), _affine(b, x, bias, 0.0, channels)
     return b.op("InstanceNormalization", x, scale, offset, epsilon=eps)
 

@@ -45,6 +45,8 @@ def _attention(
     if grouped or (dropout and not isinstance(dropout, int)):
         raise b.refuse("grouped-query attention, or attention with dropout,")
     rank, width = len(shape(q)), shape(q)[-1]
+    if scale is None and not isinstance(width, int):
+        raise b.refuse("attention over vectors of a free size")
     factor = scale if scale is not None else float(width) ** -0.5
     turned = b.op("Transpose", k, perm=[*range(len(shape(k)) - 2), len(shape(k)) - 1, len(shape(k)) - 2])
     scores: Operand = b.op("MatMul", b.op("Mul", q, b.constant(factor, value(q).dtype)), turned)

@@ -1,6 +1,5 @@
 """Pooling; adaptive pooling becomes global or plain pooling, or two small matrix products where windows differ."""
 
-
 from __future__ import annotations
 
 from collections.abc import Sequence

@@ -155,6 +155,8 @@ def _write(builder: Builder, node: fx.Node, environment: _aten.Environment) -> N
 def _pick(node: fx.Node, environment: _aten.Environment) -> Any:  # noqa: ANN401 - an operand, or several
     several, index = node.args
     results = environment[several]  # type: ignore[index]
+    if index >= len(results) and not node.users:  # type: ignore[operator]
+        return None
     if index >= len(results):  # type: ignore[operator]
         raise ConvkitError(f"output {index} of {several} is not kept{_aten_place.line(node)}")
     return results[index]
