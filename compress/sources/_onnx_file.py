@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import onnx
@@ -143,10 +144,30 @@ def _check(path: Path, model: onnx.ModelProto) -> None:
     if model.ByteSize() > _ONE_PIECE:
         return
     try:
-        onnx.checker.check_model(model)
+        with _shapes_present(model):
+            onnx.checker.check_model(model)
     except (onnx.checker.ValidationError, EncodeError, ValueError, RuntimeError) as error:
-        first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise ConvkitError(f"{path} is not valid ONNX: {first}", hint=_AGAIN) from error
+        raise ConvkitError(f"{path} is not valid ONNX: {_line(error)}", hint=_AGAIN) from error
+
+
+def _line(error: Exception) -> str:
+    return next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+
+
+@contextmanager
+def _shapes_present(model: onnx.ModelProto) -> Iterator[None]:
+    """The checker wants a shape on every input and output, which no engine does and many a file lacks."""
+    values = [*model.graph.input, *model.graph.output]
+    bare = [
+        v.type.tensor_type
+        for v in values
+        if v.type.HasField("tensor_type") and not v.type.tensor_type.HasField("shape")
+    ]
+    for tensor in bare:
+        tensor.shape.SetInParent()
+    yield
+    for tensor in bare:
+        tensor.ClearField("shape")
 
 
 def _inlined(path: Path, model: onnx.ModelProto) -> onnx.ModelProto:
@@ -155,4 +176,4 @@ def _inlined(path: Path, model: onnx.ModelProto) -> onnx.ModelProto:
     try:
         return onnx.inliner.inline_local_functions(model, convert_version=True)
     except (RuntimeError, ValueError, EncodeError, DecodeError) as error:
-        raise ConvkitError(f"{path}: its local functions cannot be inlined: {error}", hint=_AGAIN) from error
+        raise ConvkitError(f"{path}: its local functions cannot be inlined: {_line(error)}", hint=_AGAIN) from error

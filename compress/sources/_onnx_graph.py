@@ -18,7 +18,7 @@ from torch import Tensor, fx, nn
 
 from convkit.compress.errors import ConvkitError
 from convkit.compress.model import TensorSpec
-from convkit.compress.sources._onnx_guard import bounded
+from convkit.compress.sources._onnx_guard import bounded, require_bounded
 from convkit.compress.sources._onnx_layers import Layer
 from convkit.compress.sources._onnx_names import Tree, layer_path
 from convkit.compress.sources._onnx_operation import Operation
@@ -238,7 +238,10 @@ def run(op: Operation, call: Callable[[], Any]) -> Any:  # noqa: ANN401 - a tens
     """`call` on the sample inputs; whatever fails in it is the fault of the file or of the sample shapes."""
     try:
         with torch.no_grad(), bounded():
-            return call()
+            result = call()
+        # An expanded tensor costs nothing until it is written down.
+        require_bounded(result)
+        return result
     except ConvkitError:
         raise
     except Exception as error:

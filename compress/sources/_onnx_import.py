@@ -152,7 +152,7 @@ def raise_missing(nodes: Sequence[onnx.NodeProto]) -> None:
     """Name every operator that is missing, with the first node that needs it."""
     first: dict[str, str] = {}
     for node in nodes:
-        kind = f"{node.domain}.{node.op_type}" if node.domain not in _STANDARD else node.op_type
+        kind = "".join(f"{node.domain}.{node.op_type}".removeprefix(".").split())
         first.setdefault(kind, node.name or (node.output[0] if node.output else ""))
     named = ", ".join(f"{kind} (node {name!r})" for kind, name in first.items())
     raise ConvkitError(

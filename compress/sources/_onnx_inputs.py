@@ -19,7 +19,7 @@ from convkit.compress.sources._onnx_operation import dtype_name
 
 _SPATIAL = {3: ("length",), 4: ("height", "width"), 5: ("depth", "height", "width")}
 _CHANNELS, _DEPTH, _OTHER = 3, 16, 224
-_LARGEST = 2**29
+_LARGEST = 2**27
 """Elements of an input."""
 
 
@@ -60,7 +60,10 @@ def _dtype(value: onnx.ValueInfoProto) -> str:
         raise ConvkitError(f"{value.name!r} is no tensor", hint="convkit runs networks of tensors only")
     name = dtype_name(value.type.tensor_type.elem_type)
     if not name:
-        raise ConvkitError(f"{value.name!r} has an element type that convkit does not run")
+        raise ConvkitError(
+            f"{value.name!r} has an element type that convkit does not run",
+            hint="convkit runs networks of numbers only",
+        )
     return name
 
 

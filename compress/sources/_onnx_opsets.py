@@ -163,20 +163,6 @@ def _batch_norm(op: Operation, graph: Surroundings) -> list[Operation]:
     return [op]
 
 
-def _group_norm(op: Operation, graph: Surroundings) -> list[Operation]:
-    """Before opset 21 scale and bias had one value a group rather than one a channel."""
-    if graph.version >= 21:
-        return [op]
-    repeat = graph.example(op.inputs[0]).shape[1] // op.attributes["num_groups"]
-    for index in (1, 2):
-        value = graph.known(op.inputs[index])
-        if value is None:
-            raise ConvkitError(f"{op} computes its scale or bias", hint="export the network in opset 21")
-        name = f"{op.outputs[0]}_{('scale', 'bias')[index - 1]}"
-        op.inputs[index] = graph.constant(name, value.repeat_interleave(repeat))
-    return [op]
-
-
 def _grid_sample(op: Operation, graph: Surroundings) -> list[Operation]:
     mode = op.attributes.get("mode", "linear")
     op.attributes["mode"] = {"bilinear": "linear", "bicubic": "cubic"}.get(mode, mode)
@@ -215,7 +201,6 @@ RULES: dict[str, Rule] = {
     "Dropout": _dropout,
     "Gemm": _gemm,
     "GridSample": _grid_sample,
-    "GroupNormalization": _group_norm,
     "Hardmax": _softmax,
     "LayerNormalization": _first_output,
     "LogSoftmax": _softmax,
