@@ -88,8 +88,8 @@ class _ModelWriter:
         if isinstance(source, fx.Node) and source in self.pads:
             attributes["pads"] = pads.merged(attributes.get("pads"), self.pads[source])
         layer = node.meta.get("layer") if operator in _LAYERED else None
-        inputs = [self._input(argument) for argument in node.args]
-        self.graph.node(operator, layer or _value(node), inputs, self._results(node), **attributes)
+        inputs, results = [self._input(argument) for argument in node.args], self._results(node)
+        self.graph.node(operator, layer or next(filter(None, results), _value(node)), inputs, results, **attributes)
 
     def _results(self, node: fx.Node) -> list[str]:
         """Output names; those that nobody reads are blank, except where their number matters (Split)."""
