@@ -146,10 +146,7 @@ def _batch_norm(
     *_: object,
 ) -> Result:
     if training or mean is None or var is None:
-        raise ConvkitError(
-            f"batch norm in layer {b.layer!r} normalizes by the batch itself",
-            hint="call model.eval() before export, and keep track_running_stats=True",
-        )
+        return _batch_norm_training(b)
     if any(isinstance(x, fx.Node) for x in (weight, bias, mean, var)):
         raise b.refuse("a batch norm whose parameters depend on the input")
     with torch.device("meta"):
@@ -157,6 +154,13 @@ def _batch_norm(
     module.running_mean, module.running_var = mean.tensor, var.tensor
     module.num_batches_tracked, module.affine = torch.tensor(0), weight is not None
     return b.call(_path(b, mean, "running_mean"), _install(module, weight, bias), x)
+
+
+def _batch_norm_training(b: Builder, *_: object) -> Result:
+    raise ConvkitError(
+        f"batch norm in layer {b.layer!r} normalizes by the batch itself",
+        hint="call model.eval() before export, and keep track_running_stats=True",
+    )
 
 
 def _batch_norm_inference(b: Builder, *arguments: Any) -> Result:  # noqa: ANN401 - handed on
@@ -232,5 +236,7 @@ TABLE: dict[str, Translate] = {
     "conv_transpose1d": _conv_transpose, "conv_transpose2d": _conv_transpose, "conv_transpose3d": _conv_transpose,
     "linear": _linear, "batch_norm": _batch_norm,
     "_native_batch_norm_legit_no_training": _batch_norm_inference,
+    "_native_batch_norm_legit_functional": _batch_norm_training,
+    "_native_batch_norm_legit": _batch_norm_training,
     "layer_norm": _layer_norm, "group_norm": _group_norm, "instance_norm": _instance_norm, "rms_norm": _rms_norm,
 }  # fmt: skip

@@ -14,6 +14,7 @@ import torch
 from torch import fx
 
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in ')
+_LAYER = re.compile(r"(Conv\w*|Linear)$")
 _CONTAINERS = ("Sequential", "ModuleList", "ModuleDict", "Module")
 
 
@@ -26,6 +27,8 @@ def of(node: fx.Node) -> tuple[str, str]:
     path, kind = _innermost(node)
     operator = str(getattr(node.target, "_opname", node.name)).strip("_")
     own = kind.startswith("torch.nn.modules.") and not kind.endswith(_CONTAINERS)
+    if operator.startswith(("conv", "linear")):  # a user's WSConv2d, torch's ParametrizedConv2d
+        own = own or bool(_LAYER.search(kind))
     label = path if path and own else f"{path}.{operator}".lstrip(".")
     return path, re.sub(r"[^\w.]", "_", label)
 
