@@ -194,24 +194,26 @@ def run(model: Model, data: Data, size: int) -> dict[str, np.ndarray]:
 
 def _candidates(job: Job, task: Task, chosen: Attempt, folder: Path) -> Iterator[Candidate]:
     """The chosen plan in each placement that the target's data names, as files; equal ones once."""
-    from convkit.compress import placement
+    from convkit.compress import calibration, placement
     from convkit.compress.apply import apply_prepared, prepare
     from convkit.export.onnx import to_onnx
 
-    before = tuple(name for name in chosen.plan.methods if name != "bias_correction")
-    model = prepare(job.model, before, task.data.probe[0])
-    seen: list[Mapping[str, Any]] = []
+    seen: set[bytes] = set()
     for index, variant in enumerate(job.target.placements or ({},)):
+        methods = (*chosen.plan.methods, *variant.get("methods", ()))
+        model = prepare(job.model, methods, task.data.probe[0])
         kept = {*job.keep, *variant.get("float", ()), *_ends(model, variant)}
         layers = placement.place(model.graph, job.target, kept | _floats(model, job.target, chosen.plan))
         layers = {name: chosen.plan.layers[name] for name in layers if name in chosen.plan.layers}
-        if not layers or layers in seen:
-            continue
-        seen.append(layers)
-        plan = replace(chosen.plan, layers=layers)
+        same = replace(chosen.plan, methods=methods, layers=layers)
+        plan = calibration.complete(model, job.target, same, task.data)
         quantized = apply_prepared(model, plan, job.target, task.data.probe)
+        written = bytes(to_onnx(quantized, job.target.opset).SerializeToString(deterministic=True))
+        if not layers or written in seen:
+            continue
+        seen.add(written)
         path = folder / f"{index}.onnx"
-        path.write_bytes(to_onnx(quantized, job.target.opset).SerializeToString(deterministic=True))
+        path.write_bytes(written)
         yield Candidate(variant.get("name", "all"), plan, path)
 
 

@@ -18,7 +18,7 @@ from convkit.compress.histogram import Histogram
 from convkit.compress.method import Samples
 from convkit.compress.model import Model
 from convkit.compress.placement import Placed
-from convkit.compress.plan import LayerPlan, Range
+from convkit.compress.plan import LayerPlan, Plan, Range
 from convkit.compress.target import Target
 
 _TINY = 1e-30
@@ -95,14 +95,36 @@ def calibrate(
     Distributions come from all batches; the errors that choose among calibrators from the probe.
     """
     placed = placement.quantized_tensors(model.graph, target, layers)
-    roots = {p.root: p for p in placed.values()}
+    judge = _judged(model, target, layers, {p.root: p for p in placed.values()}, samples, calibrators)
+    ranges = judge.ranges()
+    return judge.chosen_layers(), {graphs.value(node): ranges[p.root] for node, p in placed.items()}
+
+
+def complete(model: Model, target: Target, plan: Plan, samples: Calibration) -> Plan:
+    """`plan` with a Range for every tensor that it quantizes and has none for: a person or a method added layers."""
+    placed = placement.quantized_tensors(model.graph, target, plan.layers).values()
+    missing = {p.root: p for p in placed if graphs.value(p.root) not in plan.ranges}
+    if not missing:
+        return plan
+    ranges = _judged(model, target, {}, missing, samples, None).ranges()
+    found = {graphs.value(p.node): ranges[p.root] for p in placed if p.root in missing}
+    return replace(plan, ranges={**plan.ranges, **found})
+
+
+def _judged(
+    model: Model,
+    target: Target,
+    layers: Mapping[str, LayerPlan],
+    roots: Mapping[fx.Node, Placed],
+    samples: Calibration,
+    calibrators: Iterable[str] | None,
+) -> _Judge:
     found = distributions(model, samples.batches, roots)
     names = list(calibrators) if calibrators is not None else parts.names("compress/calibrators")
     options = {node: candidates(found[node], formats.load(p.format), names) for node, p in roots.items()}
     judge = _Judge(target, layers, roots, options)
     observe(model, samples.probe, judge.watch)
-    ranges = judge.ranges()
-    return judge.chosen_layers(), {graphs.value(node): ranges[p.root] for node, p in placed.items()}
+    return judge
 
 
 Errors = dict[str, float]

@@ -102,6 +102,11 @@ def bypass(node: fx.Node, source: fx.Node) -> None:
     node.graph.erase_node(node)
 
 
+def behind_inputs(graph: fx.GraphModule) -> fx.Node:
+    """The last input of `graph`: what is inserted behind it comes before everything that computes."""
+    return [node for node in graph.graph.nodes if node.op == "placeholder"][-1]
+
+
 def call(
     after: fx.Node,
     function: Callable[..., Any],
