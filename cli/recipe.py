@@ -114,8 +114,9 @@ def _step(where: str, text: object, shared: Mapping[str, Any], sets: Mapping[str
     options = parameters(command)
     given = _flat(where, {key: value for key, value in own.items() if key not in _STEP_OWN})
     _check_keys(where, given, options)
-    # A step with a model of its own takes nothing of the recipe's.
-    inherited = {k: v for k, v in shared.items() if k in options and not ("model" in given and k in _MODEL.values())}
+    # The recipe's model goes whole, with its weights and shapes, to the steps that take a model and bring none.
+    foreign = set() if "model" in options and "model" not in given else set(_MODEL.values())
+    inherited = {key: value for key, value in shared.items() if key in options and key not in foreign}
     settings = {
         key: sets.get(value, value) if _names(value, sets) else value for key, value in {**inherited, **given}.items()
     }

@@ -13,6 +13,7 @@ KINDS = {
     "calibrators": ("compress/calibrators", ".py"),
     "commands": ("cli/commands", ".py"),
     "engines": ("runtimes", ".py"),
+    "exports": ("export/engines", ".py"),
     "formats": ("compress/formats", ".py"),
     "methods": ("compress/methods", ".py"),
     "metrics": ("compress/metrics", ".py"),

@@ -9,6 +9,7 @@ import contextlib
 import dataclasses
 import io
 import json
+import shlex
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -120,12 +121,12 @@ def _plan(wanted: recipe.Recipe, book: Journal, *, as_json: bool, force: bool) -
         fresh = force or bool(step.needs() & again) or not book.done(step, journal.digest(step, folders))
         if fresh:
             again.add(step.name)
-        typed = " ".join(["convkit", step.command, *words(step, folders, book.folder(step))])
+        typed = shlex.join(["convkit", step.command, *words(step, folders, book.folder(step))])
         rows.append({"step": step.name, "state": "would run" if fresh else "kept", "command": typed})
     if as_json:
         show.json({"schema_version": 1, "recipe": wanted.name, "steps": rows})
     else:
-        show.table(("step", "state", "command"), [tuple(row.values()) for row in rows])
+        show.text("\n".join(f"{row['step']}: {row['state']}\n  {row['command']}" for row in rows))
 
 
 class _Copy(io.StringIO):
