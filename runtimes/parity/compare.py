@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from convkit.compress import graph as graphs
 from convkit.compress import metric as metrics
 from convkit.compress import parts, simulate
 from convkit.compress.errors import ConvkitError
@@ -117,18 +119,19 @@ def compare(
     """Run both sides on `data` and check them. Raises ConvkitError where their inputs or outputs do not match."""
     _check_interfaces(pair)
     simulated = simulate.integers(pair.reference)
+    names = {graphs.value(node) for node in simulated.graph.graph.nodes}
     found = probes.find(pair.reference, pair.candidate, pair.path) if layers else []
-    found = [p for p in found if p.name in _names(simulated)]
-    sides = {engine: _open(engine, pair.path, options) for engine in engines}
+    found = [p for p in found if p.name in names]
+    whole = _whole_batches(pair, data)
     predictions: dict[str, list[np.ndarray]] = {}
-    for batch in data.batches(_batch_size(pair)):
-        _run(pair, simulated, found, batch.arrays, sides, predictions)
+    with contextlib.ExitStack() as stack:
+        sides = {engine: _open(engine, pair.path, options, stack) for engine in engines}
+        for batch in whole.batches(_batch_size(pair)):
+            _run(pair, simulated, found, batch.arrays, sides, predictions)
     checks = [c for name, side in sides.items() for c in _checks(name, side, pair, found, tolerance)]
-    checks += [c for name in metric for c in _metric_checks(name, sides, predictions, data, tolerance)]
-    for side in sides.values():
-        side.session.close()
+    checks += [c for name in metric for c in _metric_checks(name, sides, predictions, whole, tolerance)]
     versions = {engine: _runtime(engine).version() for engine in engines}
-    return Comparison(tuple(checks), {name: _first(name, checks) for name in sides}, len(data), versions)
+    return Comparison(tuple(checks), {name: _first(name, checks) for name in sides}, len(whole), versions)
 
 
 def _runtime(engine: str) -> Runtime:
@@ -136,13 +139,11 @@ def _runtime(engine: str) -> Runtime:
     return runtime
 
 
-def _open(engine: str, path: str, options: Options | None) -> _Side:
+def _open(engine: str, path: str, options: Options | None, stack: contextlib.ExitStack) -> _Side:
     runtime = _runtime(engine)
-    return _Side(runtime.open(path, options or Options()), runtime.exact)
-
-
-def _names(model: Model) -> set[str]:
-    return {str(node.meta.get("value")) for node in model.graph.graph.nodes}
+    session = runtime.open(path, options or Options())
+    stack.callback(session.close)
+    return _Side(session, runtime.exact)
 
 
 def _check_interfaces(pair: Pair) -> None:
@@ -161,6 +162,17 @@ def _batch_size(pair: Pair) -> int:
     specs = (*pair.reference.inputs, *pair.candidate.inputs)
     fixed = [spec.shape[0] for spec in specs if spec.shape and isinstance(spec.shape[0], int)]
     return fixed[0] if fixed else BATCH
+
+
+def _whole_batches(pair: Pair, data: Data) -> Data:
+    """The samples that fill batches of a fixed size; any number where it is free."""
+    specs = (*pair.reference.inputs, *pair.candidate.inputs)
+    if all(spec.shape and isinstance(spec.shape[0], str) for spec in specs):
+        return data
+    size = _batch_size(pair)
+    if len(data) < size:
+        raise ConvkitError(f"the network takes {size} samples at a time, the data has {len(data)}", hint="give more")
+    return data.batch(slice(0, len(data) // size * size)) if len(data) % size else data
 
 
 def _run(

@@ -1,0 +1,163 @@
+"""Parity of the simulation and real engines, and every way in which it can be missed."""
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as arrays
+
+from convkit.compress import record
+from convkit.compress.data import Data
+from convkit.compress.errors import ConvkitError
+from convkit.compress.model import ModelRef, load
+from convkit.runtimes.parity.compare import Check, Comparison, Pair, Tolerance, compare
+from convkit.runtimes.parity.difference import Difference
+from tests.runtimes import network, quantized
+
+ENGINES = ("eager", "onnxruntime", "openvino")
+DEPARTURES = ("stem", "depthwise", "pointwise", "head")
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    folder = tmp_path_factory.mktemp("files")
+    return {"int8": quantized.write(folder / "int8.onnx"), "float": str(folder / "int8.float.onnx")}
+
+
+def samples(count: int = 5) -> Data:
+    found = network.sample(count, seed=7)
+    labels = np.arange(count) % network.CLASSES
+    return Data(found, labels, record.digest_arrays(found))
+
+
+def compared(
+    reference: str, candidate: str, *engines: str, tolerance: Tolerance | None = None, metric: tuple[str, ...] = ()
+) -> Comparison:
+    pair = Pair(load(ModelRef(reference)), load(ModelRef(candidate)), candidate)
+    return compare(pair, samples(), engines, tolerance or Tolerance(), layers=True, metric=metric)
+
+
+def of(found: Comparison, engine: str, measure: str) -> list[Check]:
+    return [check for check in found.checks if (check.engine, check.measure) == (engine, measure)]
+
+
+def test_a_float_net_on_every_engine(files: dict[str, str]) -> None:
+    found = compared(files["float"], files["float"], *ENGINES)
+    assert found.passed
+    for engine in ENGINES:
+        layers = [check.layer for check in of(found, engine, "relative") if check.layer]
+        assert [name for name in dict.fromkeys(layers) if name in DEPARTURES] == list(DEPARTURES)
+
+
+def test_codes_of_a_quantized_net_on_every_engine(files: dict[str, str]) -> None:
+    found = compared(files["int8"], files["int8"], *ENGINES)
+    assert found.passed
+    for engine in ("eager", "onnxruntime"):
+        codes = of(found, engine, "codes") + of(found, engine, "end_to_end")
+        assert len(codes) >= 14
+        assert all(check.value == 1.0 for check in codes)
+    assert min(check.value for check in of(found, "openvino", "codes")) >= 0.999
+    assert all(check.limit is None for check in of(found, "openvino", "end_to_end"))
+
+
+def test_probes_leave_the_fused_kernels_alone(files: dict[str, str], tmp_path: Path) -> None:
+    """Q outputs as graph outputs are what QLinear kernels give anyway."""
+    model = onnx.load(files["int8"])
+    probes = [node.output[0] for node in model.graph.node if node.op_type == "QuantizeLinear"]
+    model.graph.output.extend(onnx.ValueInfoProto(name=name) for name in probes)
+    kinds = []
+    for source in (files["int8"], model.SerializeToString()):
+        options = onnxruntime.SessionOptions()
+        options.optimized_model_filepath, options.log_severity_level = str(tmp_path / "optimized.onnx"), 3
+        onnxruntime.InferenceSession(source, options, providers=["CPUExecutionProvider"])
+        nodes = onnx.load(tmp_path / "optimized.onnx").graph.node
+        kinds.append(sorted(node.op_type for node in nodes if node.op_type != "Transpose"))
+    assert kinds[0] == kinds[1]
+    assert {"QLinearConv", "QLinearAdd", "QLinearGlobalAveragePool", "QGemm"} <= set(kinds[0])
+
+
+def test_a_float_net_and_its_quantized_form(files: dict[str, str]) -> None:
+    found = compared(files["float"], files["int8"], "onnxruntime")
+    assert found.passed
+    assert all(check.measure == "sqnr" for check in found.checks)
+    strict = compared(files["float"], files["int8"], "onnxruntime", tolerance=Tolerance(loss=80.0))
+    assert not strict.passed
+    assert strict.first_departure["onnxruntime"] is not None
+
+
+@pytest.mark.parametrize("form", ["float", "int8"])
+@pytest.mark.parametrize("layer", DEPARTURES)
+def test_the_layer_that_was_changed_is_named(files: dict[str, str], tmp_path: Path, form: str, layer: str) -> None:
+    changed = quantized.perturb(files[form], tmp_path / "changed.onnx", layer)
+    found = compared(files[form], changed, "onnxruntime", "openvino")
+    assert not found.passed
+    assert dict(found.first_departure) == {"onnxruntime": layer, "openvino": layer}
+
+
+def test_metrics_are_those_of_simulation_and_engine(files: dict[str, str], tmp_path: Path) -> None:
+    same = compared(files["int8"], files["int8"], "onnxruntime", metric=("top1", "agreement"))
+    assert [(c.tensor, c.value, c.limit) for c in of(same, "onnxruntime", "metric")] == [
+        ("top1", 0.0, 0.2),
+        ("agreement", 100.0, None),
+    ]
+    changed = quantized.perturb(files["float"], tmp_path / "changed.onnx", "head")
+    other = compared(files["float"], changed, "onnxruntime", metric=("agreement",))
+    assert of(other, "onnxruntime", "metric")[0].value < 100.0
+
+
+def test_a_fixed_batch_is_kept(tmp_path: Path) -> None:
+    file = network.write(tmp_path / "two.onnx", batch=2)
+    pair = Pair(load(ModelRef(file)), load(ModelRef(file)), file)
+    assert compare(pair, samples(4), ["onnxruntime"], Tolerance()).passed
+    assert compare(pair, samples(5), ["onnxruntime"], Tolerance()).samples == 4
+    with pytest.raises(ConvkitError, match="2 samples at a time"):
+        compare(pair, samples(1), ["onnxruntime"], Tolerance())
+
+
+def test_networks_of_different_interfaces_are_refused(files: dict[str, str], tmp_path: Path) -> None:
+    model = onnx.load(files["float"])
+    model.graph.output.append(onnx.ValueInfoProto(name="sum", type=model.graph.output[0].type))
+    model.graph.output[-1].type.tensor_type.shape.Clear()
+    model = onnx.shape_inference.infer_shapes(model)
+    onnx.save(model, tmp_path / "two.onnx")
+    with pytest.raises(ConvkitError, match="outputs do not match"):
+        compared(files["float"], str(tmp_path / "two.onnx"), "onnxruntime")
+
+
+FLOATS = arrays.arrays(np.float32, (2, 7), elements=st.floats(-100, 100, width=32))
+
+
+@given(FLOATS, FLOATS)
+def test_differences_over_batches_are_those_of_the_whole(reference: np.ndarray, candidate: np.ndarray) -> None:
+    whole, parts = Difference(), Difference()
+    whole.add(reference, candidate)
+    for one, other in zip(reference, candidate, strict=True):
+        parts.add(one, other)
+    assert (parts.equal, parts.relative) == (whole.equal, whole.relative)
+    assert parts.sqnr == pytest.approx(whole.sqnr, abs=1e-6)
+    assert whole.equal == np.mean(reference == candidate)
+
+
+@given(FLOATS)
+def test_the_same_arrays_do_not_differ(array: np.ndarray) -> None:
+    difference = Difference()
+    difference.add(array, array.copy())
+    assert (difference.equal, difference.relative, difference.sqnr) == (1.0, 0.0, 200.0)
+
+
+@pytest.mark.parametrize("bad", [np.nan, np.inf])
+def test_a_number_that_is_none_is_as_far_as_can_be(bad: float) -> None:
+    difference = Difference()
+    difference.add(np.array([1.0, 2.0], np.float32), np.array([1.0, bad], np.float32))
+    assert difference.relative == np.inf
+    assert difference.sqnr == -200.0
+
+
+def test_shapes_that_differ_are_as_far_as_can_be() -> None:
+    difference = Difference()
+    difference.add(np.ones((2, 3), np.float32), np.ones((3, 2), np.float32))
+    assert (difference.equal, difference.relative, difference.sqnr) == (0.0, np.inf, -200.0)
