@@ -16,6 +16,9 @@ MODEL, PLAN, REPORT = "model.onnx", "plan.yaml", "report.json"
 _IN_ONE_PIECE = 2**31 - 2**24
 """Bytes of initializers up to which protobuf, whose limit is 2 GiB, holds a model with its nodes."""
 
+_APART = 128
+"""Bytes from which a tensor goes into the external data; scalars and scales stay readable in the file."""
+
 
 @dataclass(frozen=True, slots=True)
 class Artifact:
@@ -42,7 +45,7 @@ def write_onnx(model: onnx.ModelProto, path: Path, *, in_one_piece: int = _IN_ON
     data.unlink(missing_ok=True)  # onnx appends to what is there
     apart = onnx.ModelProto()
     apart.CopyFrom(model)
-    onnx.save_model(apart, path, save_as_external_data=True, location=data.name, size_threshold=1024)
+    onnx.save_model(apart, path, save_as_external_data=True, location=data.name, size_threshold=_APART)
     onnx.checker.check_model(path, full_check=True)
     return record.digest_json([record.digest_file(path), record.digest_file(data)])
 

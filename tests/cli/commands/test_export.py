@@ -1,0 +1,84 @@
+"""convkit export: for whom, with what beside it, the same bytes, and nothing at all when it fails."""
+
+import json
+from pathlib import Path
+
+import onnx
+import pytest
+
+from convkit.compress import record
+from tests.command_line import Convkit
+from tests.runtimes import network, quantized
+
+
+@pytest.fixture(scope="module")
+def net(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("net") / "net.onnx"
+    quantized.write(path)
+    return path
+
+
+def exported(convkit: Convkit, model: Path, output: Path, *words: str) -> dict[str, bytes]:
+    result = convkit("export", "-m", str(model), "-o", str(output), *words)
+    assert result.code == 0, result.err
+    return {file.name: file.read_bytes() for file in output.iterdir()}
+
+
+@pytest.mark.parametrize("target", ["onnx", "onnxruntime", "openvino", "onnxruntime-cpu", "openvino-cpu"])
+def test_each_target(convkit: Convkit, net: Path, tmp_path: Path, target: str) -> None:
+    files = exported(convkit, net, tmp_path / "out", "--target", target)
+    assert set(files) == {"model.onnx", "manifest.json", "report.json"}
+    report, manifest = json.loads(files["report.json"]), json.loads(files["manifest.json"])
+    engine = target.removesuffix("-cpu")
+    assert list(report["opened_by"]) == ([] if engine == "onnx" else [engine])
+    assert manifest["target"] == target
+    assert manifest["digests"]["model"] == record.digest_file(net)
+    assert manifest["digests"]["artifact"] == record.digest_bytes(files["model.onnx"])
+    onnx.checker.check_model(onnx.load_from_string(files["model.onnx"]), full_check=True)
+
+
+def test_the_same_words_give_the_same_bytes(convkit: Convkit, net: Path, tmp_path: Path) -> None:
+    first, again = (exported(convkit, net, tmp_path / name) for name in ("one", "two"))
+    assert first == again == exported(convkit, net, tmp_path / "one")
+
+
+def test_a_quantized_file_passes_node_for_node(convkit: Convkit, net: Path, tmp_path: Path) -> None:
+    files = exported(convkit, net, tmp_path / "out")
+    before, after = onnx.load(net).graph, onnx.load_from_string(files["model.onnx"]).graph
+    assert [(n.op_type, list(n.output)) for n in after.node] == [(n.op_type, list(n.output)) for n in before.node]
+    assert [value.name for value in (*after.input, *after.output)] == ["x", "scores"]
+
+
+def test_json_is_the_report(convkit: Convkit, net: Path, tmp_path: Path) -> None:
+    result = convkit("export", "-m", str(net), "-o", str(tmp_path / "out"), "--json")
+    assert json.loads(result.out) == json.loads((tmp_path / "out" / "report.json").read_text())
+
+
+def test_a_free_size_stays_free(convkit: Convkit, tmp_path: Path) -> None:
+    model = network.write(tmp_path / "net.onnx", batch="N", size="side")
+    convkit("export", "-m", model, "--shape", "x:Nx3xside=16xside=16", "-o", str(tmp_path / "out"))
+    dims = onnx.load(tmp_path / "out" / "model.onnx").graph.input[0].type.tensor_type.shape.dim
+    assert [d.dim_param or d.dim_value for d in dims] == ["N", 3, "side", "side"]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--target", "gameboy"], "onnxruntime-cpu"),
+        (["--opset", "11"], "opset 11"),
+        (["--plan", "nowhere.yaml"], "nowhere.yaml"),
+    ],
+)
+def test_wrong_words_write_nothing(convkit: Convkit, net: Path, tmp_path: Path, words: list[str], told: str) -> None:
+    result = convkit("export", "-m", str(net), "-o", str(tmp_path / "out"), *words)
+    assert (result.code, result.out) == (2, "")
+    assert told in result.err
+    assert len(result.err.splitlines()) == 1
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_folder_of_other_things_is_not_written_into(convkit: Convkit, net: Path, tmp_path: Path) -> None:
+    (tmp_path / "holiday.jpg").write_bytes(b"")
+    result = convkit("export", "-m", str(net), "-o", str(tmp_path))
+    assert result.code == 2
+    assert "holiday.jpg" in result.err
