@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from convkit.compress.model import Model
     from convkit.compress.search.remedies import Attempt, Task
     from convkit.compress.target import Target
+    from convkit.runtimes.bench.estimate import Interval
     from convkit.runtimes.bench.measure import Measurement
 
 ORIGINAL = "original"
@@ -78,7 +79,6 @@ class Outcome:
     attempts: Sequence[Attempt]
     measurement: Measurement
     held_back: int
-    float_scores: Mapping[str, float] = field(default_factory=dict)
 
 
 def quantize(job: Job, say: Callable[[str], None]) -> Outcome:
@@ -88,7 +88,7 @@ def quantize(job: Job, say: Callable[[str], None]) -> Outcome:
     calibration_data, held = split(job)
     task = _task(job, calibration_data, held)
     tried: list[Attempt] = []
-    for attempt in remedies.attempts(task):
+    for attempt in remedies.attempts(task) if job.plan is None else (remedies.given(task, job.plan),):
         tried.append(attempt)
         say(f"{attempt.remedy}: {_words(attempt.scores)}")
     chosen = remedies.best(tried, task.rank)
@@ -199,12 +199,13 @@ def _candidates(job: Job, task: Task, chosen: Attempt, folder: Path) -> Iterator
     from convkit.export.onnx import to_onnx
 
     seen: set[bytes] = set()
-    for index, variant in enumerate(job.target.placements or ({},)):
+    variants = ({},) if job.plan else job.target.placements or ({},)
+    for index, variant in enumerate(variants):
         methods = (*chosen.plan.methods, *variant.get("methods", ()))
         model = prepare(job.model, methods, task.data.probe[0])
         kept = {*job.keep, *variant.get("float", ()), *_ends(model, variant)}
         layers = placement.place(model.graph, job.target, kept | _floats(model, job.target, chosen.plan))
-        layers = {name: chosen.plan.layers[name] for name in layers if name in chosen.plan.layers}
+        layers = {name: chosen.plan.layers.get(name, layer) for name, layer in layers.items()}
         same = replace(chosen.plan, methods=methods, layers=layers)
         plan = calibration.complete(model, job.target, same, task.data)
         quantized = apply_prepared(model, plan, job.target, task.data.probe)
@@ -214,7 +215,7 @@ def _candidates(job: Job, task: Task, chosen: Attempt, folder: Path) -> Iterator
         seen.add(written)
         path = folder / f"{index}.onnx"
         path.write_bytes(written)
-        yield Candidate(variant.get("name", "all"), plan, path)
+        yield Candidate(variant.get("name", "as planned"), plan, path)
 
 
 def _floats(model: Model, target: Target, plan: Plan) -> set[str]:
@@ -279,18 +280,27 @@ def _judge(
     base = measurement[ORIGINAL].metrics
     good = [c for c in candidates if _good(measurement[c.name].metrics, base, job.limits, len(held))]
     fastest = min(good, key=lambda c: measurement[c.name].ratios["p50"].value, default=None)
-    empty = Plan(job.model.digest, job.target.name)
-    if fastest is None:
-        reason = "no quantized network was as good as the original on held-back data"
-        return Outcome(ORIGINAL, "kept float", reason, empty, original_bytes(job), tried, measurement, len(held))
-    ratio = measurement[fastest.name].ratios["p50"]
-    if ratio.high >= 1.0:
-        reason = f"INT8 does not pay here: {ratio.value:.2f}x the original's time ({ratio.low:.2f} to {ratio.high:.2f})"
-        return Outcome(ORIGINAL, "kept float", reason, empty, original_bytes(job), tried, measurement, len(held))
-    reason = f"{ratio.value:.2f}x the original's time ({ratio.low:.2f} to {ratio.high:.2f}), as good on held-back data"
-    return Outcome(
-        fastest.name, "quantized", reason, fastest.plan, fastest.path.read_bytes(), tried, measurement, len(held)
-    )
+    seen = len(held) if len(job.data) > 1 else 0
+    if fastest is None or measurement[fastest.name].ratios["p50"].high >= 1.0:
+        why = _why_not(job, candidates, None if fastest is None else measurement[fastest.name].ratios["p50"])
+        empty = Plan(job.model.digest, job.target.name)
+        return Outcome(ORIGINAL, "kept float", why, empty, original_bytes(job), tried, measurement, seen)
+    checked = f"as good on {seen} samples held back" if seen else "checked on its one calibration sample only"
+    why = f"{_times(measurement[fastest.name].ratios['p50'])}, {checked}"
+    written = fastest.path.read_bytes()
+    return Outcome(fastest.name, "quantized", why, fastest.plan, written, tried, measurement, seen)
+
+
+def _why_not(job: Job, candidates: Sequence[Candidate], ratio: Interval | None) -> str:
+    if not candidates:
+        return f"{job.target.name} runs nothing of this network in {job.target.weight}"
+    if ratio is None:
+        return "no quantized network was as good as the original on held-back data"
+    return f"{job.target.weight} does not pay here: {_times(ratio)}"
+
+
+def _times(ratio: Interval) -> str:
+    return f"{ratio.value:.2f}x the original's time ({ratio.low:.2f} to {ratio.high:.2f})"
 
 
 def _words(scores: Mapping[str, float]) -> str:

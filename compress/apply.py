@@ -40,12 +40,17 @@ def apply(model: Model, plan: Plan, target: Target, samples: Batches | None = No
 
     Raises ConvkitError where the plan is not this model's, names a layer there is none of, or lacks a range.
     """
+    check_model(model, plan)
+    return apply_prepared(prepare(model, plan.methods, samples[0] if samples else None), plan, target, samples)
+
+
+def check_model(model: Model, plan: Plan) -> None:
+    """Raise ConvkitError where `plan` was made for another model."""
     if plan.model != model.digest:
         raise ConvkitError(
             f"the plan is for model {plan.model[:12]}, not {model.digest[:12]}",
             hint="plan this model with `convkit quantize`",
         )
-    return apply_prepared(prepare(model, plan.methods, samples[0] if samples else None), plan, target, samples)
 
 
 def apply_prepared(model: Model, plan: Plan, target: Target, samples: Batches | None = None) -> Model:
@@ -102,7 +107,9 @@ def quantize(graph: fx.GraphModule, plan: Plan, target: Target) -> fx.GraphModul
     inputs = _layer_inputs(graph, target, plan.layers, codes)
     for node, parameters in codes.items():
         _drop_saturated(node, parameters, target)
-        _insert_pair(graph, node, parameters)
+        rule = target.operators.get(graphs.operator(node))
+        codes_only = rule is not None and rule.on_codes and graphs.key(node) in plan.layers
+        _insert_pair(graph, node, parameters, on_codes=codes_only)
     for node in list(graphs.computes(graph)):
         layer = plan.layers.get(graphs.key(node))
         if layer is not None and layer.weight is not None and node.op == "call_module":
@@ -155,7 +162,15 @@ def _bounds(node: fx.Node) -> tuple[float, float] | None:
     return limits[0], limits[1]
 
 
-def _insert_pair(graph: fx.GraphModule, node: fx.Node, codes: _Codes) -> None:
+def _moved_to_codes(node: fx.Node) -> fx.Node:
+    """`node` reading the codes that were dequantized for it, and so making codes."""
+    source = node.args[0]
+    assert isinstance(source, fx.Node)  # noqa: S101 - its input was given a pair before it
+    node.args = (source.args[0], *node.args[1:])
+    return node
+
+
+def _insert_pair(graph: fx.GraphModule, node: fx.Node, codes: _Codes, *, on_codes: bool) -> None:
     """QuantizeLinear and DequantizeLinear behind `node`; all who read its numbers read those of the pair."""
     source, name = node, graphs.value(node)
     if graphs.operator(node) == "Identity" and isinstance(node.args[0], fx.Node):
@@ -168,7 +183,10 @@ def _insert_pair(graph: fx.GraphModule, node: fx.Node, codes: _Codes) -> None:
     scale = graphs.store(graph, anchor, f"{name}_scale", codes.scale)
     zero = graphs.store(graph, anchor, f"{name}_zero_point", codes.zero)
     behind = zero if source.op == "placeholder" else source
-    quantized = graphs.call(behind, ops.function("QuantizeLinear"), (source, scale, zero), f"{name}_quantized")
+    if on_codes:
+        quantized = _moved_to_codes(source)
+    else:
+        quantized = graphs.call(behind, ops.function("QuantizeLinear"), (source, scale, zero), f"{name}_quantized")
     dequantized = graphs.call(
         quantized, ops.function("DequantizeLinear"), (quantized, scale, zero), f"{name}_dequantized"
     )

@@ -104,7 +104,8 @@ def bypass(node: fx.Node, source: fx.Node) -> None:
 
 def behind_inputs(graph: fx.GraphModule) -> fx.Node:
     """The last input of `graph`: what is inserted behind it comes before everything that computes."""
-    return [node for node in graph.graph.nodes if node.op == "placeholder"][-1]
+    inputs: list[fx.Node] = [node for node in graph.graph.nodes if node.op == "placeholder"]
+    return inputs[-1]
 
 
 def call(

@@ -56,8 +56,10 @@ def _has_weight(node: fx.Node) -> bool:
 
 
 def _follows(node: fx.Node, low: set[fx.Node], target: Target) -> bool:
-    """Whether everything that `node` computes with comes from a low-precision operator."""
+    """Whether everything that `node` computes with comes from a low-precision operator, or the image that it moves."""
     sources = list(data_inputs(node, target))
+    if _rule(node, target).on_codes and sources and sources[0].op == "placeholder":
+        return True
     return bool(sources) and all(_origin(source, target) in low for source in sources)
 
 

@@ -18,12 +18,14 @@ class Rule:
 
     `output` is "quantized" when its kernel only exists with a quantized result, "any" when it also gives float.
     `fuses` are the activations the engine runs inside it. `same_range`: inputs and output share one scale (the
-    operator only moves or picks codes). `bias`: the type its bias is stored in, None when it stays float.
+    operator only moves or picks codes); `on_codes`: it must be given the codes themselves, for the engine would not see
+    that it may move them. `bias`: the type its bias is stored in, None when it stays float.
     """
 
     output: str = "quantized"
     fuses: tuple[str, ...] = ()
     same_range: bool = False
+    on_codes: bool = False
     bias: str | None = None
     weight: bool = False
     """Its second input is a weight (Conv, Gemm, MatMul)."""

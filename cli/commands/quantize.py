@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     help="Signal to quantization noise at the output, at least.",
 )
 @click.option("--keep", multiple=True, metavar="LAYER|OPERATOR", help="Leave this layer or kind in float.")
+@click.option("--plan", metavar="FILE", help="Apply this plan.yaml, edited by hand perhaps, instead of searching.")
 @click.option(
     "--budget",
     type=click.FloatRange(1),
@@ -57,6 +58,7 @@ def quantize(
     max_drop: float,
     min_sqnr: float,
     keep: tuple[str, ...],
+    plan: str | None,
     budget: float,
     threads: int,
     seed: int,
@@ -76,6 +78,7 @@ def quantize(
       convkit quantize -m models:resnet18 --weights r18.safetensors --shape x:Nx3x224x224 --data calib.npz -o out/
     """
     from convkit.cli import quantizing
+    from convkit.compress import plan as plans
     from convkit.compress import record
 
     record.check_output(output)
@@ -84,7 +87,7 @@ def quantize(
         data,
         target or "onnxruntime-cpu",
         quantizing.Limits(max_drop, min_sqnr),
-        {"seed": seed, "threads": threads, "budget": budget, "keep": keep},
+        {"seed": seed, "threads": threads, "budget": budget, "keep": keep, "plan": plans.read(plan) if plan else None},
     )
     if dry_run:
         show.text(_intention(job, output))

@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 
 from convkit.compress import calibration, placement
 from convkit.compress import graph as graphs
-from convkit.compress.apply import apply_prepared, prepare
+from convkit.compress.apply import apply_prepared, check_model, prepare
 from convkit.compress.model import Model
 from convkit.compress.plan import LayerPlan, Plan
 from convkit.compress.target import Target
@@ -80,6 +80,13 @@ def attempts(task: Task) -> Iterator[Attempt]:
     if not any(attempt.good for attempt in shown):
         best = max(shown, key=lambda attempt: task.rank(attempt.scores))
         yield from _with_float_layers(task, best, prepared)
+
+
+def given(task: Task, plan: Plan) -> Attempt:
+    """A plan that a person wrote or edited, with the ranges it lacks calibrated, and how it scores."""
+    check_model(task.model, plan)
+    model = prepare(task.model, plan.methods, task.data.probe[0])
+    return _scored(task, "the plan given", calibration.complete(model, task.target, plan, task.data), model)
 
 
 def best(tried: list[Attempt], rank: Callable[[Mapping[str, float]], float]) -> Attempt:
