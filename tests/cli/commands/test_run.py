@@ -149,3 +149,47 @@ def test_a_record_cut_short_is_no_record(convkit: Convkit, folder: Path) -> None
     file = folder / "out" / ".steps" / "check.json"
     os.truncate(file, file.stat().st_size // 2)
     assert states(convkit, folder) == ["kept", "would run", "kept", "kept"]
+
+
+EXPORTS = """
+model: {path: 'run_net:build', shape: 'input:Nx3x8x8'}
+steps:
+  - {command: export, name: one}
+  - {command: export, name: two, model: "${one}/model.onnx"}
+"""
+
+
+@pytest.fixture
+def exports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A recipe whose second step reads what the first one wrote."""
+    (tmp_path / "run_net.py").write_text(NET)
+    (tmp_path / "recipe.yaml").write_text(EXPORTS)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
+    return tmp_path
+
+
+def test_what_was_tampered_with_is_made_again(convkit: Convkit, exports: Path) -> None:
+    assert convkit(*words(exports)).code == 0
+    assert states(convkit, exports) == ["kept", "kept"]
+    model = exports / "out" / "one" / "model.onnx"
+    good = model.read_bytes()
+    model.write_bytes(good[:-1])
+    assert states(convkit, exports) == ["would run", "would run"]
+    assert convkit(*words(exports, "--resume")).code == 0
+    assert model.read_bytes() == good
+
+
+def test_a_killed_run_ends_in_the_same_bytes(convkit: Convkit, exports: Path) -> None:
+    process = started(exports, 1)
+    process.kill()
+    process.communicate()
+    assert convkit(*words(exports, "--resume")).err.count("kept from before") == 1
+    assert convkit("run", str(exports / "recipe.yaml"), "-o", str(exports / "other")).code == 0
+    for step in ("one", "two"):
+        files = sorted((exports / "other" / step).iterdir())
+        assert {file.name for file in files} >= {"model.onnx", "manifest.json", "report.json"}
+        for file in files:
+            if file.name != "manifest.json":
+                assert (exports / "out" / step / file.name).read_bytes() == file.read_bytes()
+    assert not list((exports / "out").glob(".*.part"))
