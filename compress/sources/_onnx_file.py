@@ -12,7 +12,8 @@ from pathlib import Path
 
 import onnx
 import onnx.inliner
-from google.protobuf.message import DecodeError, EncodeError
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message import DecodeError, EncodeError, Message
 from onnx import TensorProto
 
 from convkit.compress.errors import ConvkitError
@@ -62,6 +63,8 @@ def _parse(path: Path, data: bytes) -> onnx.ModelProto:
         model.ParseFromString(data)
     except DecodeError as error:
         raise ConvkitError(f"{path} is no ONNX file, or a truncated one", hint=_AGAIN) from error
+    if broken := _broken_text(model):
+        raise ConvkitError(f"{path} is damaged: it holds a {broken!r} that is no text", hint=_AGAIN)
     if not model.HasField("graph") or not model.graph.output:
         raise ConvkitError(f"{path} holds no ONNX graph", hint=_AGAIN)
     if not OLDEST <= opset(model) <= NEWEST:
@@ -70,6 +73,19 @@ def _parse(path: Path, data: bytes) -> onnx.ModelProto:
             hint="convert it with onnx.version_converter, or export it again",
         )
     return model
+
+
+def _broken_text(message: Message) -> str:
+    """The first field of text that is not UTF-8, which protobuf hands out as bytes."""
+    for field, value in message.ListFields():
+        parts = [value] if isinstance(value, str | bytes | int | float | Message) else value
+        if field.type == FieldDescriptor.TYPE_STRING and not all(isinstance(part, str) for part in parts):
+            return str(field.name)
+        if field.type == FieldDescriptor.TYPE_MESSAGE:
+            found = next(filter(None, map(_broken_text, parts)), "")
+            if found:
+                return found
+    return ""
 
 
 def _external(model: onnx.ModelProto) -> Iterator[TensorProto]:

@@ -168,7 +168,9 @@ class Graph:
             if not name or (index and not self.is_read(name)):
                 continue
             if index >= len(result):
-                raise ConvkitError(f"{op} makes {len(result)} outputs, not {len(op.outputs)}")
+                raise ConvkitError(
+                    f"{op} makes {len(result)} outputs, not {len(op.outputs)}", hint="export the model again"
+                )
             picked = self.fx.call_function(operator.getitem, (node, index))
             if node in self._static:
                 self._static.add(picked)
@@ -257,4 +259,4 @@ def _check_attributes(op: Operation, function: Callable[..., Any]) -> None:
     known = {p.name for p in parameters if p.kind is inspect.Parameter.KEYWORD_ONLY}
     for name in op.attributes:
         if name not in known:
-            raise ConvkitError(f"{op} has attribute {name!r}, which convkit does not know")
+            raise ConvkitError(f"{op} has attribute {name!r}, which convkit does not know", hint="export it without")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import onnx
@@ -38,6 +38,7 @@ class Importer:
         self._consumers = {name: node for node in source.node for name in node.input}
         self.graph = Graph(version, Counter(_reads(source)))
         self._absorbed: set[str] = set()
+        self._owners: set[str] = set()
 
     def constants(self, source: onnx.GraphProto) -> None:
         """All initializers and Constant nodes, before any node asks for them."""
@@ -54,7 +55,7 @@ class Importer:
 
     def nodes(self, source: onnx.GraphProto) -> None:
         for node in source.node:
-            if node.op_type == "Constant" or (node.output and node.output[0] in self._absorbed):
+            if node.op_type == "Constant" or node.output[0] in self._absorbed:
                 continue
             made = operation(node)
             self._require_inputs(made)
@@ -76,7 +77,7 @@ class Importer:
         elif (values := self._constant_inputs(op)) is not None:
             self._fold(op, values)
         elif not self._layer(op):
-            self.graph.call(op, _function(op))
+            self.graph.call(op, _function(op.kind))
 
     def _constant_inputs(self, op: Operation) -> list[Tensor | None] | None:
         if op.kind in _KEPT or not op.inputs:
@@ -86,7 +87,7 @@ class Importer:
         return values if complete else None
 
     def _fold(self, op: Operation, values: Sequence[Tensor | None]) -> None:
-        function = _function(op)
+        function = _function(op.kind)
         result = run(op, lambda: function(*values, **op.attributes))
         results = (result,) if isinstance(result, Tensor) else result
         for name, value in zip(op.outputs, results, strict=False):
@@ -117,14 +118,21 @@ class Importer:
             self._absorbed.add(add[1])
             op.outputs = [add[1]]
         source = op.inputs[0]
-        count = sum(1 for node in self.graph.fx.nodes if node.op == "call_module")
-        name = made.name or layer_path(op.name, op.kind) or f"{op.kind.lower()}_{count}"
+        name = self._layer_name(op, made.name)
         if made.pads:
             source = self._padded(op, source, made.pads)
         if made.transposed:
             source = self._prepared(op, "Transpose", [source], perm=[1, 0])
         self.graph.call_layer(op, made, source, name)
         return True
+
+    def _layer_name(self, op: Operation, owner: str) -> str:
+        """The weights' own name for the layer; where another layer shares them, or they have none, the node's."""
+        shared = owner in self._owners
+        self._owners.add(owner)
+        path = layer_path(op.name, op.kind)
+        count = sum(1 for node in self.graph.fx.nodes if node.op == "call_module")
+        return (owner if owner and not shared else path or owner) or f"{op.kind.lower()}_{count}"
 
     def _padded(self, op: Operation, source: str, pads: tuple[int, ...]) -> str:
         rank = len(pads) // 2
@@ -133,7 +141,7 @@ class Importer:
 
     def _prepared(self, op: Operation, kind: str, inputs: list[str], **attributes: Any) -> str:  # noqa: ANN401
         name = self.graph.fresh(f"{op.outputs[0]}_{kind.lower()}")
-        self.graph.call(Operation(kind, op.name, inputs, [name], attributes), _function_of(kind))
+        self.graph.call(Operation(kind, op.name, inputs, [name], attributes), _function(kind))
         return name
 
     def _bias(self, op: Operation) -> tuple[str, str] | None:
@@ -174,22 +182,20 @@ def _reads(graph: onnx.GraphProto) -> Iterator[str]:
 def _constant(op: Operation) -> Tensor:
     """The one value that a Constant node holds, whichever attribute it is in."""
     if len(op.attributes) != 1:
-        raise ConvkitError(f"{op} holds {len(op.attributes)} values, not one")
+        raise ConvkitError(f"{op} holds {len(op.attributes)} values, not one", hint="export the model again")
     ((name, value),) = op.attributes.items()
     if isinstance(value, Tensor):
         return value
     types = {"value_int": torch.int64, "value_ints": torch.int64, "value_float": torch.float32}
     if name not in {*types, "value_floats"}:
-        raise ConvkitError(f"{op} holds a {name!r}, which is no tensor of numbers")
+        raise ConvkitError(
+            f"{op} holds a {name!r}, which is no tensor of numbers", hint="convkit runs networks of numbers only"
+        )
     return torch.tensor(value, dtype=types.get(name, torch.float32))
 
 
-def _function(op: Operation) -> Any:  # noqa: ANN401 - an operator's own signature
-    return _function_of(op.kind)
-
-
-def _function_of(kind: str) -> Any:  # noqa: ANN401
+def _function(kind: str) -> Callable[..., Any]:
     function = ops.find(kind)
     if function is None:
-        raise ConvkitError(f"operator {kind} is not known")
+        raise ConvkitError(f"operator {kind} is not known", hint="export the network in other operators")
     return function

@@ -8,7 +8,8 @@ channels (dimension 1 of rank 4 and above) and 16 for depth; `ModelRef.shapes` o
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+import re
+from collections.abc import Sequence
 
 import onnx
 from torch import Tensor
@@ -77,7 +78,7 @@ def _declared(value: onnx.ValueInfoProto) -> tuple[Dim, ...] | None:
 
 def _symbol(name: str, index: int, rank: int, used: set[str], own: dict[str, None]) -> str:
     """A valid name stands, also where it repeats: repeating says that the sizes are equal."""
-    if name.replace(".", "_").isidentifier():
+    if name.isidentifier():
         return name
     spatial = _SPATIAL.get(rank, ())
     first = rank - len(spatial)
@@ -135,11 +136,6 @@ def _output_dim(declared: Dim, size: int, index: int, name: str) -> Dim:
     """A declared size stands if it is true; some writers give the size of the traced sample."""
     if declared == size:
         return declared
-    if isinstance(declared, str) and declared.replace(".", "_").isidentifier():
+    if isinstance(declared, str) and declared.isidentifier():
         return declared
-    return "N" if index == 0 else f"{name}_{index}"
-
-
-def fixed_inputs(ref: ModelRef, specs: Sequence[TensorSpec]) -> Mapping[str, object]:
-    """Inputs that `ref.args` turns into constants, such as a sampling rate that an If asks for."""
-    return {spec.name: ref.args[spec.name] for spec in specs if spec.name in ref.args}
+    return "N" if index == 0 else re.sub(r"\W", "_", f"d_{name}_{index}")

@@ -70,7 +70,9 @@ def _value(attribute: AttributeProto, owner: Operation) -> Any:  # noqa: ANN401 
         AttributeProto.GRAPH: lambda: attribute.g,
     }
     if attribute.type not in plain:
-        raise ConvkitError(f"{owner}: attribute {attribute.name!r} has a type that convkit does not read")
+        raise ConvkitError(
+            f"{owner}: attribute {attribute.name!r} has a type that convkit does not read", hint="export it without"
+        )
     return plain[attribute.type]()
 
 
@@ -93,7 +95,9 @@ def tensor(proto: TensorProto) -> Tensor:
     try:
         return torch.from_numpy(values)
     except TypeError as error:
-        raise ConvkitError(f"tensor {proto.name!r} has type {name}, which convkit does not read") from error
+        raise ConvkitError(
+            f"tensor {proto.name!r} has type {name}, which convkit does not read", hint="store it in another type"
+        ) from error
 
 
 def dtype_name(element: int) -> str:

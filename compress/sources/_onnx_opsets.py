@@ -60,7 +60,10 @@ def _to_inputs(op: Operation, graph: Surroundings, names: Sequence[str], first: 
 def _single_output(op: Operation, graph: Surroundings) -> None:
     read = [name for name in op.outputs[1:] if name and graph.is_read(name)]
     if read:
-        raise ConvkitError(f"{op}: convkit computes its first output only, and the graph reads {read[0]!r}")
+        raise ConvkitError(
+            f"{op}: convkit computes its first output only, and the graph reads {read[0]!r}",
+            hint="export the network in evaluation mode",
+        )
     del op.outputs[1:]
 
 
@@ -186,11 +189,6 @@ def _first_output(op: Operation, graph: Surroundings) -> list[Operation]:
     return [op]
 
 
-def _gemm(op: Operation, graph: Surroundings) -> list[Operation]:
-    op.attributes.pop("broadcast", None)
-    return [op]
-
-
 _REDUCTIONS = ("L1", "L2", "LogSum", "LogSumExp", "Max", "Mean", "Min", "Prod", "SumSquare")
 
 RULES: dict[str, Rule] = {
@@ -199,7 +197,6 @@ RULES: dict[str, Rule] = {
     "Clip": _clip,
     "ConstantOfShape": _constant_of_shape,
     "Dropout": _dropout,
-    "Gemm": _gemm,
     "GridSample": _grid_sample,
     "Hardmax": _softmax,
     "LayerNormalization": _first_output,

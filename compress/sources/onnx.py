@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from convkit.compress.errors import ConvkitError
 from convkit.compress.model import Model, ModelRef, Source, TensorSpec
@@ -15,6 +15,8 @@ from convkit.compress.model import Model, ModelRef, Source, TensorSpec
 if TYPE_CHECKING:
     import onnx
     from torch import Tensor, fx
+
+    from convkit.compress.sources._onnx_import import Importer
 
 
 def _claims(path: str) -> bool:
@@ -24,8 +26,9 @@ def _claims(path: str) -> bool:
 def load(ref: ModelRef) -> Model:
     """The Model in an ONNX file.
 
-    `ref.shapes` overrides free input dimensions and samples; `ref.args` turns inputs into constants of the given
-    value. Raises ConvkitError for a file that is not valid, unsafe, holds unknown operators or broken weights.
+    A free dimension is tried at batch 1, 224 pixels, 3 channels or 16 slices. `ref.shapes` overrides free input
+    dimensions and samples; `ref.args` turns inputs into constants of the given value. Raises ConvkitError for a file
+    that is not valid, unsafe, holds unknown operators or broken weights.
     """
     from convkit.compress.sources import _onnx_file
 
@@ -81,10 +84,12 @@ def _fixed(spec: TensorSpec, value: object) -> Tensor:
         return tensor.expand(spec.sample).clone()
     except (TypeError, ValueError, RuntimeError) as error:
         size = "x".join(map(str, spec.sample)) or "a scalar"
-        raise ConvkitError(f"input {spec.name!r} ({spec.dtype}, {size}) cannot be {value!r}") from error
+        raise ConvkitError(
+            f"input {spec.name!r} ({spec.dtype}, {size}) cannot be {value!r}", hint="give a value of its kind"
+        ) from error
 
 
-def _outputs(importer: Any, values: Sequence[onnx.ValueInfoProto]) -> tuple[TensorSpec, ...]:  # noqa: ANN401
+def _outputs(importer: Importer, values: Sequence[onnx.ValueInfoProto]) -> tuple[TensorSpec, ...]:
     from convkit.compress.sources import _onnx_inputs
 
     names = [value.name for value in values]
@@ -96,7 +101,7 @@ def _outputs(importer: Any, values: Sequence[onnx.ValueInfoProto]) -> tuple[Tens
     )
 
 
-def _module(importer: Any, values: Sequence[onnx.ValueInfoProto]) -> fx.GraphModule:  # noqa: ANN401
+def _module(importer: Importer, values: Sequence[onnx.ValueInfoProto]) -> fx.GraphModule:
     from torch import fx
 
     graph = importer.graph

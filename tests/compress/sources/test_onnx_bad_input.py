@@ -101,6 +101,12 @@ def test_a_step_that_does_not_run_is_named(tmp_path: Path) -> None:
     _refused(path, "MatMul 'head/MatMul' does not run on the sample inputs")
 
 
+def test_names_that_are_no_text(tmp_path: Path) -> None:
+    data = graph([node("Relu", ["x"], ["y"])], {"x": ["NAME"]}, ["y"]).SerializeToString()
+    (tmp_path / "net.onnx").write_bytes(data.replace(b"NAME", b"\xff\xfe\xfd\xfc"))
+    _refused(tmp_path / "net.onnx", "holds a 'dim_param' that is no text")
+
+
 def test_a_branch_that_values_choose_is_named(tmp_path: Path) -> None:
     branch = helper.make_graph([node("Relu", ["x"], ["r"])], "b", [], [helper.make_tensor_value_info("r", 1, None)])
     nodes = [
@@ -250,7 +256,7 @@ def test_mutated_files_load_or_are_refused(tmp_path: Path, seed: int) -> None:
     """Byte by byte damage: a Model, or a ConvkitError of one line; nothing else, and no hang."""
     rng = random.Random(seed)
     path = tmp_path / "net.onnx"
-    for _ in range(100):
+    for _ in range(250):
         path.write_bytes(_mutated(rng.choice(_small()), rng))
         _loads_or_is_refused(path)
 
