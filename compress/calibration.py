@@ -3,7 +3,7 @@ the layers that read the tensor was measured smallest."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,6 +14,7 @@ from convkit.compress import format as formats
 from convkit.compress import graph as graphs
 from convkit.compress import histogram, parts, placement, weights
 from convkit.compress.calibrator import Calibrator
+from convkit.compress.errors import ConvkitError
 from convkit.compress.histogram import Histogram
 from convkit.compress.method import Samples
 from convkit.compress.model import Model
@@ -50,15 +51,24 @@ def observe(model: Model, batches: Iterable[Samples], watch: Watch) -> None:
 
 
 def distributions(model: Model, batches: Iterable[Samples], nodes: Iterable[fx.Node]) -> dict[fx.Node, Histogram]:
-    """The distribution of each node's tensor over all batches."""
+    """The distribution of each node's tensor over all batches. Raises ConvkitError for a tensor that is not finite."""
     wanted, found = set(nodes), dict[fx.Node, Histogram]()
 
     def watch(node: fx.Node, tensor: Tensor, _: Mapping[fx.Node, Any]) -> None:
         if node in wanted:
+            _require_finite(node, tensor)
             found[node] = histogram.gather(tensor, found.get(node))
 
     observe(model, batches, watch)
     return found
+
+
+def _require_finite(node: fx.Node, tensor: Tensor) -> None:
+    if not bool(torch.isfinite(tensor).all()):
+        raise ConvkitError(
+            f"tensor {graphs.value(node)!r} is NaN or infinite on the calibration data",
+            hint="preprocess the data as the network was trained, or check the network's weights",
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -165,7 +175,8 @@ class _Judge:
     def _judge_range(self, node: fx.Node, tensor: Tensor, alive: Mapping[fx.Node, Any]) -> None:
         number, errors = formats.load(self._roots[node].format), self._range_errors[node]
         readers = [reader for reader in _readers(node) if _ready(reader, node, alive)]
-        wanted = [(reader, self._kernel(reader, {**alive, node: tensor})) for reader in readers]
+        results = [(reader, self._kernel(reader, {**alive, node: tensor})) for reader in readers]
+        wanted = [(reader, exact) for reader, exact in results if exact.numel()]
         for name, (low, high) in self._options[node].items():
             scale, zero = number.parameters(torch.tensor(low), torch.tensor(high))
             rounded = number.fake(tensor, scale, zero)
@@ -175,7 +186,7 @@ class _Judge:
     def _kernel(self, node: fx.Node, values: Mapping[fx.Node, Any]) -> Tensor:
         result = _run(node, values)
         end = placement.kernel_output(node, self._target)
-        return result if end is node else _run(end, {**values, node: result})
+        return _numbers(result if end is node else _run(end, {**values, node: result}))
 
     def _judge_weight(self, node: fx.Node, weight: str, wanted: Tensor, alive: Mapping[fx.Node, Any]) -> None:
         module = graphs.module(node)
@@ -198,7 +209,7 @@ def _ready(reader: fx.Node, node: fx.Node, alive: Mapping[fx.Node, Any]) -> bool
     return all(other is node or other in alive for other in reader.all_input_nodes)
 
 
-def _run(node: fx.Node, values: Mapping[fx.Node, Any]) -> Tensor:
+def _run(node: fx.Node, values: Mapping[fx.Node, Any]) -> Any:  # noqa: ANN401 - a tensor, or a tuple of them
     """`node` computed from `values`, constants looked up."""
 
     def value(argument: fx.Node) -> Any:  # noqa: ANN401 - tensors, or tuples of them
@@ -208,8 +219,14 @@ def _run(node: fx.Node, values: Mapping[fx.Node, Any]) -> Tensor:
     arguments = fx.map_arg(node.args, value)
     module = graphs.module(node)
     if module is not None:
-        return module(*arguments)  # type: ignore[no-any-return]
-    return node.target(*arguments, **node.kwargs)  # type: ignore[no-any-return, operator]
+        return module(*arguments)
+    return node.target(*arguments, **node.kwargs)  # type: ignore[operator]
+
+
+def _numbers(result: Tensor | Sequence[Tensor]) -> Tensor:
+    """All that an operator computed in float, in one row: the parts of a Split, nothing of an ArgMax."""
+    tensors = [result] if isinstance(result, Tensor) else result
+    return torch.cat([torch.empty(0), *(t.reshape(-1) for t in tensors if t.is_floating_point())])
 
 
 def _relative(got: Tensor, wanted: Tensor) -> float:
