@@ -35,7 +35,9 @@ def _pair(node: fx.Node) -> tuple[nn.modules.conv._ConvNd, nn.modules.conv._Conv
     if reader is not None and graphs.operator(reader) in _HOMOGENEOUS:
         reader = graphs.sole_user(reader)
     second = None if reader is None else graphs.module(reader)
-    if not _is_conv(first) or not _is_conv(second) or first is second:
+    if reader is None or not _is_conv(first) or not _is_conv(second):
+        return None
+    if graphs.is_shared(node) or graphs.is_shared(reader):
         return None
     assert isinstance(first, nn.modules.conv._ConvNd)  # noqa: S101, SLF001 - just asked
     assert isinstance(second, nn.modules.conv._ConvNd)  # noqa: S101, SLF001
@@ -58,12 +60,13 @@ def _balance(first: nn.modules.conv._ConvNd, second: nn.modules.conv._ConvNd) ->
     live = (here > 0) & (there > 0)
     scale = torch.where(live, (here / there.clamp(min=1e-30)).sqrt(), torch.ones_like(here)).clamp(1 / _MOST, _MOST)
     rows = [-1, *[1] * (first.weight.ndim - 1)]
-    first.weight.data /= scale.reshape(rows)
+    # New parameters: other layers may hold the old ones too.
+    first.weight = nn.Parameter(first.weight / scale.reshape(rows))
     if first.bias is not None:
-        first.bias.data /= scale
+        first.bias = nn.Parameter(first.bias / scale)
     per_group = scale.reshape(second.groups, 1, -1).expand(-1, second.out_channels // second.groups, -1)
     columns = per_group.reshape(second.out_channels, -1, *[1] * (second.weight.ndim - 2))
-    second.weight.data *= columns
+    second.weight = nn.Parameter(second.weight * columns)
 
 
 PART = Method(about="rescale channels between layers so that weight ranges agree", change=equalize)

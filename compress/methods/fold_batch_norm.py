@@ -22,12 +22,17 @@ def fold(graph: fx.GraphModule) -> fx.GraphModule:
         layer = graphs.module(producer)
         if not isinstance(layer, nn.modules.conv._ConvNd | nn.Linear):  # noqa: SLF001 - torch's only common class
             continue
-        if graphs.sole_user(producer) is not node or graphs.is_shared(producer):
+        if graphs.sole_user(producer) is not node or graphs.is_shared(producer) or _is_sequence(producer):
             continue
         _fold_into(layer, norm)
         graphs.bypass(node, producer)
     graph.recompile()
     return graph
+
+
+def _is_sequence(node: fx.Node) -> bool:
+    """Whether a Linear runs over more than a batch: the norm's channels, axis 1, are then not the Linear's outputs."""
+    return graphs.operator(node) == "MatMul"
 
 
 @torch.no_grad()
