@@ -37,7 +37,8 @@ class Format:
         if self.symmetric:
             scale = torch.maximum(-low / -self.low, high / self.high)
             return _positive(scale), torch.zeros_like(scale)
-        scale = _positive((high - low) / (self.high - self.low))
+        levels = self.high - self.low
+        scale = _positive(high / levels - low / levels)
         return scale, (self.low - torch.round(low / scale)).clamp(self.low, self.high)
 
     def fake(self, x: Tensor, scale: Tensor, zero: Tensor) -> Tensor:

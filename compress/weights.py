@@ -17,6 +17,8 @@ RANGES = ("max", "mse")
 _FRACTIONS = torch.linspace(0.6, 1.0, 17)
 _BIAS_CODES = 2.0**30
 """Bias codes stay below this, so that accumulating onto one cannot overflow 32 bits."""
+_DEAD_BIAS_CODES = 2.0**22
+"""Bias codes of a channel whose weights are all zero: as fine as float32 has them."""
 
 
 def channel_scale(weight: Tensor, number: Format, rule: str) -> Tensor:
@@ -42,11 +44,7 @@ def rounded(weight: Tensor, number: Format, rule: str) -> Tensor:
 def quantize_layer(
     graph: fx.GraphModule, node: fx.Node, layer: LayerPlan, bias_format: str | None, input_scale: Tensor
 ) -> None:
-    """Replace the module that `node` calls by its operator on dequantized integer weights (and bias).
-
-    The scale of a channel is raised where its bias would not fit the accumulator otherwise: an all-zero channel
-    (pruned networks have them) still adds its bias.
-    """
+    """Replace the module that `node` calls by its operator on dequantized integer weights (and bias)."""
     module = graphs.module(node)
     assert isinstance(module, nn.modules.conv._ConvNd | nn.Linear)  # noqa: S101, SLF001 - the plan was checked
     assert layer.weight is not None  # noqa: S101
@@ -54,7 +52,7 @@ def quantize_layer(
     scale = channel_scale(module.weight, number, layer.weight_range)
     bias = None if module.bias is None else module.bias.detach().float()
     if bias is not None and bias_format is not None:
-        scale = torch.maximum(scale, bias.abs() / (input_scale * _BIAS_CODES))
+        scale = _with_bias(scale, module.weight.detach(), bias, input_scale)
     across = (slice(None), *[None] * (module.weight.ndim - 1))
     codes = torch.round(module.weight.detach() / scale[across]).clamp(number.low, number.high).to(number.dtype())
     name, axis = str(node.target), 0
@@ -68,6 +66,18 @@ def quantize_layer(
         bias_codes = torch.round(bias.double() / bias_scale.double()).to(torch.int32)
         bias_node = _dequantized(graph, node, f"{name}.bias", (bias_codes, bias_scale), 0)
     _replace(graph, node, module, weight, bias_node)
+
+
+def _with_bias(scale: Tensor, weight: Tensor, bias: Tensor, input_scale: Tensor) -> Tensor:
+    """`scale` raised where the bias would not fit the accumulator otherwise.
+
+    A channel whose weights are all zero (pruned networks have them) still adds its bias: its scale is the bias's alone.
+    """
+    dead = weight.abs().flatten(1).amax(1) < scale / 2
+    alone = bias.abs() / (input_scale * _DEAD_BIAS_CODES)
+    fits = torch.minimum(alone, alone * input_scale) > torch.finfo(torch.float32).tiny
+    raised = torch.maximum(scale, bias.abs() / (input_scale * _BIAS_CODES))
+    return torch.where(dead, torch.where(fits, alone, scale), raised)
 
 
 def _dequantized(graph: fx.GraphModule, before: fx.Node, name: str, held: tuple[Tensor, Tensor], axis: int) -> fx.Node:
