@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from convkit.compress import record
+from convkit.compress import record, schema
 from convkit.compress.errors import ConvkitError
 
 SCHEMA_VERSION = 1
+_LONGEST_KEY = 1000
+"""Characters; YAML reads a key on its value's line up to 1024 of them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +62,7 @@ def dump(plan: Plan) -> str:
         "# convkit plan: remove a layer's line to keep it in float; `convkit export --plan` applies it.",
         f"schema_version: {SCHEMA_VERSION}",
         f"model: {plan.model}",
-        f"target: {plan.target}",
+        f"target: {_key(plan.target)}",
         f"methods: [{', '.join(plan.methods)}]",
     ]
     layers = [f"  {_key(name)}: {{{_fields(layer)}}}" for name, layer in plan.layers.items()]
@@ -76,10 +79,11 @@ def dump(plan: Plan) -> str:
 
 
 def _key(name: str) -> str:
-    """A tensor's name as a YAML key: quoted as JSON, which is YAML, so that no name can be misread."""
-    import json
+    """A tensor's name as a YAML key: always quoted, so that no name can be misread."""
+    import yaml
 
-    return json.dumps(name, ensure_ascii=False)
+    quoted = yaml.safe_dump(name, default_style='"', allow_unicode=True, width=math.inf).strip()
+    return quoted if len(quoted) < _LONGEST_KEY else f"? {quoted}\n  "
 
 
 def _fields(layer: LayerPlan) -> str:
@@ -89,27 +93,42 @@ def _fields(layer: LayerPlan) -> str:
     return ", ".join(shown)
 
 
+_HINT = "`convkit quantize` writes one"
+_TOP: schema.Types = {"model": str, "target": str, "methods": list, "layers": dict, "ranges": dict}
+_LAYER: schema.Types = {"activation": str, "weight": str, "weight_range": str}
+_RANGE: schema.Types = {"low": object, "high": object, "calibrator": str}
+
+
 def read(path: str | Path) -> Plan:
     """The Plan in a YAML file; anything that is not one is the user's error."""
-    import yaml
-
+    text = schema.read(path, "plan", _HINT)
+    version = text.pop("schema_version", None)
+    if version != SCHEMA_VERSION:
+        raise ConvkitError(f"{path} has schema_version {version}", hint=f"this convkit reads {SCHEMA_VERSION}")
     try:
-        text = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-        version = text.pop("schema_version")
-        if version != SCHEMA_VERSION:
-            raise ConvkitError(f"{path} has schema_version {version}", hint=f"this convkit reads {SCHEMA_VERSION}")
-        return _parse(text)
-    except OSError as error:
-        raise ConvkitError(f"cannot read plan {path}: {error.strerror}") from error
-    except (yaml.YAMLError, TypeError, KeyError, AttributeError, ValueError) as error:
-        detail = " ".join(str(error).split())
-        raise ConvkitError(f"{path} is no plan: {detail}", hint="`convkit quantize` writes one") from error
+        return _parse({name: value for name, value in text.items() if value is not None})
+    except ValueError as error:
+        raise ConvkitError(f"{path} is no plan: {error}", hint=_HINT) from error
 
 
 def _parse(text: dict[str, Any]) -> Plan:
-    layers = {str(name): LayerPlan(**fields) for name, fields in (text.pop("layers") or {}).items()}
-    ranges = {
-        str(name): Range(float(fields["low"]), float(fields["high"]), str(fields["calibrator"]))
-        for name, fields in (text.pop("ranges") or {}).items()
-    }
-    return Plan(layers=layers, ranges=ranges, methods=tuple(text.pop("methods") or ()), **text)
+    schema.fields("the plan", text, _TOP, ("model", "target"))
+    methods = text.pop("methods", [])
+    if not all(isinstance(method, str) for method in methods):
+        raise ValueError(f"'methods' of the plan is {methods!r}")
+    layers = {str(name): _layer(str(name), given) for name, given in text.pop("layers", {}).items()}
+    ranges = {str(name): _range(str(name), given) for name, given in text.pop("ranges", {}).items()}
+    return Plan(layers=layers, ranges=ranges, methods=tuple(methods), **text)
+
+
+def _layer(name: str, given: object) -> LayerPlan:
+    return LayerPlan(**schema.fields(f"layer {name!r}", given, _LAYER, ("activation",)))
+
+
+def _range(name: str, given: object) -> Range:
+    where = f"the range of {name!r}"
+    known = schema.fields(where, given, _RANGE, tuple(_RANGE))
+    low, high = (schema.number(f"{end!r} of {where}", known[end]) for end in ("low", "high"))
+    if low > high:
+        raise ValueError(f"{where} ends at {high}, before it begins at {low}")
+    return Range(low, high, known["calibrator"])

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from convkit.compress import parts
+from convkit.compress import format as formats
+from convkit.compress import parts, schema
 from convkit.compress.errors import ConvkitError
 
 
@@ -44,25 +45,73 @@ class Target:
     symmetric: bool
     """Activations are symmetric around zero (zero point 0)."""
     reduce_range: bool = False
+    shapes: str = "codes"
+    """What an operator that asks for a quantized tensor's shape reads: its "codes", or the "numbers" they stand for.
+    Read from the tensor itself it would keep the engine from fusing the operator that makes it."""
     operators: Mapping[str, Rule] = field(default_factory=dict)
     placements: tuple[Mapping[str, Any], ...] = ()
     """Alternatives to measure: each has a `name` and says which operators (`float`) and which ends of the network
     (`ends`: first, last) stay in float."""
 
 
+_TOP: schema.Types = {
+    "engine": str,
+    "about": str,
+    "opset": int,
+    "activation": str,
+    "weight": str,
+    "symmetric": bool,
+    "reduce_range": bool,
+    "shapes": str,
+    "operators": dict,
+    "placements": list,
+}
+_RULE: schema.Types = {
+    "output": str,
+    "fuses": list,
+    "same_range": bool,
+    "on_codes": bool,
+    "bias": str,
+    "weight": bool,
+}
+_PLACEMENT: schema.Types = {"name": str, "methods": list, "float": list, "ends": list}
+_CHOICES = {"output": ("quantized", "any"), "shapes": ("codes", "numbers"), "ends": ("first", "last")}
+_HINT = "compare it with those of `convkit list targets`"
+
+
 def load(name: str) -> Target:
-    """The target called `name`, or the one in the YAML file `name`."""
-    import yaml
-
+    """The target called `name`, or the one in the YAML file `name`; a file that holds none is the user's error."""
     path = Path(name) if name.endswith((".yaml", ".yml")) else parts.path("recipes/targets", name)
+    text = schema.read(path, "target", _HINT)
     try:
-        text = yaml.safe_load(path.read_text())
-        rules = {operator: _rule(rule) for operator, rule in text.pop("operators").items()}
-        return Target(operators=rules, name=path.stem, placements=tuple(text.pop("placements", ())), **text)
-    except (OSError, TypeError, KeyError, AttributeError, yaml.YAMLError) as error:
-        raise ConvkitError(f"{path} is no target: {error}", hint="compare it with `convkit list targets`") from error
+        return _parse(path.stem, text)
+    except (ValueError, ConvkitError) as error:
+        raise ConvkitError(f"{path} is no target: {error}", hint=_HINT) from error
 
 
-def _rule(text: Mapping[str, Any] | None) -> Rule:
-    fields = dict(text or {})
-    return Rule(fuses=tuple(fields.pop("fuses", ())), **fields)
+def _parse(name: str, text: dict[str, Any]) -> Target:
+    schema.fields("it", text, _TOP, ("engine", "about", "opset", "activation", "weight", "symmetric", "operators"))
+    _require_choice("shapes", text.get("shapes", "codes"))
+    rules = {str(operator): _rule(str(operator), rule) for operator, rule in text.pop("operators").items()}
+    placements = tuple(_placement(given) for given in text.pop("placements", ()))
+    for number in (text["activation"], text["weight"]):
+        formats.load(number)
+    return Target(name=name, operators=rules, placements=placements, **text)
+
+
+def _rule(operator: str, given: object) -> Rule:
+    known = schema.fields(f"the rule of {operator}", {} if given is None else given, _RULE)
+    _require_choice("output", known.get("output", "quantized"))
+    return Rule(**{**known, "fuses": tuple(known.get("fuses", ()))})
+
+
+def _placement(given: object) -> Mapping[str, Any]:
+    known = schema.fields("a placement", given, _PLACEMENT, ("name",))
+    for end in known.get("ends", ()):
+        _require_choice("ends", end)
+    return known
+
+
+def _require_choice(name: str, value: str) -> None:
+    if value not in _CHOICES[name]:
+        raise ValueError(f"{name!r} is {value!r}, which is none of {', '.join(_CHOICES[name])}")

@@ -1,0 +1,54 @@
+"""Values written by hand as YAML, their fields checked by name and type before anything is made of them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from convkit.compress.errors import ConvkitError
+
+Types = Mapping[str, type | tuple[type, ...]]
+
+
+def read(path: str | Path, what: str, hint: str) -> dict[str, Any]:
+    """The keys and values in the YAML file `path`; whatever else it holds is no `what`, the user's error."""
+    import yaml
+
+    try:
+        found = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConvkitError(f"cannot read {what} {path}: {error.strerror}", hint=hint) from error
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
+        raise ConvkitError(f"{path} is no {what}: {' '.join(str(error).split())}", hint=hint) from error
+    if not isinstance(found, dict):
+        raise ConvkitError(f"{path} is no {what}: it holds no keys and values", hint=hint)
+    return found
+
+
+def fields(where: str, given: object, types: Types, required: Collection[str] = ()) -> dict[str, Any]:
+    """`given` as a mapping whose names are those of `types`; raises ValueError that says what is wrong `where`."""
+    if not isinstance(given, dict):
+        raise ValueError(f"{where} is {given!r}, not fields and values")  # noqa: TRY004 - one kind of error for all
+    for name in required:
+        if name not in given:
+            raise ValueError(f"{where} lacks {name!r}")
+    for name, value in given.items():
+        if name not in types:
+            raise ValueError(f"{where} has {name!r}, which is none of {', '.join(types)}")
+        kind = types[name]
+        if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
+            raise ValueError(f"{name!r} of {where} is {value!r}")
+    return given
+
+
+def number(where: str, value: object) -> float:
+    """A finite number; YAML 1.1 reads 1e-05 as a word."""
+    try:
+        found = float(value) if isinstance(value, int | float | str) and not isinstance(value, bool) else math.nan
+    except (ValueError, OverflowError):
+        found = math.nan
+    if not math.isfinite(found):
+        raise ValueError(f"{where} is {value!r}, not a finite number")
+    return found
