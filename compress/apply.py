@@ -84,12 +84,26 @@ def check(graph: fx.GraphModule, plan: Plan, target: Target) -> None:
                 f"{target.name} runs no {graphs.operator(known[name])} ({name!r}) in {layer.activation}",
                 hint="remove the layer's line to keep it in float",
             )
+        _check_layer(name, layer)
     for placed in placement.quantized_tensors(graph, target, plan.layers).values():
         if graphs.value(placed.root) not in plan.ranges:
             raise ConvkitError(
                 f"the plan has no range for tensor {graphs.value(placed.root)!r}",
                 hint="let `convkit quantize --plan` calibrate it",
             )
+
+
+def _check_layer(name: str, layer: LayerPlan) -> None:
+    formats.load(layer.activation)
+    if layer.weight is None:
+        return
+    if not formats.load(layer.weight).symmetric:
+        raise ConvkitError(
+            f"the plan stores the weight of {name!r} in {layer.weight}", hint="weights have no zero point"
+        )
+    if layer.weight_range not in weights.RANGES:
+        hint = f"there is: {', '.join(weights.RANGES)}"
+        raise ConvkitError(f"the plan has weight_range {layer.weight_range!r} for {name!r}", hint=hint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +123,7 @@ def quantize(graph: fx.GraphModule, plan: Plan, target: Target) -> fx.GraphModul
         _drop_saturated(node, parameters, target)
         rule = target.operators.get(graphs.operator(node))
         codes_only = rule is not None and rule.on_codes and graphs.key(node) in plan.layers
-        _insert_pair(graph, node, parameters, on_codes=codes_only)
+        _insert_pair(graph, node, parameters, on_codes=codes_only, shapes=target.shapes)
     for node in list(graphs.computes(graph)):
         layer = plan.layers.get(graphs.key(node))
         if layer is not None and layer.weight is not None and node.op == "call_module":
@@ -170,15 +184,15 @@ def _moved_to_codes(node: fx.Node) -> fx.Node:
     return node
 
 
-def _insert_pair(graph: fx.GraphModule, node: fx.Node, codes: _Codes, *, on_codes: bool) -> None:
-    """QuantizeLinear and DequantizeLinear behind `node`; all who read its numbers read those of the pair."""
+def _insert_pair(graph: fx.GraphModule, node: fx.Node, codes: _Codes, *, on_codes: bool, shapes: str) -> None:
+    """QuantizeLinear and DequantizeLinear behind `node`, from where all who read it read now."""
     source, name = node, graphs.value(node)
     if graphs.operator(node) == "Identity" and isinstance(node.args[0], fx.Node):
         source = node.args[0]
         node.replace_all_uses_with(source)
         graph.graph.erase_node(node)
         source.meta["value"] = name
-    readers = [user for user in source.users if placement.reads_data(user)]
+    readers = list(source.users)
     anchor = next(n for n in graph.graph.nodes if n.op != "placeholder")
     scale = graphs.store(graph, anchor, f"{name}_scale", codes.scale)
     zero = graphs.store(graph, anchor, f"{name}_zero_point", codes.zero)
@@ -191,4 +205,5 @@ def _insert_pair(graph: fx.GraphModule, node: fx.Node, codes: _Codes, *, on_code
         quantized, ops.function("DequantizeLinear"), (quantized, scale, zero), f"{name}_dequantized"
     )
     for reader in readers:
-        reader.replace_input_with(source, dequantized)
+        of_codes = shapes == "codes" and not placement.reads_data(reader)
+        reader.replace_input_with(source, quantized if of_codes else dequantized)
