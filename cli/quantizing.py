@@ -157,7 +157,7 @@ def batch_size(model: Model, data: Data) -> int:
     with_shapes(model, tensors(data.batch(slice(0, 1))))
     specs = [node.meta.get("tensor") for node in model.graph.graph.nodes]
     largest = max((_elements(spec.shape) for spec in specs if spec is not None), default=1)
-    return max(1, min(16, _MOST_ACTIVATION // largest))
+    return max(1, min(16, len(data), _MOST_ACTIVATION // largest))
 
 
 def _elements(shape: Sequence[int]) -> int:
@@ -174,10 +174,11 @@ def tensors(data: Data) -> Samples:
 
 
 def calibration_of(data: Data, size: int) -> Calibration:
-    """`data` in whole batches for calibration, the first of them as probe."""
+    """`data` in whole batches for calibration, the first of them as probe; too few samples for one come again."""
     from convkit.compress.calibration import Calibration
 
-    batches = [tensors(batch) for batch in data.batches(size) if len(batch) == size or len(data) < size]
+    whole = data.batch([row % len(data) for row in range(max(size, len(data)))])
+    batches = [tensors(batch) for batch in whole.batches(size) if len(batch) == size]
     return Calibration(batches, batches[: max(1, _PROBE // size)])
 
 
