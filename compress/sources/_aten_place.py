@@ -14,7 +14,7 @@ import torch
 from torch import fx
 
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in ')
-_LAYER = re.compile(r"(Conv\w*|Linear)$")
+_LAYER = re.compile(r"(conv\w*|linear)$", re.IGNORECASE)
 _CONTAINERS = ("Sequential", "ModuleList", "ModuleDict", "Module")
 
 

@@ -103,7 +103,8 @@ def _untranslatable(program: ExportedProgram) -> Iterator[fx.Node]:
 def _makes_tensor(node: fx.Node) -> bool:
     """Sizes are computed where they are needed; assertions about them are not part of a Model."""
     if isinstance(node.target, torch._ops.OpOverload):  # noqa: SLF001 - no public name
-        return any(isinstance(v, Tensor) for v in _aten.flatten(node.meta.get("val"))) or "val" not in node.meta
+        returns = node.target._schema.returns  # noqa: SLF001 - no public name
+        return any("Tensor" in str(result.type) for result in returns)
     return not isinstance(node.meta.get("val"), int | float | bool | torch.SymInt | torch.SymFloat | torch.SymBool)
 
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convkit.compress.model import Model, ModelRef
-from convkit.compress.sources import factory
+from convkit.compress.sources import _aten_place, _aten_program, _aten_trace, factory
 
 
 class Body(nn.Module):
@@ -27,6 +27,14 @@ class Body(nn.Module):
 def translated(module: nn.Module, shape: tuple[int, ...], free: dict[int, str] | None = None) -> Model:
     dims = tuple((free or {}).get(i, size) for i, size in enumerate(shape))
     return factory.from_module(module.eval(), ModelRef("tests:module", shapes={"x": (dims, shape)}))
+
+
+def functional(module: nn.Module, shape: tuple[int, ...]) -> Model:
+    """The Model of the program that torch makes without in-place operators and views."""
+    program, names, sizes = _aten_trace.export(module.eval(), {"x": (("N", *shape[1:]), shape)}, "module")
+    with _aten_place.quiet():
+        program = program.run_decompositions({})
+    return _aten_program.to_model(program, names, sizes, "module", "")
 
 
 def check(module: nn.Module, shape: tuple[int, ...], free: dict[int, str] | None = None) -> Model:
@@ -171,6 +179,19 @@ BODIES: dict[str, Callable[[Tensor], object]] = {
 @pytest.mark.parametrize("name", BODIES)
 def test_an_operator_is_torchs_own(name: str) -> None:
     check(Body(BODIES[name]), IMAGE, BATCH)
+
+
+FUNCTIONAL = ("to", "gather", "chunk", "unbind", "attention_mask", "write_slice", "write_select", "dropout", "einsum", "relu_",
+              "instance_norm", "group_norm", "layer_norm", "nearest", "reflect", "embedding", "roll", "prelu_one", "view")  # fmt: skip
+
+
+@pytest.mark.parametrize("name", FUNCTIONAL)
+def test_an_operator_made_functional(name: str) -> None:
+    module, x = Body(BODIES[name]), torch.randn(3, 4, 6, 8, generator=torch.Generator().manual_seed(1))
+    wanted = module(x.clone())
+    wanted = wanted if isinstance(wanted, tuple | list) else [wanted]
+    for found, want in zip(functional(module, IMAGE)({"x": x}).values(), wanted, strict=True):
+        torch.testing.assert_close(found, want, rtol=1e-5, atol=1e-5)
 
 
 FREE_BODIES = (

@@ -1,0 +1,39 @@
+"""The Model's own words: shapes as users write them, and sources by what they claim."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from convkit.compress.errors import ConvkitError
+from convkit.compress.model import ModelRef, load, parse_shape
+
+SIZES = st.integers(1, 10**6)
+SYMBOLS = st.from_regex(r"[A-Za-wyz_][A-Za-wyz0-9_]*", fullmatch=True)
+
+
+@given(st.lists(SIZES | st.tuples(SYMBOLS, SIZES), min_size=1, max_size=5))
+def test_a_shape_reads_back(dims: list[int | tuple[str, int]]) -> None:
+    words = "x".join(str(dim) if isinstance(dim, int) else f"{dim[0]}={dim[1]}" for dim in dims)
+    shape = tuple(dim if isinstance(dim, int) else dim[0] for dim in dims)
+    sample = tuple(dim if isinstance(dim, int) else dim[1] for dim in dims)
+    assert parse_shape(f"input:0:{words}") == ("input:0", (shape, sample))
+
+
+def test_only_a_free_batch_has_a_sample_of_its_own() -> None:
+    assert parse_shape("x:Nx3x8x8") == ("x", (("N", 3, 8, 8), (1, 3, 8, 8)))
+    with pytest.raises(ConvkitError, match="the free size H needs a sample"):
+        parse_shape("x:Nx3xHx8")
+
+
+@pytest.mark.parametrize(
+    "text", ["", "x", "x:", ":1x3", "x:1x-3", "x:1x0", "x:1.5", "x:N=0", "x:1×3", "x:" + "9" * 5000]
+)
+def test_a_shape_that_is_none(text: str) -> None:
+    with pytest.raises(ConvkitError, match="is not INPUT:SHAPE"):
+        parse_shape(text)
+
+
+@pytest.mark.parametrize("path", ["net", "net.tflite", "", "a.b:", "net.onnx.gz"])
+def test_a_path_that_no_source_claims(path: str) -> None:
+    with pytest.raises(ConvkitError, match="is no model that convkit loads"):
+        load(ModelRef(path))
