@@ -53,7 +53,9 @@ def _rewrite(graph: fx.GraphModule, node: fx.Node, image: fx.Node, padding: list
         return
     before, after = (-high[0], -wide[0]), (high[2], wide[2])
     name = graphs.value(image)
-    blocks = graphs.call(graphs.behind_inputs(graph), ops.function("SpaceToDepth"), (image,), f"{name}_blocks", blocksize=2)
+    blocks = graphs.call(
+        graphs.behind_inputs(graph), ops.function("SpaceToDepth"), (image,), f"{name}_blocks", blocksize=2
+    )
     amounts = graphs.store(graph, node, f"{name}_pads", torch.tensor([0, 0, *before, 0, 0, *after]))
     padded = graphs.call(amounts, ops.function("Pad"), (blocks, amounts), f"{name}_padded")
     layer = nn.Conv2d(4 * conv.in_channels, conv.out_channels, (high[1] - high[0] + 1, wide[1] - wide[0] + 1))
