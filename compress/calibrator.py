@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import torch
+from torch import Tensor
+
 from convkit.compress.format import Format
 from convkit.compress.histogram import Histogram
 
@@ -15,6 +18,19 @@ class Calibrator:
 
     about: str
     find: Callable[[Histogram, Format], tuple[float, float]]
+
+
+def cuts(histogram: Histogram, fractions: Tensor) -> tuple[Tensor, Tensor]:
+    """Lows and highs to choose from: both extremes at each of the fractions, and, where one is longer, that one alone.
+
+    One outlier on one side must not cost the other side its end.
+    """
+    low, high = extremes(histogram)
+    lows, highs = fractions.double() * low, fractions.double() * high
+    if 0 in (low, high):
+        return lows, highs
+    longest = fractions.double() * max(-low, high)
+    return torch.cat([lows, (-longest).clamp(min=low)]), torch.cat([highs, longest.clamp(max=high)])
 
 
 def extremes(histogram: Histogram) -> tuple[float, float]:

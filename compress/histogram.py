@@ -44,9 +44,10 @@ def gather(x: Tensor, before: Histogram | None = None) -> Histogram:
     width = 2.0 * reach / BINS * (1 + 1e-6) if before is None or before.width == 0 else before.width
     while reach >= width * BINS / 2:
         counts, width = _halved(counts), width * 2
-    flat = flat[:: -(-flat.numel() // _MOST)]
     half = width * BINS / 2
-    return Histogram(counts + torch.histc(flat, BINS, -half, half).double(), width, low, high)
+    # In double: the bins of a tensor near float32's largest number reach beyond it.
+    sampled = flat[:: -(-flat.numel() // _MOST)].double()
+    return Histogram(counts + torch.histc(sampled, BINS, -half, half), width, low, high)
 
 
 def _halved(counts: Tensor) -> Tensor:

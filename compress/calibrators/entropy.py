@@ -3,7 +3,7 @@
 import numpy as np
 import torch
 
-from convkit.compress.calibrator import Calibrator, extremes
+from convkit.compress.calibrator import Calibrator, cuts
 from convkit.compress.format import Format
 from convkit.compress.histogram import Histogram
 
@@ -14,11 +14,11 @@ Array = np.ndarray[tuple[int, ...], np.dtype[np.float64]]
 
 
 def find(histogram: Histogram, number: Format) -> tuple[float, float]:
-    """The fraction of the extremes with the least divergence KL(clipped original || spread-out codes)."""
-    low, high = extremes(histogram)
-    divergences = [_divergence(histogram, number, float(f) * low, float(f) * high) for f in _FRACTIONS]
-    best = float(_FRACTIONS[int(torch.tensor(divergences).argmin())])
-    return best * low, best * high
+    """The cut of the extremes with the least divergence KL(clipped original || spread-out codes)."""
+    choices = list(zip(*(ends.tolist() for ends in cuts(histogram, _FRACTIONS)), strict=True))
+    divergences = [_divergence(histogram, number, low, high) for low, high in choices]
+    low, high = choices[int(np.argmin(divergences))]
+    return low, high
 
 
 def _divergence(histogram: Histogram, number: Format, low: float, high: float) -> float:

@@ -2,7 +2,7 @@
 
 import torch
 
-from convkit.compress.calibrator import Calibrator, extremes
+from convkit.compress.calibrator import Calibrator, cuts
 from convkit.compress.format import Format
 from convkit.compress.histogram import Histogram
 
@@ -10,11 +10,10 @@ _FRACTIONS = torch.linspace(0.3, 1.0, 71)
 
 
 def find(histogram: Histogram, number: Format) -> tuple[float, float]:
-    """The fraction of the extremes with the least error, as the range search of methods A5.2."""
-    low, high = extremes(histogram)
+    """The cut of the extremes with the least error."""
     used = histogram.counts > 0
     values, counts = histogram.centres[used], histogram.counts[used]
-    lows, highs = _FRACTIONS * low, _FRACTIONS * high
+    lows, highs = cuts(histogram, _FRACTIONS)
     scale, zero = number.parameters(lows, highs)
     error = number.fake(values[None], scale[:, None], zero[:, None]) - values
     best = int((error.square() @ counts).argmin())
