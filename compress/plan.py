@@ -61,8 +61,8 @@ def dump(plan: Plan) -> str:
     head = [
         "# convkit plan: remove a layer's line to keep it in float; `convkit export --plan` applies it.",
         f"schema_version: {SCHEMA_VERSION}",
-        f"model: {plan.model}",
-        f"target: {_key(plan.target)}",
+        f"model: {_quoted(plan.model)}",
+        f"target: {_quoted(plan.target)}",
         f"methods: [{', '.join(plan.methods)}]",
     ]
     layers = [f"  {_key(name)}: {{{_fields(layer)}}}" for name, layer in plan.layers.items()]
@@ -79,11 +79,16 @@ def dump(plan: Plan) -> str:
 
 
 def _key(name: str) -> str:
-    """A tensor's name as a YAML key: always quoted, so that no name can be misread."""
+    """A tensor's name as a YAML key."""
+    quoted = _quoted(name)
+    return quoted if len(quoted) < _LONGEST_KEY else f"? {quoted}\n  "
+
+
+def _quoted(name: str) -> str:
+    """Always quoted, so that no name can be misread."""
     import yaml
 
-    quoted = yaml.safe_dump(name, default_style='"', allow_unicode=True, width=math.inf).strip()
-    return quoted if len(quoted) < _LONGEST_KEY else f"? {quoted}\n  "
+    return yaml.safe_dump(name, default_style='"', allow_unicode=True, width=math.inf).strip()
 
 
 def _fields(layer: LayerPlan) -> str:
