@@ -1,11 +1,11 @@
-# make demo · make test · make lint · make bench: each sets up .venv by itself; only Python 3.11 and make are needed.
+# make demo · make test · make lint · make bench · make bench-cifar: each sets up .venv by itself; only Python 3.11 and make are needed.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check --no-input
 READY := .venv/.ready
 PEERS := .venv/.peers
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint bench bench-cifar clean
 .DELETE_ON_ERROR:
 
 demo: $(READY)  ## quantize EfficientNet-Lite0 for this machine, verify it, measure it
@@ -22,8 +22,12 @@ lint: $(READY)  ## format, ruff, mypy, the direction of imports
 	@$(BIN)/lint-imports --no-logo > .venv/imports.log || { cat .venv/imports.log; exit 1; }
 	@echo "lint: clean"
 
-bench: $(PEERS)  ## the figures of the README, peers included
-	@$(BIN)/python -m pytest tests/bench -o 'norecursedirs=.*' $(ARGS)
+bench: $(PEERS)  ## convkit and other quantizers side by side on the same networks, held against limits
+	@$(BIN)/python -m pytest tests/bench -o 'norecursedirs=.*'
+	@$(BIN)/python -m tests.bench -o out/bench $(ARGS)
+
+bench-cifar: $(PEERS)  ## their accuracy on CIFAR-10, 10,000 images none of them was trained for
+	@$(BIN)/python -m tests.bench zero-shot -o out/bench $(ARGS)
 
 clean:
 	@rm -rf .venv out

@@ -1,0 +1,192 @@
+"""What `make bench` runs: convkit and other quantizers on the same networks, data and engines, held against limits.
+
+python -m tests.bench -o OUT [PART...]     PART: networks, commands (both by default), zero-shot
+"""
+
+import dataclasses
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import click
+
+from convkit.cli import figures, show
+from convkit.compress import record
+from convkit.compress.errors import ConvkitError
+from convkit.runtimes.bench import machine
+from tests.bench import cases, cifar, comparison, limits, product, zero_shot
+from tests.bench import peer as peers
+from tests.bench.comparison import Comparison
+from tests.bench.limits import Line
+from tests.bench.product import Quantized
+from tests.bench.zero_shot import ZeroShot
+
+PARTS = ("networks", "commands", "zero-shot")
+TARGETS = {"onnxruntime": "onnxruntime-cpu", "openvino": "openvino-cpu"}
+
+
+@dataclass(frozen=True, slots=True)
+class Run:
+    """What was asked for; nothing is quantized twice."""
+
+    output: Path
+    networks: tuple[str, ...]
+    engines: tuple[str, ...]
+    budget: float
+    samples: int | None
+    images: int
+    reuse: bool
+    say: Callable[[str], None]
+    made: dict[tuple[str, str], Quantized] = dataclasses.field(default_factory=dict)
+
+    def case(self, name: str) -> cases.Case:
+        return cases.load(name, self.samples)
+
+    def product(self, case: cases.Case, engine: str) -> Quantized:
+        key = case.name, engine
+        if key not in self.made:
+            self.say(f"{case.name}: convkit quantize for {TARGETS[engine]}")
+            self.made[key] = product.quantized(case, TARGETS[engine], self.output, reuse=self.reuse)
+        return self.made[key]
+
+
+def networks(run: Run, report: dict[str, Any]) -> Iterator[Line]:
+    """Each network on each engine, interleaved with its peers."""
+    report["comparisons"] = []
+    for name in run.networks:
+        case = run.case(name)
+        for engine in run.engines:
+            try:
+                found = comparison.compare(case, engine, run.product(case, engine), run.budget, run.say)
+            except product.FailedError as failure:
+                yield limits.of_failure(f"{name}, {engine}", failure)
+                continue
+            _show(found)
+            report["comparisons"].append(_as_dict(found))
+            yield from limits.of_comparison(found)
+
+
+def commands(run: Run, report: dict[str, Any]) -> Iterator[Line]:
+    """Whole commands: quantize on Lite0, and --help."""
+    case = run.case("lite0")
+    for engine in run.engines:
+        yield from limits.of_quantize(engine, run.product(case, engine))
+    report["help_seconds"] = product.help_seconds()
+    yield from limits.of_help(report["help_seconds"])
+
+
+def zero_shots(run: Run, report: dict[str, Any]) -> Iterator[Line]:
+    """CIFAR-10 without having been trained for it."""
+    case = run.case("lite0")
+    found = zero_shot.score(case, {engine: run.product(case, engine) for engine in TARGETS}, run.images, run.say)
+    report["zero_shot"] = dataclasses.asdict(found)
+    _show_zero_shot(found)
+    yield from limits.of_zero_shot(found, list(TARGETS))
+
+
+RUNS: Mapping[str, Callable[[Run, dict[str, Any]], Iterator[Line]]] = dict(
+    zip(PARTS, (networks, commands, zero_shots), strict=True)
+)
+
+
+@click.command
+@click.argument("parts", nargs=-1, type=click.Choice(PARTS))
+@click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder for results.")
+@click.option("--network", "names", multiple=True, type=click.Choice(list(cases.CASES)), help="Only this one.")
+@click.option("--engine", "engines", multiple=True, type=click.Choice(list(TARGETS)), help="Only this one.")
+@click.option("--budget", default=60.0, show_default=True, help="Seconds of timing for each network and engine.")
+@click.option("--samples", type=int, help="Only so many samples to calibrate and score on: a trial, no result.")
+@click.option("--images", default=cifar.IMAGES, show_default=True, help="Images of zero-shot.")
+@click.option("--reuse", is_flag=True, help="Take the networks that convkit left in the folder before.")
+def main(
+    *,
+    parts: tuple[str, ...],
+    output: Path,
+    names: tuple[str, ...],
+    engines: tuple[str, ...],
+    budget: float,
+    samples: int | None,
+    images: int,
+    reuse: bool,
+) -> None:
+    """Compare convkit with other quantizers; exit 1 when a limit is missed."""
+    output.mkdir(parents=True, exist_ok=True)
+    lines: list[Line] = []
+    with show.progress("bench") as say:
+        run = Run(output, names or tuple(cases.CASES), engines or tuple(TARGETS), budget, samples, images, reuse, say)
+        for part in parts or PARTS[:2]:
+            report = _facts()
+            found = list(RUNS[part](run, report))
+            report["limits"] = [dataclasses.asdict(line) | {"met": line.met, "sure": line.sure} for line in found]
+            record.write_json(output / f"{part}.json", report)
+            lines += found
+    _show_limits(lines)
+    show.text(f"every figure is in {output}")
+    sys.exit(0 if all(line.met for line in lines) else 1)
+
+
+def _facts() -> dict[str, Any]:
+    """By what and where the figures were made."""
+    versions = {name: version for part in peers.PEERS for name, version in peers.versions(peers.load(part)).items()}
+    return {
+        "schema_version": 1,
+        "command": sys.argv[1:],
+        "machine": machine.fingerprint(),
+        "versions": record.versions() | versions,
+    }
+
+
+def _as_dict(found: Comparison) -> dict[str, Any]:
+    return {
+        "network": found.case.name,
+        "engine": found.engine,
+        "verdict": found.product.verdict,
+        "quantize": dataclasses.asdict(found.product.command),
+        "calibration_samples": len(next(iter(found.case.calibration.values()))),
+        "measurement": dataclasses.asdict(found.measurement),
+        "p50_over_peer": {name: dataclasses.asdict(ratio) for name, ratio in found.over_peer.items()},
+        "absent": dict(found.absent),
+    }
+
+
+def _show(found: Comparison) -> None:
+    names = list(found.measurement.results[0].metrics)
+    rows = []
+    for result in found.measurement.results:
+        over = found.over_peer.get(result.name)
+        times = [figures.milliseconds(result.seconds["p50"].value), figures.ratio(result.ratios["p50"])]
+        scores = [f"{result.metrics[name]:.2f}" for name in names]
+        rows.append([result.name, *times, figures.ratio(over) if over else "", *scores])
+    columns = ["candidate", "p50 ms", "ratio to float (95 %)", "convkit over it (95 %)"]
+    title = f"{found.case.name} in {found.engine}: {found.product.verdict} ({found.product.kept})"
+    show.table([*columns, *(name.rpartition(":")[2] for name in names)], rows, title=title)
+    for warning in found.measurement.warnings:
+        show.warning(warning)
+    for name, reason in found.absent.items():
+        show.warning(f"{found.case.name} in {found.engine}: without {name}: {reason}")
+
+
+def _show_zero_shot(found: ZeroShot) -> None:
+    rows = [[name, f"{found.accuracy[name]:.2f}", f"{found.agreement[name]:.2f}"] for name in found.accuracy]
+    show.table(["candidate", "accuracy %", "agreement %"], rows, title=f"zero-shot CIFAR-10, {found.images} images")
+
+
+def _show_limits(lines: Sequence[Line]) -> None:
+    rows = []
+    for line in lines:
+        one = line.measured
+        interval = "" if one.low == one.high else f"{one.low:.3f}–{one.high:.3f}"
+        verdict = ("pass" if line.met else "miss") + ("" if line.sure else ", not sure")
+        limit = f"{line.sense} {line.limit:.2f} {line.unit}"
+        rows.append([line.where, line.what, f"{one.value:.3f} {line.unit}", interval, limit, verdict])
+    show.table(["network, engine", "what", "measured", "95 %", "limit", "verdict"], rows, title="limits")
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except ConvkitError as problem:
+        show.error(problem)
+        sys.exit(problem.exit_code)

@@ -1,0 +1,89 @@
+"""What convkit must reach, line by line."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from convkit.cli.quantizing import ORIGINAL
+from convkit.runtimes.bench.estimate import Interval, point
+from tests.bench.comparison import CONVKIT, FLOAT, Comparison
+from tests.bench.product import FailedError, Quantized, median
+from tests.bench.zero_shot import ZeroShot, name_of
+
+OVER_RIVAL = {"onnxruntime": 0.95, "openvino": 1.0}
+"""Time of convkit's result over that of the engine's own quantizer, at most."""
+AT_LEAST = {"lite0": {"top1": 83.0, "agreement": 97.0}}
+"""Metrics on the labelled photos."""
+LOST_ZERO_SHOT = 0.5
+QUANTIZE_SECONDS, QUANTIZE_BYTES, HELP_SECONDS = 60.0, 2 << 30, 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One limit. It is met by the estimate itself; `sure` when the whole 95 % interval is on the same side."""
+
+    where: str
+    what: str
+    measured: Interval
+    sense: Literal["<=", ">="]
+    limit: float
+    unit: str
+
+    @property
+    def met(self) -> bool:
+        return self._holds(self.measured.value)
+
+    @property
+    def sure(self) -> bool:
+        return self._holds(self.measured.low) == self._holds(self.measured.high)
+
+    def _holds(self, value: float) -> bool:
+        return value <= self.limit if self.sense == "<=" else value >= self.limit
+
+
+def of_comparison(comparison: Comparison) -> Iterator[Line]:
+    """Faster than the engine's own quantizer, as accurate, and never slower than float."""
+    where, rival = f"{comparison.case.name}, {comparison.engine}", comparison.rival
+    if rival in comparison.over_peer:
+        limit = OVER_RIVAL[comparison.engine]
+        yield Line(where, f"p50 over {rival}'s", comparison.over_peer[rival], "<=", limit, "x")
+        yield from _as_accurate(comparison, where, rival)
+    for metric, limit in AT_LEAST.get(comparison.case.name, {}).items():
+        yield Line(where, metric, point(comparison.score(CONVKIT, metric)), ">=", limit, "%")
+    if comparison.product.kept != ORIGINAL:
+        yield Line(where, "p50 over float's", comparison.measurement[CONVKIT].ratios["p50"], "<=", 1.0, "x")
+
+
+def _as_accurate(comparison: Comparison, where: str, rival: str) -> Iterator[Line]:
+    """No worse than the rival; where the rival beats float, which is chance, no worse than float."""
+    for metric in comparison.case.accuracy:
+        limit = min(comparison.score(rival, metric), comparison.score(FLOAT, metric))
+        what = f"{metric.rpartition(':')[2]}, {rival}'s as limit"
+        unit = "dB" if metric == "psnr" else "%"
+        yield Line(where, what, point(comparison.score(CONVKIT, metric)), ">=", limit, unit)
+
+
+def of_zero_shot(found: ZeroShot, engines: Sequence[str]) -> Iterator[Line]:
+    """Within half a point of float."""
+    limit = found.accuracy[FLOAT] - LOST_ZERO_SHOT
+    for engine in engines:
+        measured = point(found.accuracy[name_of(engine)])
+        yield Line(f"lite0, {engine}", f"zero-shot on {found.images} images", measured, ">=", limit, "%")
+
+
+def of_failure(where: str, failure: FailedError) -> Line:
+    """A command that failed misses by its exit code."""
+    return Line(where, f"convkit quantize: {failure}", point(failure.code), "<=", 0.0, "exit code")
+
+
+def of_quantize(engine: str, product: Quantized) -> Iterator[Line]:
+    """Time and memory of the whole command."""
+    where, command = f"lite0, {engine}", product.command
+    yield Line(where, "convkit quantize", point(command.seconds), "<=", QUANTIZE_SECONDS, "s")
+    yield Line(where, "convkit quantize, peak", point(command.peak / 2**30), "<=", QUANTIZE_BYTES / 2**30, "GiB")
+
+
+def of_help(seconds: Sequence[float]) -> Iterator[Line]:
+    """Median of its calls, with the fastest and slowest."""
+    measured = Interval(median(seconds), min(seconds), max(seconds))
+    yield Line("command line", "convkit --help", measured, "<=", HELP_SECONDS, "s")
