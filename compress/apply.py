@@ -27,12 +27,24 @@ if TYPE_CHECKING:
 
 
 def prepare(model: Model, methods: tuple[str, ...], inputs: Samples | None = None) -> Model:
-    """`model` after the methods that run before quantization, with shapes; the model given stays as it is."""
+    """`model` after the methods that run before quantization, with shapes; the model given stays as it is.
+
+    `inputs` are samples to trace shapes on; one of them is enough where the batch is free.
+    """
+    if inputs is not None and not _is_fixed(model):
+        inputs = {name: tensor[:1] for name, tensor in inputs.items()}
     own = with_shapes(model.replace(graph=clone(model.graph)), inputs)
+    changed = False
     for method in _methods(methods):
         if method.before:
             method.change(own.graph)
-    return with_shapes(own, inputs)
+            changed = True
+    return with_shapes(own, inputs) if changed else own
+
+
+def _is_fixed(model: Model) -> bool:
+    """Whether the batch is of one size, or there is none."""
+    return any(isinstance(size, int) for size in model.inputs[0].shape[:1]) or not model.inputs[0].shape
 
 
 def apply(model: Model, plan: Plan, target: Target, samples: Batches | None = None) -> Model:

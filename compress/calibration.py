@@ -56,19 +56,20 @@ def distributions(model: Model, batches: Iterable[Samples], nodes: Iterable[fx.N
 
     def watch(node: fx.Node, tensor: Tensor, _: Mapping[fx.Node, Any]) -> None:
         if node in wanted:
-            _require_finite(node, tensor)
-            found[node] = histogram.gather(tensor, found.get(node))
+            found[node] = _gathered(node, tensor, found.get(node))
 
     observe(model, batches, watch)
     return found
 
 
-def _require_finite(node: fx.Node, tensor: Tensor) -> None:
-    if not bool(torch.isfinite(tensor).all()):
+def _gathered(node: fx.Node, tensor: Tensor, before: Histogram | None) -> Histogram:
+    try:
+        return histogram.gather(tensor, before)
+    except histogram.NotFiniteError as error:
         raise ConvkitError(
             f"tensor {graphs.value(node)!r} is NaN or infinite on the calibration data",
             hint="preprocess the data as the network was trained, or check the network's weights",
-        )
+        ) from error
 
 
 @dataclass(frozen=True, slots=True)

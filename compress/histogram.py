@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -33,10 +34,19 @@ class Histogram:
         return min(max((index + 1 - BINS // 2) * self.width, self.low), self.high)
 
 
+class NotFiniteError(ValueError):
+    """A tensor holds NaN or infinity."""
+
+
 def gather(x: Tensor, before: Histogram | None = None) -> Histogram:
-    """`before` with the elements of `x` added; bins double in width until everything fits."""
-    flat = x.detach().reshape(-1).float()
-    low, high = float(flat.min()), float(flat.max())
+    """`before` with the elements of `x` added; bins double in width until everything fits.
+
+    Raises NotFiniteError: the extremes tell, for NaN anywhere makes both of them NaN.
+    """
+    flat = x.detach().reshape(-1)
+    low, high = (float(extreme) for extreme in torch.aminmax(flat))
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise NotFiniteError
     if before is not None:
         low, high = min(low, before.low), max(high, before.high)
     reach = max(-low, high, torch.finfo(torch.float32).tiny * BINS)

@@ -1,5 +1,6 @@
 """A GraphProto in the making: nodes in order, initializers in order of first use, every name once."""
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -50,11 +51,21 @@ class GraphWriter:
         return _unique(name, self._values)
 
     def _schema(self, operator: str) -> defs.OpSchema:
-        history = [s for s in defs.get_all_schemas_with_history() if s.name == operator and s.domain == ""]
-        if not history:
+        first = _first_versions().get(operator)
+        if first is None:
             raise ConvkitError(f"ONNX has no operator {operator!r}", hint="write it with operators that ONNX has")
-        self.opset = max(self.opset, min(schema.since_version for schema in history))
+        self.opset = max(self.opset, first)
         return defs.get_schema(operator, max_inclusive_version=self.opset)
+
+
+@functools.cache
+def _first_versions() -> dict[str, int]:
+    """The opset in which each operator of ai.onnx came."""
+    versions: dict[str, int] = {}
+    for schema in defs.get_all_schemas_with_history():
+        if schema.domain == "":
+            versions[schema.name] = min(schema.since_version, versions.get(schema.name, schema.since_version))
+    return versions
 
 
 def _attributes(schema: defs.OpSchema, values: Mapping[str, Any]) -> list[onnx.AttributeProto]:
