@@ -1,16 +1,25 @@
 """Small ONNX networks for the tests of quantization, built a node a line, with seeded weights and inputs."""
 
 import tempfile
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import numpy as np
 import onnx
+import onnxruntime
 import torch
 from onnx import TensorProto, helper, numpy_helper
 
+from convkit.compress import calibration, placement
+from convkit.compress import graph as graphs
+from convkit.compress.apply import apply_prepared, prepare
+from convkit.compress.calibration import Calibration
 from convkit.compress.method import Samples
 from convkit.compress.model import Model, ModelRef, load
+from convkit.compress.plan import Plan
+from convkit.compress.target import Target
+from convkit.export.onnx import to_onnx
 
 SIZE = 8
 
@@ -113,3 +122,32 @@ def residual(*shape: int | str, seed: int = 0) -> Net:
     project = net.norm(net.conv(deep, 8, bias=False))
     net.head(net.op("Add", stem, project, name="sum"))
     return net
+
+
+EXACT = ("simplify", "fold_batch_norm")
+
+
+def quantized(
+    model: Model, target: Target, *, keep: Collection[str] = (), methods: tuple[str, ...] = EXACT
+) -> tuple[Model, Plan]:
+    """`model` quantized wherever `target` can, calibrated on normal inputs, and the plan that did it."""
+    samples = batches(model)
+    prepared = prepare(model, methods, samples[0])
+    layers = placement.place(prepared.graph, target, keep)
+    layers, ranges = calibration.calibrate(prepared, target, layers, Calibration(samples, samples))
+    plan = Plan(model.digest, target.name, methods, layers, ranges)
+    return apply_prepared(prepared, plan, target, samples), plan
+
+
+def kinds(model: Model) -> list[str]:
+    """Operators of the graph in order."""
+    return [graphs.operator(node) for node in graphs.computes(model.graph)]
+
+
+def fused(model: Model, folder: Path) -> Counter[str]:
+    """The operators that ONNX Runtime really runs for the file that is written of `model`."""
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath, options.log_severity_level = str(folder / "fused.onnx"), 3
+    written = to_onnx(model).SerializeToString()
+    onnxruntime.InferenceSession(written, options, providers=["CPUExecutionProvider"])
+    return Counter(node.op_type for node in onnx.load(folder / "fused.onnx").graph.node)
