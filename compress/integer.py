@@ -27,26 +27,32 @@ _EXACT_IN_FLOAT32 = 2**24
 def conv(x: Codes, w: Codes, b: Codes | None, y: Result, **attributes: Any) -> Tensor:  # noqa: ANN401 - Conv's own
     """Conv of x [N, C, …] by w [M, C/group, …] with `Conv`'s attributes; w's scale is one number or [M]."""
     shape = [1, -1] + [1] * (x[0].ndim - 2)
-    dtype = _exact_type(x, w, _bias(x, w, b), list(range(1, w[0].ndim)))
-    total = Conv(_centred(x, dtype), _centred(w, dtype), _bias(x, w, b, dtype), **attributes)
+    reach = _reach(x, w, list(range(1, w[0].ndim)))
+    dtype, bias = _exact_type(reach), None if b is None else _bias(x, w, b)
+    fits = bias is not None and _exact_type(reach + float(bias.abs().max())) == dtype
+    total = Conv(
+        _centred(x, dtype), _centred(w, dtype), bias.to(dtype) if fits and bias is not None else None, **attributes
+    )
+    if bias is not None and not fits:
+        total = total + bias.reshape(shape)
     return _requantized(total, (_scalar(x[1]) * w[1].reshape(-1) / _scalar(y[0])).reshape(shape), y)
 
 
 def gemm(a: Codes, b: Codes, c: Codes | None, y: Result, **attributes: Any) -> Tensor:  # noqa: ANN401 - Gemm's own
     """Gemm of a [M, K] and b [K, N] (or their transposes) plus c [N]; b's scale is one number or [N]."""
     rows, columns = bool(attributes.get("transA", 0)), bool(attributes.get("transB", 0))
-    dtype = _exact_type(a, b, _bias(a, b, c), [1 if columns else 0])
+    dtype = _exact_type(_reach(a, b, [1 if columns else 0]))
     left, right = _centred(a, dtype), _centred(b, dtype)
     total = (left.t() if rows else left) @ (right.t() if columns else right)
-    bias = _bias(a, b, c, dtype)
-    total = total if bias is None else total + bias
+    if c is not None:
+        total = total + _bias(a, b, c)
     alpha = torch.tensor(attributes.get("alpha", 1.0), dtype=torch.float32)
     return _requantized(total, alpha * _scalar(a[1]) * b[1].reshape(-1) / _scalar(y[0]), y)
 
 
 def matmul(a: Codes, b: Codes, y: Result) -> Tensor:
     """MatMul of a [..., M, K] and b [..., K, N]; b's scale is one number or [N]."""
-    dtype = _exact_type(a, b, None, [b[0].ndim - 2])
+    dtype = _exact_type(_reach(a, b, [b[0].ndim - 2]))
     total = _centred(a, dtype) @ _centred(b, dtype)
     return _requantized(total, _scalar(a[1]) * b[1].reshape(-1) / _scalar(y[0]), y)
 
@@ -104,27 +110,30 @@ def _centred(x: Codes, dtype: torch.dtype) -> Tensor:
     zero = _zero(x).flatten()
     if bool((zero != zero[0]).any()):
         raise ValueError("zero points that differ between channels have no integer kernel")
-    return x[0].to(dtype) - zero[0].to(dtype)
+    return x[0].to(dtype).sub_(zero[0].to(dtype))
 
 
-def _bias(x: Codes, w: Codes, b: Codes | None, dtype: torch.dtype = torch.float64) -> Tensor | None:
-    """The bias in units of x's scale times w's; one that is stored in float is rounded to them."""
-    if b is None:
-        return None
+def _bias(x: Codes, w: Codes, b: Codes) -> Tensor:
+    """The bias in units of x's scale times w's, in float64, as it may well exceed 2^24 where a scale is tiny.
+
+    One that is stored in float is rounded to those units.
+    """
     if b[1] is None:
-        return torch.round(b[0] / (_scalar(x[1]) * w[1].reshape(-1))).to(dtype)
-    return b[0].to(dtype)
+        return torch.round(b[0] / (_scalar(x[1]) * w[1].reshape(-1))).double()
+    return b[0].double()
 
 
-def _exact_type(x: Codes, w: Codes, bias: Tensor | None, summed: Sequence[int]) -> torch.dtype:
-    """float32 where no sum can reach 2^24, else float64; `summed` are w's dimensions that a sum runs over."""
+def _reach(x: Codes, w: Codes, summed: Sequence[int]) -> float:
+    """What no sum of products can exceed, whatever x holds; a sum runs over the dimensions `summed` of w."""
     codes = torch.iinfo(x[0].dtype)
     zero = _zero(x).double()
-    reach = torch.maximum(codes.max - zero, zero - codes.min).max()
-    largest = _centred(w, torch.float64).abs().sum(tuple(summed)).max() * reach
-    if bias is not None:
-        largest = largest + bias.abs().max()
-    return torch.float32 if float(largest) < _EXACT_IN_FLOAT32 else torch.float64
+    furthest = torch.maximum(codes.max - zero, zero - codes.min).max()
+    return float(_centred(w, torch.float64).abs().sum(tuple(summed)).max() * furthest)
+
+
+def _exact_type(reach: float) -> torch.dtype:
+    """The type in which sums up to `reach` are exact."""
+    return torch.float32 if reach < _EXACT_IN_FLOAT32 else torch.float64
 
 
 def _fused(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
@@ -133,10 +142,13 @@ def _fused(a: Tensor, b: Tensor, c: Tensor) -> Tensor:
 
 
 def _requantized(total: Tensor, scale: Tensor, y: Result) -> Tensor:
-    """The sum as float32 times the scale, rounded half to even; the zero point is added to the integer."""
-    return _saturated(torch.round(total.float() * scale) + y[1].float(), y)
+    """The sum as float32 times the scale, rounded half to even; the zero point is added to the integer.
+
+    Overwrites `total`: fresh memory for every step costs more than the steps.
+    """
+    return _saturated(total.float().mul_(scale).round_().add_(y[1].float()), y)
 
 
 def _saturated(codes: Tensor, y: Result) -> Tensor:
     limits = torch.iinfo(y[1].dtype)
-    return codes.clamp(limits.min, limits.max).to(y[1].dtype)
+    return codes.clamp_(limits.min, limits.max).to(y[1].dtype)

@@ -77,23 +77,20 @@ def layer(node: fx.Node) -> str:
 
 
 def run(
-    graph: fx.GraphModule,
+    model: Model,
     inputs: Mapping[str, np.ndarray],
-    names: tuple[str, ...],
-    wanted: frozenset[str],
+    wanted: frozenset[str] = frozenset(),
     given: Mapping[str, np.ndarray] | None = None,
-) -> dict[str, np.ndarray]:
-    """The tensors `wanted` of one run; readers of a tensor that is in `given` get it from there.
-
-    `names` are the graph's inputs in order.
-    """
+) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
+    """(outputs, the inner tensors `wanted`) of one run; readers of a tensor that is in `given` get it from there."""
     import torch
 
-    tensors = [torch.from_numpy(inputs[name]) for name in names]
+    tensors = [torch.from_numpy(inputs[spec.name]) for spec in model.inputs]
     own: dict[str, np.ndarray] = {}
     with torch.no_grad():
-        _recorder(graph, wanted, given or {}, own).run(*tensors)
-    return own
+        results = _recorder(model.graph, wanted, given or {}, own).run(*tensors)
+    names = (spec.name for spec in model.outputs)
+    return {name: result.numpy() for name, result in zip(names, results, strict=True)}, own
 
 
 def _recorder(
