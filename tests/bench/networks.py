@@ -45,6 +45,23 @@ def onnx_file(name: str) -> Path:
     return file
 
 
+def sized(name: str, shape: tuple[int, ...]) -> Path:
+    """The network with `shape` for its one input, batch left free: a file that every peer can infer shapes in."""
+    import onnx
+
+    file = packages.CACHE / "networks" / f"{name}_{'x'.join(map(str, shape[1:]))}.onnx"
+    if not file.is_file():
+        model = onnx.load(onnx_file(name))
+        (feed,) = model.graph.input
+        for dim, size in zip(feed.type.tensor_type.shape.dim[1:], shape[1:], strict=True):
+            dim.dim_value = size
+        file.parent.mkdir(parents=True, exist_ok=True)
+        scratch = file.with_suffix(".part")
+        onnx.save(model, scratch)
+        scratch.rename(file)
+    return file
+
+
 def lite(name: str) -> "nn.Module":
     """EfficientNet-Lite as its authors trained it, in evaluation mode."""
     import torch

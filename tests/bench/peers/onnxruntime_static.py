@@ -44,15 +44,18 @@ def quantize(model: Path, calibration: Mapping[str, np.ndarray], output: Path) -
 
 
 def _prepare(model: Path, prepared: Path) -> None:
-    """Without symbolic shapes where they cannot be inferred (an OCR net's free width), as its documentation says."""
+    """Per-channel scales exist from opset 13 on, so an older file is raised; then the quantizer's own preparation."""
+    import onnx
+    from onnx import version_converter
     from onnxruntime.quantization import quant_pre_process
 
-    try:
-        quant_pre_process(model, prepared)
-    except Exception as error:
-        if "symbolic shape" not in str(error):
-            raise
-        quant_pre_process(model, prepared, skip_symbolic_shape=True)
+    source = onnx.load(model)
+    if next(entry.version for entry in source.opset_import if not entry.domain) < _PER_CHANNEL:
+        source = version_converter.convert_version(source, _RAISED)
+    quant_pre_process(source, prepared)
+
+
+_PER_CHANNEL, _RAISED = 13, 18
 
 
 def samples(calibration: Mapping[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
