@@ -45,11 +45,10 @@ def test_arrays_that_differ_anywhere_have_other_digests(array: np.ndarray) -> No
     one = record.digest_arrays({"x": array, "y": array})
     assert one == record.digest_arrays({"y": array.copy(), "x": array})
     changed = array.copy()
-    changed.flat[-1] += 1
+    changed.view(np.uint8).flat[-1] ^= 1
     others = [{"x": array}, {"x": array, "z": array}, {"x": array[None], "y": array}]
     assert one not in {record.digest_arrays(other) for other in others}
-    if not np.array_equal(changed, array, equal_nan=True):
-        assert one != record.digest_arrays({"x": changed, "y": array})
+    assert one != record.digest_arrays({"x": changed, "y": array})
 
 
 def test_types_without_a_buffer_have_a_digest() -> None:

@@ -23,7 +23,8 @@ def write(path: Path, batch: int | str = "N") -> str:
             return next(self.rest, None)
 
     source = network.write(path.with_suffix(".float.onnx"), batch=batch)
-    logging.getLogger().setLevel(logging.ERROR)  # it advises to preprocess, which would rename layers
+    level = logging.root.level
+    logging.root.setLevel(logging.ERROR)  # it advises to preprocess, which would rename layers
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         quantization.quantize_static(
@@ -34,6 +35,7 @@ def write(path: Path, batch: int | str = "N") -> str:
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
         )
+    logging.root.setLevel(level)
     return str(path)
 
 
