@@ -34,6 +34,9 @@ def prepare(model: Model, methods: tuple[str, ...], inputs: Samples | None = Non
     if inputs is not None and not _is_fixed(model):
         inputs = {name: tensor[:1] for name, tensor in inputs.items()}
     own = with_shapes(model.replace(graph=clone(model.graph)), inputs)
+    placeholders = (node for node in own.graph.graph.nodes if node.op == "placeholder")
+    for node, spec in zip(placeholders, model.inputs, strict=True):
+        node.meta["input"] = spec
     changed = False
     for method in _methods(methods):
         if method.before:

@@ -18,6 +18,7 @@ Batches = list[Samples]
 class Method:
     """`change` edits a graph that is its own to edit; `before` says whether it runs before quantization.
 
+    Its nodes carry sample shapes in `meta["tensor"]`, its inputs their TensorSpec, with free sizes, in `meta["input"]`.
     A method that runs after it is also told the float graph and the calibration samples.
     """
 

@@ -30,16 +30,17 @@ def rewrite(graph: fx.GraphModule) -> fx.GraphModule:
             continue
         extra = merged.get(source, [0, 0, 0, 0])
         image = source.args[0] if source in merged else source
-        if isinstance(image, fx.Node) and image.op == "placeholder" and _fits(conv, graphs.shape(image)):
+        if isinstance(image, fx.Node) and image.op == "placeholder" and _fits(conv, image):
             _rewrite(graph, node, image, [int(p) + e for p, e in zip([*conv.padding] * 2, extra, strict=True)])
     graph.graph.eliminate_dead_code()
     graph.recompile()
     return graph
 
 
-def _fits(conv: nn.Conv2d, shape: tuple[int, ...] | None) -> bool:
+def _fits(conv: nn.Conv2d, image: fx.Node) -> bool:
     plain = conv.stride == (_BLOCK, _BLOCK) and conv.dilation == (1, 1) and conv.groups == 1
-    even = shape is not None and not any(size % _BLOCK for size in shape[2:])
+    spec = image.meta.get("input")
+    even = spec is not None and all(isinstance(size, int) and size % _BLOCK == 0 for size in spec.shape[2:])
     return plain and even and conv.in_channels <= _IMAGE and conv.padding_mode == "zeros"
 
 
