@@ -7,11 +7,16 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
 from convkit.compress import graph as graphs
-from convkit.compress import simulate
+from convkit.compress import parts, simulate
+from convkit.compress import target as targets
 from convkit.compress.model import Model, ModelRef, load
+from convkit.export.onnx import to_onnx
+from tests.compress import network as small
 from tests.runtimes import network, quantized
 
 
@@ -90,6 +95,20 @@ def chain(path: Path, middle: list[onnx.NodeProto], zero: int, bias: np.ndarray 
     graph = helper.make_graph(nodes, "chain", inputs, results, initializers)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10), path)
     return str(path)
+
+
+@pytest.mark.parametrize("target", parts.names("recipes/targets", ".yaml"))
+@given(seed=st.integers(0, 10**6))
+@settings(max_examples=4)
+def test_what_convkit_quantizes_itself(target: str, seed: int) -> None:
+    model, _ = small.quantized(small.residual(seed=seed).model("scores"), targets.load(target))
+    inputs = {"x": np.random.default_rng(seed).standard_normal((8, 3, small.SIZE, small.SIZE)).astype(np.float32)}
+    file = to_onnx(model).SerializeToString()
+    (wanted,) = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"]).run(None, inputs)
+    simulated = simulate.integers(model)
+    assert {"Conv", "Add", "GlobalAveragePool"}.isdisjoint(kernels(simulated))
+    found = outputs(simulated, inputs)[0]
+    assert np.abs(found - wanted).max() <= 1e-6 * np.abs(wanted).max()
 
 
 RELU = [helper.make_node("Relu", ["c"], ["r"])]

@@ -7,7 +7,12 @@ import onnx
 import pytest
 
 from convkit.compress import record
+from convkit.compress import target as targets
+from convkit.compress.model import Model, ModelRef, load
+from convkit.compress.plan import dump
+from convkit.export.onnx import to_onnx
 from tests.command_line import Convkit
+from tests.compress import network as small
 from tests.runtimes import network, quantized
 
 
@@ -59,6 +64,37 @@ def test_a_free_size_stays_free(convkit: Convkit, tmp_path: Path) -> None:
     convkit("export", "-m", model, "--shape", "x:Nx3xside=16xside=16", "-o", str(tmp_path / "out"))
     dims = onnx.load(tmp_path / "out" / "model.onnx").graph.input[0].type.tensor_type.shape.dim
     assert [d.dim_param or d.dim_value for d in dims] == ["N", 3, "side", "side"]
+
+
+@pytest.fixture(scope="module")
+def planned(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str, Model]:
+    """A float file, a plan for it, and the network that the plan makes."""
+    folder = tmp_path_factory.mktemp("planned")
+    file = small.residual().save(folder / "net.onnx", "scores")
+    model, plan = small.quantized(load(ModelRef(file)), targets.load("onnxruntime-cpu"))
+    (folder / "plan.yaml").write_text(dump(plan))
+    return file, str(folder / "plan.yaml"), model
+
+
+def test_a_plan_is_applied_and_kept(convkit: Convkit, planned: tuple[str, str, Model], tmp_path: Path) -> None:
+    file, plan, made = planned
+    files = exported(convkit, Path(file), tmp_path / "out", "--plan", plan, "--target", "onnxruntime-cpu")
+    assert files["model.onnx"] == to_onnx(made).SerializeToString(deterministic=True)
+    assert files["plan.yaml"] == Path(plan).read_bytes()
+    digests = json.loads(files["manifest.json"])["digests"]
+    assert digests["plan"] == record.digest_file(plan)
+    assert json.loads(files["report.json"])["operators"]["QuantizeLinear"] > 5
+    assert convkit("verify", str(tmp_path / "out" / "model.onnx"), "--layers").code == 0
+
+
+def test_a_plan_for_another_target_is_refused(
+    convkit: Convkit, planned: tuple[str, str, Model], tmp_path: Path
+) -> None:
+    file, plan, _ = planned
+    words = ("--plan", plan, "--target", "openvino-cpu")
+    result = convkit("export", "-m", file, "-o", str(tmp_path / "out"), *words)
+    assert (result.code, list(tmp_path.iterdir())) == (2, [])
+    assert "the plan is for onnxruntime-cpu" in result.err
 
 
 @pytest.mark.parametrize(
