@@ -1,4 +1,4 @@
-# make demo · make test · make lint · make bench · make bench-cifar: each sets up .venv by itself; only Python 3.11 and make are needed.
+# make demo · test · lint · bench · bench-cifar: each sets up .venv by itself; only Python 3.11 and make are needed.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check --no-input

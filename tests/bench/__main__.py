@@ -72,7 +72,10 @@ def commands(run: Run, report: dict[str, Any]) -> Iterator[Line]:
     """Whole commands: quantize on Lite0, and --help."""
     case = run.case("lite0")
     for engine in run.engines:
-        yield from limits.of_quantize(engine, run.product(case, engine))
+        try:
+            yield from limits.of_quantize(engine, run.product(case, engine))
+        except product.FailedError as failure:
+            yield limits.of_failure(f"lite0, {engine}", failure)
     report["help_seconds"] = product.help_seconds()
     yield from limits.of_help(report["help_seconds"])
 
@@ -190,3 +193,6 @@ if __name__ == "__main__":
     except ConvkitError as problem:
         show.error(problem)
         sys.exit(problem.exit_code)
+    except (product.FailedError, peers.RefusedError) as problem:
+        show.error(f"a network could not be made: {problem}")
+        sys.exit(1)
