@@ -6,14 +6,16 @@ when the kernel of the one that makes it only exists with a quantized result.
 
 from __future__ import annotations
 
+import difflib
 import operator as py_operator
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 
-from torch import fx
+from torch import fx, nn
 
 from convkit.compress import graph as graphs
-from convkit.compress import pads
+from convkit.compress import ops, pads
+from convkit.compress.errors import ConvkitError
 from convkit.compress.plan import LayerPlan
 from convkit.compress.target import Rule, Target
 
@@ -41,6 +43,16 @@ def place(graph: fx.GraphModule, target: Target, keep: Collection[str] = ()) -> 
     return {name: planned[name] for name in _worth_it(graph, target, planned)}
 
 
+def check_keep(graph: fx.GraphModule, keep: Collection[str]) -> None:
+    """Raise ConvkitError where `keep` names what is neither a layer of `graph` nor an operator."""
+    known = [*(graphs.key(node) for node in graphs.computes(graph)), *ops.names()]
+    for name in keep:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else "`convkit inspect` lists the layers"
+            raise ConvkitError(f"no layer or operator to keep in float is called {name!r}", hint=hint)
+
+
 def _makes_float(node: fx.Node) -> bool:
     return all(graphs.is_float(result) for result in _results(node))
 
@@ -52,7 +64,11 @@ def _results(node: fx.Node) -> list[fx.Node]:
 
 
 def _has_weight(node: fx.Node) -> bool:
-    return graphs.module(node) is not None and not graphs.is_shared(node)
+    """Whether `node` is a layer whose weight can be stored with a scale per output channel."""
+    layer = graphs.module(node)
+    # The output channels of a grouped transposed kernel lie along no one axis.
+    grouped = isinstance(layer, nn.modules.conv._ConvTransposeNd) and layer.groups > 1  # noqa: SLF001
+    return layer is not None and not grouped and not graphs.is_shared(node)
 
 
 def _follows(node: fx.Node, low: set[fx.Node], target: Target) -> bool:

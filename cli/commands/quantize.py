@@ -111,13 +111,14 @@ def _job(model: ModelRef, data: DataRef, target: str, limits: Any, settings: dic
     from convkit.cli.quantizing import Job
     from convkit.compress import data as data_sets
     from convkit.compress import model as models
-    from convkit.compress import parts
+    from convkit.compress import parts, placement
     from convkit.compress import target as targets
 
     torch.set_num_threads(settings["threads"])
     chosen = targets.load(target)
     parts.load("runtimes", chosen.engine).version()
     loaded = models.load(model)
+    placement.check_keep(loaded.graph, settings["keep"])
     return Job(model.path, loaded, data_sets.load(data, loaded.inputs), chosen, limits, **settings)
 
 
