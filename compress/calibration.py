@@ -195,7 +195,8 @@ class _Judge:
         assert isinstance(module.weight, Tensor)  # noqa: S101 - every layer has one
         kept, errors = module.weight.data, self._weight_errors.setdefault(graphs.key(node), {})
         for rule in weights.RANGES:
-            module.weight.data = weights.rounded(kept, formats.load(weight), rule)
+            rounded = weights.rounded(weights.by_output(module, kept), formats.load(weight), rule)
+            module.weight.data = weights.by_output(module, rounded)
             errors[rule] = errors.get(rule, 0.0) + _relative(_run(node, alive), wanted)
         module.weight.data = kept
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor, fx, nn
 
@@ -14,6 +16,8 @@ from convkit.compress.plan import LayerPlan
 RANGES = ("max", "mse")
 """How a channel's range is found: its largest magnitude, or the fraction of it with the least squared error."""
 
+_OUTPUT_SECOND = ("MatMul", "ConvTranspose")
+"""Operators whose weight has its output channels on axis 1."""
 _FRACTIONS = torch.linspace(0.6, 1.0, 17)
 _BIAS_CODES = 2.0**30
 """Bias codes stay below this, so that accumulating onto one cannot overflow 32 bits."""
@@ -36,9 +40,14 @@ def _least_squares(rows: Tensor, scale: Tensor, number: Format) -> Tensor:
 
 
 def rounded(weight: Tensor, number: Format, rule: str) -> Tensor:
-    """`weight` on the grid of its channels, still in float."""
+    """`weight` on the grid of its channels (axis 0), still in float."""
     scale = channel_scale(weight, number, rule).reshape(-1, *[1] * (weight.ndim - 1))
     return number.fake(weight, scale, torch.zeros_like(scale))
+
+
+def by_output(layer: nn.Module, weight: Tensor) -> Tensor:
+    """`weight` with its output channels on axis 0 (and back): a transposed kernel is [in, out, ...]."""
+    return weight.transpose(0, 1) if isinstance(layer, nn.modules.conv._ConvTransposeNd) else weight  # noqa: SLF001
 
 
 def quantize_layer(
@@ -49,15 +58,16 @@ def quantize_layer(
     assert isinstance(module, nn.modules.conv._ConvNd | nn.Linear)  # noqa: S101, SLF001 - the plan was checked
     assert layer.weight is not None  # noqa: S101
     number = formats.load(layer.weight)
-    scale = channel_scale(module.weight, number, layer.weight_range)
+    rows = by_output(module, module.weight.detach())
+    scale = channel_scale(rows, number, layer.weight_range)
     bias = None if module.bias is None else module.bias.detach().float()
     if bias is not None and bias_format is not None:
-        scale = _with_bias(scale, module.weight.detach(), bias, input_scale)
-    across = (slice(None), *[None] * (module.weight.ndim - 1))
-    codes = torch.round(module.weight.detach() / scale[across]).clamp(number.low, number.high).to(number.dtype())
+        scale = _with_bias(scale, rows, bias, input_scale)
+    across = (slice(None), *[None] * (rows.ndim - 1))
+    codes = torch.round(rows / scale[across]).clamp(number.low, number.high).to(number.dtype())
     name, axis = str(node.target), 0
-    if graphs.operator(node) == "MatMul":
-        codes, axis = codes.t().contiguous(), 1
+    if graphs.operator(node) in _OUTPUT_SECOND:
+        codes, axis = codes.transpose(0, 1).contiguous(), 1
     weight = _dequantized(graph, node, f"{name}.weight", (codes, scale), axis)
     if bias is None or bias_format is None:
         bias_node = None if bias is None else graphs.store(graph, node, f"{name}.bias", bias)
@@ -95,21 +105,26 @@ def _replace(graph: fx.GraphModule, node: fx.Node, module: nn.Module, weight: fx
         replacement = _linear(node, weight, bias)
     else:
         assert isinstance(module, nn.modules.conv._ConvNd)  # noqa: S101, SLF001
-        replacement = graphs.call(
-            node,
-            ops.function("Conv"),
-            (source, weight, bias),
-            name,
-            str(node.target),
-            strides=list(module.stride),
-            pads=[int(p) for p in module.padding] * 2,
-            dilations=list(module.dilation),
-            group=module.groups,
-            kernel_shape=list(module.kernel_size),
-        )
+        function = ops.function(graphs.operator(node))
+        attributes = _geometry(module)
+        replacement = graphs.call(node, function, (source, weight, bias), name, str(node.target), **attributes)
     replacement.meta.update(tensor=node.meta.get("tensor"))
     node.replace_all_uses_with(replacement)
     graph.graph.erase_node(node)
+
+
+def _geometry(module: nn.modules.conv._ConvNd) -> dict[str, Any]:
+    """The layer's attributes as ONNX has them."""
+    attributes = {
+        "strides": list(module.stride),
+        "pads": [int(p) for p in module.padding] * 2,
+        "dilations": list(module.dilation),
+        "group": module.groups,
+        "kernel_shape": list(module.kernel_size),
+    }
+    if isinstance(module, nn.modules.conv._ConvTransposeNd):  # noqa: SLF001 - torch's only common class
+        attributes["output_padding"] = list(module.output_padding)
+    return attributes
 
 
 def _linear(node: fx.Node, weight: fx.Node, bias: fx.Node | None) -> fx.Node:

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from torch import nn
 
 from convkit.compress import format as formats
 from convkit.compress import graph as graphs
@@ -158,3 +159,14 @@ def test_a_linear_layer_of_any_rank(rank: int) -> None:
     found, wanted = made(samples)[name], model(samples)[name]
     assert float((found - wanted).abs().max()) < 0.03 * float(wanted.abs().max())
     assert np.allclose(in_engine(made, samples["x"]), found.numpy(), atol=1e-4)
+
+
+def test_a_transposed_convolution_is_quantized_along_its_outputs() -> None:
+    torch.manual_seed(0)
+    layer = nn.ConvTranspose2d(3, 5, 4, 2, 1)
+    layer.weight.data[:, 2] *= 100  # a scale per input channel would ruin the other outputs
+    rows = weights.by_output(layer, layer.weight.detach())
+    rounded = weights.by_output(layer, weights.rounded(rows, INT8, "max"))
+    steps = layer.weight.detach().abs().amax((0, 2, 3)) / 127
+    assert rounded.shape == layer.weight.shape
+    assert ((rounded - layer.weight.detach()).abs().amax((0, 2, 3)) <= steps / 2 * 1.0001).all()
