@@ -14,6 +14,8 @@ from convkit.compress.data import Data
 from convkit.compress.plan import Plan
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from convkit.compress.model import Model
     from convkit.compress.search.remedies import Attempt, Task
     from convkit.compress.target import Target
@@ -109,7 +111,8 @@ def _task(job: Job, data: Data, held: Data) -> Task:
 
     def score(model: Model) -> dict[str, float]:
         outputs = run(simulate.integers(model), held, size)
-        return {name: metric.evaluate(name, outputs, reference, held.labels) for name in names}
+        scores = {name: metric.evaluate(name, outputs, reference, held.labels) for name in names}
+        return scores | {"sqnr": _worst_sqnr(outputs, reference)}
 
     floor = {name: metric.evaluate(name, reference, reference, held.labels) for name in names}
     return Task(
@@ -121,6 +124,12 @@ def _task(job: Job, data: Data, held: Data) -> Task:
         good=lambda scores: _good(scores, floor, job.limits, len(held)),
         keep=job.keep,
     )
+
+
+def _worst_sqnr(outputs: Mapping[str, np.ndarray], reference: Mapping[str, np.ndarray]) -> float:
+    """Of the output that suffered most; class indices are no signal, unless there is nothing else."""
+    names = [name for name, array in reference.items() if array.dtype.kind == "f"] or list(reference)
+    return min(metric.evaluate("sqnr", outputs, reference, output=name) for name in names)
 
 
 def _good(scores: Mapping[str, float], of_float: Mapping[str, float], limits: Limits, count: int) -> bool:

@@ -160,8 +160,7 @@ def attacks(mark: Path) -> dict[str, Callable[[dict[str, bytes]], None]]:
         "weights": weights,
         "legacy weights": lambda records: (
             records.update({"data/weights/model.pt": buffer.getvalue()})
-            or (records.pop("data/weights/model_weights_config.json")
-            and None)
+            or (records.pop("data/weights/model_weights_config.json") and None)
         ),
         "compiled": lambda records: records.update({"data/aotinductor/model/a.so": b"\x7fELF"}),
         "formula": replaced("Symbol('s", f"{code} or Symbol('s"),
