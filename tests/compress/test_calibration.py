@@ -30,7 +30,7 @@ def ready(net: Net, *outputs: str) -> Model:
 
 
 def calibrated(
-    model: Model, samples: list[Samples], **options: object
+    model: Model, samples: list[Samples], calibrators: tuple[str, ...] | None = None
 ) -> tuple[dict[str, LayerPlan], dict[str, Range]]:
     layers = placement.place(model.graph, TARGET)
     return calibration.calibrate(model, TARGET, layers, Calibration(samples, samples), calibrators)
