@@ -52,7 +52,7 @@ def convolutions(model: Model) -> list[torch.nn.Conv2d]:
 
 
 def relative_error(found: torch.Tensor, wanted: torch.Tensor) -> float:
-    return float((found - wanted).square().sum() / wanted.square().sum())
+    return float(((found - wanted).square().sum() / wanted.square().sum()).detach())
 
 
 def test_every_quantized_tensor_gets_a_range_inside_its_extremes() -> None:
