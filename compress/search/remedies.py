@@ -8,7 +8,6 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from convkit.compress import calibration, placement
-from convkit.compress import graph as graphs
 from convkit.compress.apply import apply_prepared, check_model, prepare
 from convkit.compress.model import Model
 from convkit.compress.plan import LayerPlan, Plan
@@ -142,10 +141,3 @@ def _by_sensitivity(task: Task, plan: Plan, model: Model) -> list[str]:
         alone = apply_prepared(model, _narrowed(plan, {name: plan.layers[name]}), task.target, task.data.probe)
         ranks[name] = task.rank(task.score(alone))
     return sorted(weighted, key=lambda name: ranks[name])
-
-
-def layer_counts(model: Model, plan: Plan) -> tuple[int, int]:
-    """How many layers with weights the plan quantizes, and how many there are."""
-    weighted = [node for node in graphs.computes(model.graph) if graphs.module(node) is not None]
-    low = [node for node in weighted if (layer := plan.layers.get(graphs.key(node))) and layer.weight]
-    return len(low), len(weighted)
