@@ -44,7 +44,7 @@ def run(name: str, output: str, as_json: bool, dry_run: bool, resume: bool, forc
       convkit run recipe.yaml -o out/ --resume
     """
     wanted = recipe.load(name)
-    book = Journal(Path(output).absolute())
+    book = Journal(Path(output))
     if dry_run:
         _plan(wanted, book, as_json=as_json, force=force)
         return
