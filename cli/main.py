@@ -13,10 +13,10 @@ import click
 
 from convkit import __version__
 from convkit.cli import interrupt, options, show
+from convkit.cli.step import COMMANDS, CONTEXT
 from convkit.compress import parts
 from convkit.compress.errors import INTERRUPTED, WRONG_INPUT, ConvkitError
 
-COMMANDS = "cli/commands"
 BUG, PIPE_CLOSED = 70, 141
 """Exit codes of sysexits.h and of a shell's SIGPIPE: a bug is never taken for a failed verdict (1)."""
 
@@ -67,7 +67,7 @@ CLI = Commands(
       convkit run lite0 -o out/lite0
     """,
     epilog="Exit codes: 0 good, 1 a verdict failed, 2 wrong input, 3 not available here, 130 interrupted.",
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings=CONTEXT,
     params=[
         click.Option(
             ["--version"],

@@ -22,7 +22,7 @@ from typing import Any, cast
 
 import click
 
-from convkit.cli.step import COMMANDS, REFERENCE, Step, each, load_command, parameters, words
+from convkit.cli.step import COMMANDS, REFERENCE, Step, each, parameters, parse, words
 from convkit.compress import package, parts
 from convkit.compress.errors import ConvkitError
 
@@ -144,9 +144,8 @@ def _check_shared(path: Path, shared: Iterable[str], steps: Iterable[Step]) -> N
 
 def _check_values(where: str, step: Step) -> None:
     """Let the command itself read its options; nothing runs."""
-    command = load_command(step.command)
     try:
-        command.make_context(step.name, words(step, {name: Path(name) for name in step.needs()}, Path("out")))
+        parse(step.command, words(step, {name: Path(name) for name in step.needs()}, Path("out")))
     except click.UsageError as error:
         raise ConvkitError(f"{where}: {error.format_message()}", hint=f"see `convkit {step.command} --help`") from error
     except ConvkitError as error:

@@ -14,6 +14,8 @@ import click
 from convkit.compress import parts
 
 COMMANDS = "cli/commands"
+CONTEXT: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+"""click's settings, the same for every command however it is called."""
 REFERENCE = re.compile(r"\$\{([^}]*)\}")
 """`${NAME}`: the output folder of the step NAME."""
 
@@ -34,6 +36,14 @@ class Step:
 def load_command(name: str) -> click.Command:
     """The click command in cli/commands/NAME.py."""
     return cast("click.Command", parts.load(COMMANDS, name))
+
+
+def parse(command: str, words: list[str]) -> click.Context:
+    """Let a command read its words; nothing runs. Raises click.UsageError or ConvkitError for wrong ones.
+
+    click keeps a command's help option from its first context, so every context has the command line's settings.
+    """
+    return load_command(command).make_context(command, words, **CONTEXT)
 
 
 def parameters(command: str) -> dict[str, click.Parameter]:

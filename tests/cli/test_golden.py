@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import pytest
 
+from convkit.cli.step import parse
 from convkit.compress import parts
 from tests.command_line import Convkit
 
@@ -17,6 +18,11 @@ def test_the_first_page(convkit: Convkit, golden: Golden) -> None:
 @pytest.mark.parametrize("name", parts.names("cli/commands"))
 def test_the_page_of_each_command(convkit: Convkit, golden: Golden, name: str) -> None:
     golden(f"help-{name}", convkit(name, "--help").out)
+
+
+def test_a_page_is_the_same_after_a_recipe_named_the_command(convkit: Convkit) -> None:
+    parse("list", [])
+    assert "-h, --help" in convkit("list", "--help").out
 
 
 @pytest.mark.parametrize("kind", ["commands", "engines", "recipes", "targets"])
