@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -162,6 +163,16 @@ def test_a_placement_keeps_what_it_says(folder: Path, tmp_path: Path) -> None:
         assert "conv3" not in layers
         assert ("conv0" not in layers) == (name == "first layer in float")
         assert ("sum" in layers) == name.startswith("everything")  # else one of its inputs is in float, or itself
+
+
+def test_an_image_in_blocks_is_moved_as_codes(folder: Path, tmp_path: Path) -> None:
+    net = Net(seed=2)
+    net.head(net.op("Relu", net.conv("x", 8, 3, stride=2)))
+    net.save(tmp_path / "strided.onnx", "scores")
+    model = models.load(ModelRef(str(tmp_path / "strided.onnx")))
+    found = candidates(replace(job(folder), source=str(tmp_path / "strided.onnx"), model=model), tmp_path / "a")
+    nodes = {node.op_type: node for node in onnx.load_from_string(found["everything, image in blocks"][1]).graph.node}
+    assert nodes["SpaceToDepth"].input[0] == "x_quantized"
 
 
 def test_what_is_printed_is_the_report(quantize: Callable[..., object], tmp_path: Path) -> None:
