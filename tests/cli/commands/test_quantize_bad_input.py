@@ -1,0 +1,159 @@
+"""The one line that every bad input of `convkit quantize` gets."""
+
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import numpy_helper
+
+from convkit.compress import plan as plans
+from tests.cli import quantizable
+from tests.cli.quantizable import QUICK, Quantize, samples
+from tests.command_line import Convkit, Result
+from tests.compress.network import Net
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return quantizable.write(tmp_path_factory.mktemp("quantize"))
+
+
+@pytest.fixture
+def quantize(convkit: Convkit, folder: Path, tmp_path: Path) -> Quantize:
+    return quantizable.command(convkit, folder, tmp_path / "out")
+
+
+def arrays(**changes: np.ndarray) -> dict[str, np.ndarray]:
+    return samples(4) | changes
+
+
+BAD_DATA = {
+    "no samples": (arrays(x=np.zeros((0, 3, 8, 8), np.float32)), "is empty: 'x' has no samples"),
+    "another shape": (
+        arrays(x=np.zeros((4, 3, 9, 9), np.float32)),
+        "wants float32 [N, 3, 8, 8], got float32 [4, 3, 9, 9]",
+    ),
+    "another rank": (arrays(x=np.zeros((4, 3), np.float32)), "wants float32 [N, 3, 8, 8], got float32 [4, 3]"),
+    "another type": (arrays(x=np.ones((4, 3, 8, 8))), 'got float64 [4, 3, 8, 8]; convert it with .astype("float32")'),
+    "a constant": (arrays(x=np.ones((4, 3, 8, 8), np.float32)), "constant"),
+    "not a number": (arrays(x=np.full((4, 3, 8, 8), np.nan, np.float32)), "NaN"),
+    "no array of its name": ({"y": samples(4)["x"]}, "has no array for input 'x'; it has: y"),
+}
+
+
+def refused(done: Result, out: Path, message: str) -> None:
+    """Exit 2, one line on stderr, nothing on stdout, nothing written."""
+    assert done.code == 2, done.err
+    assert done.out == ""
+    assert done.err.count("\n") == 1
+    assert done.err.startswith("error: ")
+    assert message in done.err
+    assert not out.exists()
+
+
+@pytest.mark.parametrize("case", BAD_DATA)
+def test_bad_data(quantize: Quantize, tmp_path: Path, case: str) -> None:
+    held, message = BAD_DATA[case]
+    np.savez(tmp_path / "bad.npz", **held)
+    refused(quantize(data=tmp_path / "bad.npz"), tmp_path / "out", message)
+
+
+def test_files_that_are_no_images(quantize: Quantize, tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    refused(quantize(data=tmp_path / "photos"), tmp_path / "out", "photos")
+    (tmp_path / "photos" / "a.jpg").write_bytes(b"no image at all")
+    refused(quantize(data=tmp_path / "photos"), tmp_path / "out", "a.jpg")
+    (tmp_path / "photos" / "a.jpg").unlink()
+    (tmp_path / "photos" / "song.mp3").write_bytes(b"ID3")
+    refused(quantize(data=tmp_path / "photos"), tmp_path / "out", "song.mp3")
+    refused(quantize(data=tmp_path / "none.npz"), tmp_path / "out", "there is no data file")
+
+
+def test_weights_that_are_not_finite(quantize: Quantize, folder: Path, tmp_path: Path) -> None:
+    proto = onnx.load(folder / "net.onnx")
+    kernel = numpy_helper.to_array(proto.graph.initializer[0]).copy()
+    kernel[0, 0, 0, 0] = np.nan
+    proto.graph.initializer[0].CopyFrom(numpy_helper.from_array(kernel, proto.graph.initializer[0].name))
+    onnx.save(proto, tmp_path / "nan.onnx")
+    done = quantize(model=tmp_path / "nan.onnx")
+    refused(done, tmp_path / "out", f"weight {proto.graph.initializer[0].name!r} holds 1 NaN or infinite")
+
+
+def test_activations_that_overflow(quantize: Quantize, tmp_path: Path) -> None:
+    net = Net()
+    grown = net.op("Mul", net.conv("x", 4), net.weight(np.float32(1e38)))
+    net.save(tmp_path / "grown.onnx", net.conv(net.op("Mul", grown, net.weight(np.float32(1e30))), 2, channels=4))
+    done = quantize(model=tmp_path / "grown.onnx")
+    assert done.code == 2
+    assert "is NaN or infinite on the calibration data" in done.err
+    assert "Traceback" not in done.err
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize("content", [b"", b"\x08", b"no model", b"\x80\x04\x95pickle"])
+def test_a_file_that_is_no_model(quantize: Quantize, tmp_path: Path, content: bytes) -> None:
+    (tmp_path / "bad.onnx").write_bytes(content)
+    refused(quantize(model=tmp_path / "bad.onnx"), tmp_path / "out", "bad.onnx")
+
+
+WRONG_WORDS = {
+    "no such target": (("--target", "onnxruntime"), "no target is called 'onnxruntime'; did you mean"),
+    "no such target file": (("--target", "none.yaml"), "cannot read target none.yaml"),
+    "no such layer": (("--keep", "conv33"), "no layer or operator to keep in float is called 'conv33'; did you mean"),
+    "no such plan": (("--plan", "none.yaml"), "cannot read plan none.yaml"),
+    "a negative drop": (("--max-drop", "-1"), "--max-drop"),
+    "no budget": (("--budget", "0"), "--budget"),
+    "no threads": (("--threads", "0"), "--threads"),
+    "an unknown option": (("--fast",), "--fast"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_WORDS)
+def test_wrong_words(quantize: Quantize, tmp_path: Path, case: str) -> None:
+    words, message = WRONG_WORDS[case]
+    refused(quantize(*words), tmp_path / "out", message)
+
+
+def test_data_is_asked_for(convkit: Convkit, folder: Path, tmp_path: Path) -> None:
+    done = convkit("quantize", "-m", str(folder / "net.onnx"), "-o", str(tmp_path / "out"))
+    refused(done, tmp_path / "out", "--data")
+
+
+def test_a_plan_of_another_model(quantize: Quantize, tmp_path: Path) -> None:
+    (tmp_path / "plan.yaml").write_text(plans.dump(plans.Plan("00" * 32, "onnxruntime-cpu")))
+    done = quantize("--plan", str(tmp_path / "plan.yaml"))
+    assert done.code == 2
+    assert "the plan is for model 000000000000" in done.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_an_output_that_cannot_be_written(quantize: Quantize, folder: Path, tmp_path: Path) -> None:
+    """Said before the work starts."""
+    (tmp_path / "file").write_text("mine")
+    refused(quantize(output=tmp_path / "file" / "out"), tmp_path / "out", "a part of its path is a file")
+    refused(quantize(output=tmp_path / "file"), tmp_path / "out", "is a file; give a folder")
+    refused(quantize(output="/proc/convkit/out"), tmp_path / "out", "cannot write /proc/convkit/out")
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "thesis.txt").write_text("mine")
+    refused(quantize(output=tmp_path / "full"), tmp_path / "out", "holds 'thesis.txt', which convkit did not write")
+    assert (tmp_path / "full" / "thesis.txt").read_text() == "mine"
+
+
+@pytest.mark.parametrize("limit", [1000, 6000])
+def test_a_disk_that_is_full(folder: Path, tmp_path: Path, limit: int) -> None:
+    """No file may grow beyond `limit` bytes: the candidates' meet that first, then those of the output."""
+    words = ["quantize", "-m", folder / "net.onnx", "--data", folder / "calib.npz", *QUICK, "-o", tmp_path / "out"]
+    done = subprocess.run(
+        [sys.executable, "-m", "convkit.cli.main", *map(str, words)],
+        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (limit, limit)),
+        env={"PYTHONDONTWRITEBYTECODE": "1", "PATH": "/usr/bin:/bin", "OMP_NUM_THREADS": "1"},
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2, done.stderr
+    assert "the file is larger than the system allows" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []

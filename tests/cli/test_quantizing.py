@@ -1,0 +1,83 @@
+"""What `convkit quantize` chooses among and by: placements as files, and when a network is as good."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from convkit.cli import quantizing
+from convkit.cli.quantizing import Job, Limits
+from convkit.compress import data as data_sets
+from convkit.compress import model as models
+from convkit.compress import plan as plans
+from convkit.compress import target as targets
+from convkit.compress.data import DataRef
+from convkit.compress.model import ModelRef
+from convkit.compress.search import remedies
+from tests.cli import quantizable
+from tests.cli.quantizable import candidates, job
+from tests.compress.network import Net
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return quantizable.write(tmp_path_factory.mktemp("quantize"))
+
+
+def test_every_placement_is_the_same_again(folder: Path, tmp_path: Path) -> None:
+    one, other = (candidates(job(folder), tmp_path / name) for name in "ab")
+    assert one == other
+    assert next(iter(one)) == "everything"
+    assert len({written for _, written in one.values()}) == len(one) > 2
+    assert candidates(job(folder, seed=1), tmp_path / "c") != one
+
+
+def test_a_placement_keeps_what_it_says(folder: Path, tmp_path: Path) -> None:
+    found = candidates(job(folder, keep=("conv3",)), tmp_path / "a")
+    for name, (text, _) in found.items():
+        (tmp_path / "plan.yaml").write_text(text)
+        layers = plans.read(tmp_path / "plan.yaml").layers
+        assert "conv3" not in layers
+        assert ("conv0" not in layers) == (name == "first layer in float")
+        assert ("sum" in layers) == name.startswith("everything")  # else one of its inputs is in float, or itself
+
+
+def test_an_image_in_blocks_is_moved_as_codes(folder: Path, tmp_path: Path) -> None:
+    net = Net(seed=2)
+    net.head(net.op("Relu", net.conv("x", 8, 3, stride=2)))
+    net.save(tmp_path / "strided.onnx", "scores")
+    model = models.load(ModelRef(str(tmp_path / "strided.onnx")))
+    found = candidates(replace(job(folder), source=str(tmp_path / "strided.onnx"), model=model), tmp_path / "a")
+    nodes = {node.op_type: node for node in onnx.load_from_string(found["everything, image in blocks"][1]).graph.node}
+    assert nodes["SpaceToDepth"].input[0] == "x_quantized"
+
+
+def test_a_second_output_that_collapses_is_seen(folder: Path, tmp_path: Path) -> None:
+    """The first output is fine; the second lives on a channel ten thousand times smaller than its neighbour."""
+    net = Net(seed=6)
+    features = net.op("Relu", net.conv("x", 4, 3))
+    scaled = net.op("Mul", features, net.weight(np.float32([1e4, 1, 1, 1])[None, :, None, None]))
+    after = net.normal(3, 4, 1, 1, gain=0.5)
+    after[:, 0] = 0
+    net.head(features, channels=4)
+    small = net.conv(scaled, 3, weight=after, channels=4)
+    net.save(tmp_path / "two.onnx", "scores", small)
+    model = models.load(ModelRef(str(tmp_path / "two.onnx")))
+    data = data_sets.load(DataRef(str(folder / "calib.npz")), model.inputs)
+    work = Job("", model, data, targets.load("onnxruntime-cpu"), Limits(5, 10))
+    tried = list(remedies.attempts(quantizing._task(work, *quantizing.split(work))))
+    assert not tried[0].good
+    assert tried[-1].good
+    assert small not in tried[-1].plan.layers
+
+
+FLIPS = [(0, 23, True), (2, 23, True), (4, 23, False), (23, 23, False), (60, 1000, True), (80, 1000, False)]
+
+
+@pytest.mark.parametrize(("drop", "count", "good"), FLIPS)
+def test_flips_count_where_they_are_no_chance(drop: int, count: int, good: bool) -> None:
+    scores = {"sqnr": 30.0, "agreement": 100 - 100 * drop / count}
+    assert quantizing._good(scores, {"agreement": 100.0}, Limits(5, 10), count) == good
+    assert not quantizing._good(scores | {"sqnr": 9.9}, {"agreement": 100.0}, Limits(5, 10), count)
