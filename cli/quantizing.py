@@ -26,6 +26,8 @@ ORIGINAL = "original"
 _HELD_BACK = 0.25
 _SAME = 0.01
 """Placements within 1 % of each other are as fast."""
+_FEW = 20
+"""Fewer held-back samples than this tell nothing about a drop of a few percent: SQNR alone decides."""
 _UNLIKELY = 0.05
 _WIDTH = 0.01
 """A ratio known to ± 1 % is known well enough to choose by."""
@@ -140,6 +142,8 @@ def _good(scores: Mapping[str, float], of_float: Mapping[str, float], limits: Li
     """
     if scores["sqnr"] < limits.min_sqnr:
         return False
+    if count < _FEW:
+        return True
     drops = [of_float[name] - scores[name] for name in ("top1", "agreement") if name in scores]
     flips = [max(0, round(drop * count / 100)) for drop in drops]
     return all(_chance(flip, count, limits.max_drop / 100) >= _UNLIKELY for flip in flips)
@@ -247,7 +251,7 @@ def _judge(
         why = _why_not(job, candidates, None if fastest is None else measurement[fastest.name].ratios["p50"])
         empty = Plan(job.model.digest, job.target.name)
         return Outcome(ORIGINAL, "kept float", why, empty, original_bytes(job), tried, measurement, seen)
-    checked = f"as good on {seen} samples held back" if seen else "checked on its one calibration sample only"
+    checked = f"no loss shown on {seen} samples held back" if seen else "checked on its one calibration sample only"
     why = f"{_times(measurement[fastest.name].ratios['p50'])}, {checked}"
     written = fastest.path.read_bytes()
     return Outcome(fastest.name, "quantized", why, fastest.plan, written, tried, measurement, seen)

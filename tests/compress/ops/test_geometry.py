@@ -98,6 +98,8 @@ RESIZE = st.fixed_dictionaries(
 @settings(max_examples=60)
 @given(RESIZE)
 def test_resize(setting: dict[str, Any]) -> None:
+    # Its coordinates meet whole numbers, where the last bit of float32 decides which neighbour is nearest.
+    assume(setting["mode"] != "nearest" or setting["coordinate_transformation_mode"] != "half_pixel_symmetric")
     sizes = np.array([1, 2, setting.pop("height"), setting.pop("width")], np.int64)
     x = _normal(1, 2, 6, 5)
     expected = _onnxruntime("Resize", {"x": x, "sizes": sizes}, setting, ["x", "", "", "sizes"])
