@@ -44,7 +44,6 @@ class Target:
     weight: str
     symmetric: bool
     """Activations are symmetric around zero (zero point 0)."""
-    reduce_range: bool = False
     shapes: str = "codes"
     """What an operator that asks for a quantized tensor's shape reads: its "codes", or the "numbers" they stand for.
     Read from the tensor itself it would keep the engine from fusing the operator that makes it."""
@@ -61,7 +60,6 @@ _TOP: schema.Types = {
     "activation": str,
     "weight": str,
     "symmetric": bool,
-    "reduce_range": bool,
     "shapes": str,
     "operators": dict,
     "placements": list,

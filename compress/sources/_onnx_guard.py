@@ -89,6 +89,7 @@ def _traced(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
     try:
         return func(*shapes[0], **shapes[1])
     except (RuntimeError, NotImplementedError, ValueError, IndexError, TypeError):
+        # torch's own words for a meta tensor it has no kernel or no shape for (NotImplementedError among them).
         # Either the result depends on values, and is no larger than they are, or the real run fails the same way.
         return None
 
