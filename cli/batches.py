@@ -18,6 +18,7 @@ _MOST = 16
 """Samples a batch where the network leaves that free."""
 _MOST_ACTIVATION = 1 << 24
 """Elements of the largest activation of one batch: 64 MiB in float32."""
+_HELD_BACK = 0.25
 _PROBE = 16
 """Samples on which errors are measured and biases corrected."""
 
@@ -33,6 +34,11 @@ def batch_size(model: Model, data: Data) -> int:
     specs = [node.meta.get("tensor") for node in model.graph.graph.nodes]
     largest = max((math.prod(spec.shape) for spec in specs if spec is not None), default=1)
     return max(1, min(_MOST, len(data), _MOST_ACTIVATION // max(largest, 1)))
+
+
+def split(data: Data, seed: int) -> tuple[Data, Data]:
+    """Calibration and held-back samples; too few samples to part serve as both."""
+    return data.split(_HELD_BACK, seed) if len(data) > 1 else (data, data)
 
 
 def tensors(data: Data) -> Samples:

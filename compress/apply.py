@@ -191,11 +191,13 @@ def _bounds(node: fx.Node) -> tuple[float, float] | None:
     return limits[0], limits[1]
 
 
-def _moved_to_codes(node: fx.Node) -> fx.Node:
-    """`node` reading the codes that were dequantized for it, and so making codes."""
-    source = node.args[0]
+def _moved_to_codes(node: fx.Node, zero: fx.Node) -> fx.Node:
+    """`node` reading the codes that were dequantized for it, and so making codes; the code of 0 is `zero`."""
+    source, rest = node.args[0], node.args[1:]
     assert isinstance(source, fx.Node)  # noqa: S101 - its input was given a pair before it
-    node.args = (source.args[0], *node.args[1:])
+    if graphs.operator(node) == "Pad" and node.kwargs.get("mode", "constant") == "constant":
+        rest = (rest[0], zero, *rest[2:])
+    node.args = (source.args[0], *rest)
     return node
 
 
@@ -213,7 +215,7 @@ def _insert_pair(graph: fx.GraphModule, node: fx.Node, codes: _Codes, *, on_code
     zero = graphs.store(graph, anchor, f"{name}_zero_point", codes.zero)
     behind = zero if source.op == "placeholder" else source
     if on_codes:
-        quantized = _moved_to_codes(source)
+        quantized = _moved_to_codes(source, zero)
     else:
         quantized = graphs.call(behind, ops.function("QuantizeLinear"), (source, scale, zero), f"{name}_quantized")
     dequantized = graphs.call(

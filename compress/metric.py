@@ -30,8 +30,8 @@ _MATRIX = 2
 class Metric:
     """`score(outputs, reference, labels)`: outputs [N, …] by name, those of the float network, `Data.labels`.
 
-    `needs` says which of the last two must be there. A built-in metric scores the first output it is given; percent
-    run from 0 to 100; an output with NaN or Inf never counts as right.
+    `needs` says which of the last two must be there. A built-in metric scores the first output it is given, sqnr
+    the worst of all; percent run from 0 to 100; an output with NaN or Inf never counts as right.
     """
 
     unit: str

@@ -64,6 +64,11 @@ def _pads(graph: fx.GraphModule, node: fx.Node) -> list[int] | None:
     return None if rank <= _SPATIAL or outside else begins[_SPATIAL:] + ends[_SPATIAL:]
 
 
+def fills_with_zeros(graph: fx.GraphModule, node: fx.Node) -> bool:
+    """Whether every number that a Pad adds is zero or one of its input's own, so that each has a code."""
+    return node.kwargs.get("mode", "constant") != "constant" or _value(graph, node) == 0
+
+
 def _over_all_axes(graph: fx.GraphModule, node: fx.Node, sizes: list[int]) -> list[int] | None:
     if argument(node, _AXES) is None:
         return sizes

@@ -31,9 +31,12 @@ def place(graph: fx.GraphModule, target: Target, keep: Collection[str] = ()) -> 
     """
     planned: dict[str, LayerPlan] = {}
     low: set[fx.Node] = set()
+    merged = pads.mergeable(graph)
     for node in graphs.computes(graph):
         rule = target.operators.get(graphs.operator(node))
         if rule is None or graphs.key(node) in keep or graphs.operator(node) in keep or not _makes_float(node):
+            continue
+        if node in merged or (graphs.operator(node) == "Pad" and not pads.fills_with_zeros(graph, node)):
             continue
         if _is_fused(node, target, low) or not (_has_weight(node) if rule.weight else _follows(node, low, target)):
             continue

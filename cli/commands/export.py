@@ -17,7 +17,6 @@ from convkit.compress.errors import ConvkitError
 
 if TYPE_CHECKING:
     from convkit.compress.data import DataRef
-    from convkit.compress.method import Batches
     from convkit.compress.model import Model, ModelRef
     from convkit.compress.plan import Plan
     from convkit.compress.target import Target
@@ -25,7 +24,6 @@ if TYPE_CHECKING:
     from convkit.export.exporter import Exporter
 
 SCHEMA_VERSION = 1
-_CALIBRATION_BATCH = 8
 
 
 @click.command
@@ -41,6 +39,8 @@ _CALIBRATION_BATCH = 8
 @click.option("--plan", metavar="FILE", help="Apply this plan.yaml first.")
 @options.data(what="The plan's calibration samples, for methods that need them")
 @click.option("--opset", type=click.IntRange(1), help="ONNX opset.  [default: the target's, else 21]")
+@options.threads
+@options.seed
 @options.output
 @options.json
 def export(
@@ -50,6 +50,8 @@ def export(
     plan: str | None,
     data: DataRef | None,
     opset: int | None,
+    threads: int,
+    seed: int,
     output: str,
     as_json: bool,
 ) -> None:
@@ -61,6 +63,8 @@ def export(
       convkit export -m models.unet:UNet --weights unet.safetensors --target openvino -o out/
       convkit export -m net.onnx --plan plan.yaml --target onnxruntime-cpu --data calib.npz -o out/
     """
+    import torch
+
     from convkit.compress import model as models
     from convkit.compress import plan as plans
     from convkit.export import exporter
@@ -71,7 +75,8 @@ def export(
     source = models.load(model)
     digests = {"model": source.digest}
     if decided is not None:
-        source, used = _applied(source, decided, found, data)
+        torch.set_num_threads(threads)  # sums of floats depend on it, in their last bits
+        source, used = _applied(source, decided, found, data, seed)
         digests |= used
     report = _write(source, writer, _opset(opset, found), output, _Context(target, digests, decided))
     _show(report, output, as_json=as_json)
@@ -93,24 +98,25 @@ def _opset(asked: int | None, target: Target | None) -> int:
     return asked or (target.opset if target is not None else OPSET)
 
 
-def _applied(model: Model, plan: Plan, target: Target | None, ref: DataRef | None) -> tuple[Model, dict[str, str]]:
-    """The model as planned, and the digests of what that took. The plan's own target says what its formats mean."""
-    import torch
+def _applied(
+    model: Model, plan: Plan, target: Target | None, ref: DataRef | None, seed: int
+) -> tuple[Model, dict[str, str]]:
+    """The model as planned, and the digests of what that took. The plan's own target says what its formats mean.
 
+    The samples are those that `convkit quantize` corrects biases on, so that its plan gives its very file again.
+    """
+    from convkit.cli import batches
     from convkit.compress import apply, data
     from convkit.compress import target as targets
 
     if target is not None and target.name != plan.target:
         raise ConvkitError(f"the plan is for {plan.target}, not {target.name}", hint=f"export --target {plan.target}")
-    samples: Batches | None = None
-    digests = {"plan": plan.digest}
+    samples, digests = None, {"plan": plan.digest}
     if ref is not None:
         loaded = data.load(ref, model.inputs)
         digests["data"] = loaded.digest
-        samples = [
-            {name: torch.from_numpy(array) for name, array in batch.arrays.items()}
-            for batch in loaded.batches(_CALIBRATION_BATCH)
-        ]
+        calibration, _ = batches.split(loaded, seed)
+        samples = batches.calibration_of(calibration, batches.batch_size(model, calibration)).probe
     return apply.apply(model, plan, target or targets.load(plan.target), samples), digests
 
 

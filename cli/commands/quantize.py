@@ -25,22 +25,20 @@ if TYPE_CHECKING:
     default=5.0,
     show_default=True,
     metavar="POINTS",
-    help="Agreement (or top-1, with labels) that may be lost on held-back samples.",
+    help="Agreement, top-1 (or tenths of a dB of PSNR) that may be lost on held-back samples.",
 )
 @click.option(
     "--min-sqnr",
     type=float,
-    default=10.0,
-    show_default=True,
     metavar="DB",
-    help="Signal to quantization noise at the output, at least.",
+    help="Signal to quantization noise at the output, at least.  [default: 10.0 for classes, else 20.0]",
 )
 @click.option("--keep", multiple=True, metavar="LAYER|OPERATOR", help="Leave this layer or kind in float.")
 @click.option("--plan", metavar="FILE", help="Apply this plan.yaml, edited by hand perhaps, instead of searching.")
 @click.option(
     "--budget",
     type=click.FloatRange(1),
-    default=10.0,
+    default=15.0,
     show_default=True,
     metavar="SECONDS",
     help="Time for measuring latency.",
@@ -56,7 +54,7 @@ def quantize(
     target: str | None,
     output: str,
     max_drop: float,
-    min_sqnr: float,
+    min_sqnr: float | None,
     keep: tuple[str, ...],
     plan: str | None,
     budget: float,
@@ -77,7 +75,7 @@ def quantize(
       convkit quantize -m net.onnx --data photos/ --target openvino-cpu --max-drop 1 -o out/
       convkit quantize -m models:resnet18 --weights r18.safetensors --shape x:Nx3x224x224 --data calib.npz -o out/
     """
-    from convkit.cli import quantizing
+    from convkit.cli import goodness, quantizing
     from convkit.compress import plan as plans
     from convkit.compress import record
 
@@ -86,7 +84,7 @@ def quantize(
         model,
         data,
         target or "onnxruntime-cpu",
-        quantizing.Limits(max_drop, min_sqnr),
+        goodness.Limits(max_drop, min_sqnr),
         {"seed": seed, "threads": threads, "budget": budget, "keep": keep, "plan": plans.read(plan) if plan else None},
     )
     if dry_run:
@@ -123,11 +121,11 @@ def _job(model: ModelRef, data: DataRef, target: str, limits: Any, settings: dic
 
 
 def _intention(job: Job, output: str) -> str:
-    from convkit.cli import quantizing
+    from convkit.cli import batches
     from convkit.compress import placement
     from convkit.compress.apply import prepare
 
-    calibration, held = quantizing.split(job)
+    calibration, held = batches.split(job.data, job.seed)
     prepared = prepare(job.model, ("simplify", "fold_batch_norm"))
     layers = placement.place(prepared.graph, job.target, job.keep)
     weighted = sum(layer.weight is not None for layer in layers.values())
@@ -150,7 +148,8 @@ def _report(job: Job, outcome: Outcome) -> dict[str, Any]:
         "quantized_layers": sum(layer.weight is not None for layer in best.values()),
         "held_back_samples": outcome.held_back,
         "attempts": [{"remedy": a.remedy, "good": a.good, "scores": dict(a.scores)} for a in outcome.attempts],
-        "measurement": dataclasses.asdict(outcome.measurement),
+        "networks": [dataclasses.asdict(result) for result in outcome.standing.results],
+        "measurement": dataclasses.asdict(outcome.standing.final),
     }
 
 
@@ -169,7 +168,7 @@ def _write(output: str, job: Job, outcome: Outcome, report: dict[str, Any]) -> N
 
 def _show(outcome: Outcome, output: str) -> None:
     rows = []
-    for result in outcome.measurement.results:
+    for result in outcome.standing.results:
         time, ratio = result.seconds["p50"], result.ratios["p50"]
         scores = [f"{value:.2f}" for value in result.metrics.values()]
         size = "" if result.size is None else f"{result.size / 1e6:.2f} MB"
@@ -184,7 +183,7 @@ def _show(outcome: Outcome, output: str) -> None:
                 *scores,
             )
         )
-    metrics = tuple(outcome.measurement.results[0].metrics)
+    metrics = tuple(outcome.standing.results[0].metrics)
     show.table(
         ("network", "p50", "ratio", "95 %", "size", *metrics), rows, title=f"{outcome.verdict}: {outcome.reason}"
     )

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from convkit.cli import quantizing
+from convkit.cli import batches, quantizing
 from convkit.cli.quantizing import Job, Limits
 from convkit.compress import data as data_sets
 from convkit.compress import model as models
@@ -57,7 +57,7 @@ def job(folder: Path, **changes: object) -> Job:
 def candidates(work: Job, folder: Path) -> dict[str, tuple[str, bytes]]:
     """Text of the plan and bytes of the file, by placement."""
     folder.mkdir()
-    task = quantizing._task(work, *quantizing.split(work))
+    task = quantizing._task(work, *batches.split(work.data, work.seed))
     chosen = remedies.best(list(remedies.attempts(task)), task.rank)
     made = quantizing._candidates(work, task, chosen, folder)
     return {c.name: (plans.dump(c.plan), c.path.read_bytes()) for c in made}

@@ -231,24 +231,29 @@ def test_bias_correction_leaves_the_float_network_alone() -> None:
     assert all(torch.equal(model.graph.state_dict()[name], tensor) for name, tensor in weights.items())
 
 
-@pytest.mark.parametrize(("size", "fits"), [((8, 12), True), ((9, 8), False), (("H", 8), False)])
-def test_only_an_image_of_fixed_even_size_is_moved_into_blocks(size: tuple[int | str, ...], fits: bool) -> None:
-    net = Net("N", 3, *size)
-    model = net.model(net.conv("x", 6, 3, stride=2))
-    changed = prepare(model, ("space_to_depth",))
-    assert ("SpaceToDepth" in kinds(changed)) == fits
-
-
 @settings(max_examples=25)
 @given(
-    kernel=st.integers(2, 7),
+    channels=st.integers(1, 9),
+    groups=st.sampled_from([1, 3]),
     pads=st.lists(st.integers(0, 3), min_size=4, max_size=4),
-    size=st.sampled_from([(8, 8), (10, 12)]),
+    size=st.sampled_from([(8, 9), ("H", "W")]),
 )
-def test_an_image_in_blocks_gives_the_same_features(kernel: int, pads: list[int], size: tuple[int, int]) -> None:
-    net = Net("N", 3, *size)
-    weight = net.weight(net.normal(5, 3, kernel, kernel, gain=0.3))
-    made = net.op("Conv", "x", weight, pads=pads, strides=[2, 2], kernel_shape=[kernel] * 2)
+def test_an_image_with_empty_channels_gives_the_same_features(
+    channels: int, groups: int, pads: list[int], size: tuple[int | str, ...]
+) -> None:
+    net = Net("N", channels * groups, *size)
+    weight = net.weight(net.normal(6, channels, 3, 3, gain=0.3))
+    made = net.op("Conv", "x", weight, pads=pads, strides=[2, 2], group=groups, kernel_shape=[3, 3])
     model = net.model(made)
-    changed = prepare(model, ("space_to_depth",))
-    assert largest_difference(changed, model, inputs(model, (2, 3, *size))) <= TOLERANCE
+    changed = prepare(model, ("align_channels",))
+    added = kinds(changed).count("Pad") - kinds(prepare(model, ())).count("Pad")
+    assert added == (groups == 1 and channels % 4 > 0)
+    assert largest_difference(changed, model, inputs(model, (2, channels * groups, 8, 9))) <= TOLERANCE
+
+
+def test_an_image_is_padded_once_for_all_who_read_it() -> None:
+    net = Net("N", 3, 8, 8)
+    model = net.model(net.op("Add", net.conv("x", 5, 3), net.conv("x", 5, 1)))
+    changed = prepare(model, ("align_channels",))
+    assert kinds(changed).count("Pad") == 1
+    assert largest_difference(changed, model, inputs(model, (2, 3, 8, 8))) <= TOLERANCE

@@ -85,7 +85,7 @@ def test_the_verdict_is_what_was_written(twice: list[Path], folder: Path) -> Non
     """Either the plan is a network's that was measured good and faster, or the bytes are the original's."""
     out = twice[0]
     report, plan = read(out, "report.json"), plans.read(out / "plan.yaml")
-    results = {result["name"]: result for result in report["measurement"]["results"]}
+    results = {result["name"]: result for result in report["networks"]}
     assert report["kept"] in results
     written, original = (out / "model.onnx").read_bytes(), (folder / "heavy.onnx").read_bytes()
     operators = [node.op_type for node in onnx.load(out / "model.onnx").graph.node]
@@ -108,6 +108,15 @@ def test_the_same_inputs_give_the_same_bytes(twice: list[Path]) -> None:
     if read(one, "report.json")["kept"] == read(other, "report.json")["kept"]:
         for name in ("model.onnx", "plan.yaml"):
             assert (one / name).read_bytes() == (other / name).read_bytes()
+
+
+def test_its_plan_gives_its_file_again(twice: list[Path], folder: Path, tmp_path: Path, convkit: Convkit) -> None:
+    words = ("-m", folder / "heavy.onnx", "--data", folder / "heavy.npz", "--plan", twice[0] / "plan.yaml")
+    assert (
+        convkit("export", *map(str, words), "--target", str(folder / "one.yaml"), "-o", str(tmp_path / "a")).code == 0
+    )
+    if read(twice[0], "report.json")["verdict"] == "quantized":
+        assert (tmp_path / "a" / "model.onnx").read_bytes() == (twice[0] / "model.onnx").read_bytes()
 
 
 def test_what_is_printed_is_the_report(quantize: Quantize, tmp_path: Path) -> None:

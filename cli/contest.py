@@ -1,0 +1,133 @@
+"""Which placement of a plan is kept: candidates and the original side by side on the target's engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from convkit.cli.goodness import Limits, good
+from convkit.compress import metric
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from convkit.compress.data import Data
+    from convkit.compress.plan import Plan
+    from convkit.compress.target import Target
+    from convkit.runtimes.bench.measure import Measurement, Result
+
+ORIGINAL = "original"
+_LOOK = 0.3
+"""Share of the time that goes into a first look at all; the rest is for those that may still be the fastest."""
+_FINALISTS = 2
+_SAME = 0.005
+"""Placements within half a percent of each other are as fast."""
+_WIDTH = 0.005
+"""A ratio known to ± 0.5 % is known well enough to choose by."""
+_FAR_DB = 6.0
+"""An engine whose noise has twice the amplitude of the simulation's computes something else than it was given."""
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """A placement of a plan, and the file that was made of it."""
+
+    name: str
+    plan: Plan
+    path: Path
+
+
+@dataclass(frozen=True, slots=True)
+class Contest:
+    """Where and on what candidates are compared. `simulated` is the SQNR that the simulation promises, in dB."""
+
+    target: Target
+    original: Path
+    held: Data
+    metrics: tuple[str, ...]
+    limits: Limits
+    simulated: float
+    threads: int
+    budget: float
+    seed: int
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What the contest showed: every network's `results`, those of the finalists from the last and longest run, and
+    the candidate that is kept, None where `why` the original is."""
+
+    kept: Candidate | None
+    why: str
+    results: tuple[Result, ...]
+    final: Measurement
+
+
+def hold(contest: Contest, candidates: Sequence[Candidate], say: Callable[[str], None]) -> Standing:
+    """Measure, and keep the fastest candidate that is as good on the engine and surely faster than the original."""
+    alone = len(candidates) <= _FINALISTS
+    final = _measure(contest, candidates, contest.budget * (1.0 if alone else _LOOK), say)
+    results = {result.name: result for result in final.results}
+    fit = [c for c in candidates if _fits(contest, results[c.name], results[ORIGINAL])]
+    if not alone and fit:
+        fit = sorted(fit, key=lambda c: results[c.name].ratios["p50"].value)[:_FINALISTS]
+        final = _measure(contest, fit, contest.budget * (1 - _LOOK), say)
+        results |= {result.name: result for result in final.results}
+    kept = _fastest(fit, results)
+    shown = tuple(results.values())
+    if kept is None:
+        return Standing(None, _why_none(contest, candidates, results), shown, final)
+    ratio = results[kept.name].ratios["p50"]
+    times = f"{ratio.value:.2f}x the original's time ({ratio.low:.2f} to {ratio.high:.2f})"
+    if ratio.high >= 1.0:
+        return Standing(None, f"{contest.target.weight} does not pay here: {times}", shown, final)
+    return Standing(kept, times, shown, final)
+
+
+def _measure(
+    contest: Contest, candidates: Sequence[Candidate], budget: float, say: Callable[[str], None]
+) -> Measurement:
+    from convkit.runtimes.bench import candidate as bench
+    from convkit.runtimes.bench.measure import Settings, measure
+    from convkit.runtimes.session import Options
+
+    options = Options(threads=contest.threads)
+    files = [(ORIGINAL, contest.original), *((c.name, c.path) for c in candidates)]
+    what = f"measuring {len(candidates)} of them on {contest.target.engine}"
+    return measure(
+        [bench.Candidate(name, contest.target.engine, str(path), options) for name, path in files],
+        ORIGINAL,
+        contest.held,
+        Settings(budget=budget, width=_WIDTH, seed=contest.seed, metrics=contest.metrics),
+        progress=lambda share: say(f"{what}: {share:.0%}"),
+    )
+
+
+def _fits(contest: Contest, result: Result, original: Result) -> bool:
+    """Whether a candidate is as good as the original, and what the engine computes is what was simulated."""
+    as_good = good(result.metrics, original.metrics, contest.limits, len(contest.held))
+    return as_good and result.metrics["sqnr"] >= contest.simulated - _FAR_DB
+
+
+def _fastest(fit: Sequence[Candidate], results: Mapping[str, Result]) -> Candidate | None:
+    """The fastest; among those that are not slower by more than is worth it, the one nearest to the original."""
+    ratio = {c.name: results[c.name].ratios["p50"].value for c in fit}
+    near = [c for c in fit if ratio[c.name] <= min(ratio.values()) * (1 + _SAME)]
+    return max(near, key=lambda c: (results[c.name].metrics["sqnr"], -ratio[c.name]), default=None)
+
+
+def _why_none(contest: Contest, candidates: Sequence[Candidate], results: Mapping[str, Result]) -> str:
+    """Why no candidate fits."""
+    if not candidates:
+        return f"{contest.target.name} runs nothing of this network in {contest.target.weight}"
+    strict = replace(contest, simulated=-metric.LIMIT_DB)
+    wrong = [c.name for c in candidates if _fits(strict, results[c.name], results[ORIGINAL])]
+    if wrong:
+        found = results[wrong[0]].metrics["sqnr"]
+        return (
+            f"{contest.target.engine} does not compute what it was given: {found:.1f} dB of SQNR, "
+            f"{contest.simulated:.1f} dB in simulation"
+        )
+    return "no quantized network was as good as the original on held-back data"

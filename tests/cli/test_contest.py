@@ -1,0 +1,79 @@
+"""The contest keeps the fastest of those that are as good; what it is told about latency here is made up."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from convkit.cli import contest
+from convkit.cli.contest import ORIGINAL, Candidate, Contest, Standing
+from convkit.cli.goodness import Limits
+from convkit.compress import target as targets
+from convkit.compress.data import Data
+from convkit.compress.plan import Plan
+from convkit.runtimes.bench.estimate import Interval, point
+from convkit.runtimes.bench.measure import Measurement, Result, Settings
+
+Times = dict[str, tuple[float, float]]
+"""Name of a network -> p50 ratio to the original, SQNR on the engine."""
+
+
+def result(name: str, ratio: float, sqnr: float) -> Result:
+    ratios = {"p50": Interval(ratio, ratio - 0.01, ratio + 0.01)}
+    metrics = {"agreement": 100.0, "sqnr": sqnr}
+    return Result(name, "onnxruntime", "", None, {"p50": point(ratio)}, ratios, 1, 1, 1, 0, 0, None, metrics)
+
+
+def held(monkeypatch: pytest.MonkeyPatch, *runs: Times, simulated: float = 30.0) -> tuple[Standing, list[list[str]]]:
+    """Where a contest stands in which each run measures what it is told, and who was in each."""
+    asked: list[list[str]] = []
+
+    def measure(_contest: Contest, candidates: list[Candidate], _budget: float, _say: object) -> Measurement:
+        told = runs[len(asked)]
+        asked.append([c.name for c in candidates])
+        results = tuple(result(name, *told[name]) for name in (ORIGINAL, *asked[-1]))
+        return Measurement(ORIGINAL, results, 6, 1, None, Settings(), {}, ())
+
+    monkeypatch.setattr(contest, "_measure", measure)
+    data = Data({"x": np.zeros((30, 1), np.float32)}, None, "")
+    target = targets.load("onnxruntime-cpu")
+    work = Contest(target, Path("original.onnx"), data, ("agreement", "sqnr"), Limits(5), simulated, 2, 1.0, 0)
+    candidates = [Candidate(name, Plan("", ""), Path(name)) for name in runs[0] if name != ORIGINAL]
+    return contest.hold(work, candidates, lambda _line: None), asked
+
+
+LOOK: Times = {ORIGINAL: (1, 200), "a": (0.5, 30), "b": (0.52, 30), "c": (0.6, 30), "d": (0.3, 5)}
+
+
+def test_the_last_run_decides_between_the_fastest_that_are_good(monkeypatch: pytest.MonkeyPatch) -> None:
+    standing, asked = held(monkeypatch, LOOK, {ORIGINAL: (1, 200), "a": (0.5, 30), "b": (0.48, 30)})
+    assert asked == [["a", "b", "c", "d"], ["a", "b"]]
+    assert standing.kept is not None
+    assert standing.kept.name == "b"
+    shown = {each.name: each.ratios["p50"].value for each in standing.results}
+    assert shown == {ORIGINAL: 1, "a": 0.5, "b": 0.48, "c": 0.6, "d": 0.3}
+
+
+def test_of_equally_fast_ones_the_nearest_to_the_original_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    standing, asked = held(monkeypatch, {ORIGINAL: (1, 200), "a": (0.5, 30), "b": (0.502, 33)})
+    assert len(asked) == 1
+    assert standing.kept is not None
+    assert standing.kept.name == "b"
+
+
+def test_what_does_not_pay_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    standing, _ = held(monkeypatch, {ORIGINAL: (1, 200), "a": (0.995, 30)})
+    assert standing.kept is None
+    assert standing.why.startswith("int8 does not pay here: 0.99x")
+
+
+def test_an_engine_that_computes_something_else_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    standing, _ = held(monkeypatch, {ORIGINAL: (1, 200), "a": (0.5, 12.6)}, simulated=33.8)
+    assert standing.kept is None
+    assert standing.why == ("onnxruntime does not compute what it was given: 12.6 dB of SQNR, 33.8 dB in simulation")
+
+
+def test_a_collapse_is_never_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    standing, _ = held(monkeypatch, {ORIGINAL: (1, 200), "a": (0.5, 3)}, simulated=4.0)
+    assert standing.kept is None
+    assert standing.why == "no quantized network was as good as the original on held-back data"

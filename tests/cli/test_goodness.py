@@ -1,0 +1,25 @@
+"""A network counts as good by what it surely lost, never by chance; a collapse is always seen."""
+
+import pytest
+
+from convkit.cli.goodness import Limits, good
+
+FLIPS = [(0, 23, True), (2, 23, True), (4, 23, False), (23, 23, False), (60, 1000, True), (80, 1000, False)]
+
+
+@pytest.mark.parametrize(("drop", "count", "as_good"), FLIPS)
+def test_flips_count_where_they_are_no_chance(drop: int, count: int, as_good: bool) -> None:
+    scores = {"sqnr": 30.0, "agreement": 100 - 100 * drop / count}
+    assert good(scores, {"agreement": 100.0}, Limits(5), count) == as_good
+    assert not good(scores | {"sqnr": 9.9}, {"agreement": 100.0}, Limits(5), count)
+
+
+def test_an_image_must_be_cleaner_than_classes() -> None:
+    assert good({"sqnr": 15.0, "agreement": 100.0}, {"agreement": 100.0}, Limits(5), 23)
+    assert not good({"sqnr": 15.0, "psnr": 40.0}, {"psnr": 200.0}, Limits(5), 23)
+    assert good({"sqnr": 15.0, "psnr": 40.0}, {"psnr": 200.0}, Limits(5, 15.0), 23)
+
+
+@pytest.mark.parametrize(("found", "as_good"), [(30.2, True), (29.8, False)])
+def test_half_a_decibel_to_the_targets_weighs_like_five_points(found: float, as_good: bool) -> None:
+    assert good({"sqnr": 30.0, "psnr": found}, {"psnr": 30.5}, Limits(5), 4) == as_good
