@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from convkit.cli.quantizing import ORIGINAL
+from convkit.cli.contest import ORIGINAL
 from convkit.runtimes.bench.estimate import Interval, point
 from tests.bench.comparison import CONVKIT, FLOAT, Comparison
 from tests.bench.product import FailedError, Quantized, median
