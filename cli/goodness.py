@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from convkit.compress import metric
 
-_FEW = 20
+FEW = 20
 """Fewer held-back samples than this tell nothing about a drop of a few percent: SQNR alone decides."""
 _UNLIKELY = 0.05
 _DB_A_POINT = 0.1
@@ -38,7 +38,7 @@ def good(scores: Mapping[str, float], of_float: Mapping[str, float], limits: Lim
     lost = of_float.get("psnr", metric.LIMIT_DB) - scores.get("psnr", metric.LIMIT_DB)
     if of_float.get("psnr", metric.LIMIT_DB) < metric.LIMIT_DB and lost > limits.max_drop * _DB_A_POINT:
         return False
-    if count < _FEW:
+    if count < FEW:
         return True
     drops = [of_float[name] - scores[name] for name in ("top1", "agreement") if name in scores]
     flips = [max(0, round(drop * count / 100)) for drop in drops]

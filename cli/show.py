@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 _NUMBER = re.compile(r"[-+±]?\d[\d,]*(\.\d+)?(e[-+]?\d+)? ?[%×A-Za-z/]{0,5}( \(.*\))?|[–-]?")
 """A figure with its unit, or nothing."""
+_QUIET_SECONDS = 5.0
 _WIDE = 1000
 """Columns where nobody looks: a pipe gets whole lines, not a terminal's."""
 
@@ -85,7 +86,8 @@ def bug() -> None:
 def progress(what: str) -> Iterator[Callable[[str], None]]:
     """Show on stderr that `what` goes on; the function it gives says how far.
 
-    A terminal gets one moving line, a pipe or a CI log one line for each thing said.
+    A terminal gets one moving line, a pipe or a CI log one line for each thing said; what differs from the last one
+    only in its numbers is said again after a while.
     """
     console, start = _console(sys.stderr), time.monotonic()
     if console.is_terminal:
@@ -93,8 +95,21 @@ def progress(what: str) -> Iterator[Callable[[str], None]]:
             yield lambda words: _move(status, what, words)
     else:
         note(f"{what} …")
-        yield lambda words: note(f"  {words}")
+        yield _sparing(start)
     note(f"{what}: {time.monotonic() - start:.1f} s")
+
+
+def _sparing(start: float) -> Callable[[str], None]:
+    said, at = "", start
+
+    def say(words: str) -> None:
+        nonlocal said, at
+        now, kind = time.monotonic(), re.sub(r"\d+", "", words)
+        if kind != said or now - at >= _QUIET_SECONDS:
+            said, at = kind, now
+            note(f"  {words}")
+
+    return say
 
 
 def _move(status: Status, what: str, words: str) -> None:

@@ -8,29 +8,15 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import fx, nn
+
+from convkit.compress import graph as graphs
 
 _CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _SPATIAL = 2
 """The first spatial axis; batch and channels come before it."""
 _SIZES, _VALUE, _AXES = 1, 2, 3
 """Positions of Pad's inputs."""
-
-
-def operator(node: fx.Node) -> str:
-    """The ONNX operator a function node computes; "" for other nodes."""
-    return str(getattr(node.target, "__name__", "")) if node.op == "call_function" else ""
-
-
-def constant(graph: fx.GraphModule, node: Any) -> torch.Tensor | None:  # noqa: ANN401 - an fx argument
-    """The very tensor that a get_attr node holds; None for any other argument."""
-    if not isinstance(node, fx.Node) or node.op != "get_attr":
-        return None
-    holder: Any = graph
-    for part in str(node.target).split("."):
-        holder = getattr(holder, part)
-    return holder if isinstance(holder, torch.Tensor) else None
 
 
 def argument(node: fx.Node, position: int) -> Any:  # noqa: ANN401 - an fx argument
@@ -42,20 +28,20 @@ def mergeable(graph: fx.GraphModule) -> dict[fx.Node, list[int]]:
     """Pad nodes that vanish into their only reader, with their spatial pads (all begins, then all ends)."""
     found = {}
     for node in graph.graph.nodes:
-        if operator(node) == "Pad" and len(node.users) == 1:
-            pads, value = _pads(graph, node), _value(graph, node)
+        if graphs.operator(node) == "Pad" and len(node.users) == 1:
+            pads, value = _pads(node), _value(node)
             reader = next(iter(node.users))
             if pads is not None and value is not None and reader.args[0] is node and _exact(graph, reader, pads, value):
                 found[node] = pads
     return found
 
 
-def _pads(graph: fx.GraphModule, node: fx.Node) -> list[int] | None:
+def _pads(node: fx.Node) -> list[int] | None:
     """Spatial pads of a constant, non-negative Pad that leaves batch and channels alone."""
-    sizes = constant(graph, argument(node, _SIZES))
+    sizes = graphs.constant(argument(node, _SIZES))
     if sizes is None or node.kwargs.get("mode", "constant") != "constant" or bool((sizes < 0).any()):
         return None
-    every = _over_all_axes(graph, node, [int(size) for size in sizes])
+    every = _over_all_axes(node, [int(size) for size in sizes])
     if every is None:
         return None
     rank = len(every) // 2
@@ -64,15 +50,15 @@ def _pads(graph: fx.GraphModule, node: fx.Node) -> list[int] | None:
     return None if rank <= _SPATIAL or outside else begins[_SPATIAL:] + ends[_SPATIAL:]
 
 
-def fills_with_zeros(graph: fx.GraphModule, node: fx.Node) -> bool:
+def fills_with_zeros(node: fx.Node) -> bool:
     """Whether every number that a Pad adds is zero or one of its input's own, so that each has a code."""
-    return node.kwargs.get("mode", "constant") != "constant" or _value(graph, node) == 0
+    return node.kwargs.get("mode", "constant") != "constant" or _value(node) == 0
 
 
-def _over_all_axes(graph: fx.GraphModule, node: fx.Node, sizes: list[int]) -> list[int] | None:
+def _over_all_axes(node: fx.Node, sizes: list[int]) -> list[int] | None:
     if argument(node, _AXES) is None:
         return sizes
-    axes, spec = constant(graph, argument(node, _AXES)), node.meta.get("tensor")
+    axes, spec = graphs.constant(argument(node, _AXES)), node.meta.get("tensor")
     if axes is None or spec is None:
         return None
     rank, count = len(spec.shape), len(sizes) // 2
@@ -82,10 +68,10 @@ def _over_all_axes(graph: fx.GraphModule, node: fx.Node, sizes: list[int]) -> li
     return every
 
 
-def _value(graph: fx.GraphModule, node: fx.Node) -> float | None:
+def _value(node: fx.Node) -> float | None:
     if argument(node, _VALUE) is None:
         return 0.0
-    value = constant(graph, argument(node, _VALUE))
+    value = graphs.constant(argument(node, _VALUE))
     return None if value is None else float(value)
 
 
@@ -96,11 +82,11 @@ def _exact(graph: fx.GraphModule, reader: fx.Node, pads: list[int], value: float
     kwargs = reader.kwargs
     if kwargs.get("auto_pad", "NOTSET") != "NOTSET" or kwargs.get("ceil_mode"):
         return False
-    if operator(reader) == "Conv":
+    if graphs.operator(reader) == "Conv":
         return value == 0
-    if operator(reader) == "AveragePool":  # padded elements must count, as the zeros of the Pad node do
+    if graphs.operator(reader) == "AveragePool":  # padded elements must count, as the zeros of the Pad node do
         return value == 0 and bool(kwargs.get("count_include_pad")) and _within_kernel(kwargs, pads)
-    return operator(reader) == "MaxPool" and value == -math.inf and _within_kernel(kwargs, pads)
+    return graphs.operator(reader) == "MaxPool" and value == -math.inf and _within_kernel(kwargs, pads)
 
 
 def _within_kernel(kwargs: Mapping[str, Any], pads: list[int]) -> bool:

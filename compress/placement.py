@@ -36,7 +36,7 @@ def place(graph: fx.GraphModule, target: Target, keep: Collection[str] = ()) -> 
         rule = target.operators.get(graphs.operator(node))
         if rule is None or graphs.key(node) in keep or graphs.operator(node) in keep or not _makes_float(node):
             continue
-        if node in merged or (graphs.operator(node) == "Pad" and not pads.fills_with_zeros(graph, node)):
+        if node in merged or (graphs.operator(node) == "Pad" and not pads.fills_with_zeros(node)):
             continue
         if _is_fused(node, target, low) or not (_has_weight(node) if rule.weight else _follows(node, low, target)):
             continue

@@ -8,6 +8,7 @@ from onnx import helper
 from torch import fx, nn
 
 import convkit
+from convkit.compress import graph as graphs
 from convkit.compress import pads
 from convkit.compress.errors import ConvkitError
 from convkit.compress.model import Model, with_shapes
@@ -83,7 +84,7 @@ class _ModelWriter:
         layers.write_layer(self.graph, layer, str(node.target), self._input(source), self.tensor[node], extra, rank)
 
     def _function(self, node: fx.Node) -> None:
-        operator, attributes = pads.operator(node), dict(node.kwargs)
+        operator, attributes = graphs.operator(node), dict(node.kwargs)
         source = node.args[0] if node.args else None
         if isinstance(source, fx.Node) and source in self.pads:
             attributes["pads"] = pads.merged(attributes.get("pads"), self.pads[source])
@@ -96,11 +97,11 @@ class _ModelWriter:
         if not _is_multiple(node):
             return [self.tensor[node]]
         picked = {int(user.args[1]): self.tensor[user] for user in node.users}  # type: ignore[arg-type]
-        count = max(_split_count(self.model.graph, node), *(index + 1 for index in picked))
+        count = max(_split_count(node), *(index + 1 for index in picked))
         return [picked[i] if i in picked else self._unread(node, i) for i in range(count)]
 
     def _unread(self, node: fx.Node, index: int) -> str:
-        return self.graph.value_name(f"{_value(node)}.{index}") if pads.operator(node) == "Split" else ""
+        return self.graph.value_name(f"{_value(node)}.{index}") if graphs.operator(node) == "Split" else ""
 
     def _input(self, argument: Any) -> str:  # noqa: ANN401 - an fx argument
         if argument is None:
@@ -109,7 +110,7 @@ class _ModelWriter:
             return self._input(argument.args[0])
         if argument.op != "get_attr":
             return self.tensor[argument]
-        held = pads.constant(self.model.graph, argument)
+        held = graphs.constant(argument)
         if held is None:
             raise TypeError(f"constant {argument.target!r} is no tensor")
         return self.graph.initializer(_value(argument), held)
@@ -135,10 +136,10 @@ def _is_multiple(node: fx.Node) -> bool:
     return bool(node.users) and all(user.target is python_operator.getitem for user in node.users)
 
 
-def _split_count(graph: fx.GraphModule, node: fx.Node) -> int:
-    if pads.operator(node) != "Split":
+def _split_count(node: fx.Node) -> int:
+    if graphs.operator(node) != "Split":
         return 1
-    sizes = pads.constant(graph, pads.argument(node, 1))
+    sizes = graphs.constant(pads.argument(node, 1))
     return int(node.kwargs.get("num_outputs") or 1) if sizes is None else sizes.numel()  # type: ignore[arg-type]
 
 
@@ -146,7 +147,7 @@ def _lacks_shapes(model: Model) -> bool:
     """Whether a node lacks the shape that decides how its reader is written."""
     nodes = model.graph.graph.nodes
     linear = (node.args[0] for node in nodes if node.op == "call_module" and _is_linear(model, node))
-    padded = (node for node in nodes if pads.operator(node) == "Pad")
+    padded = (node for node in nodes if graphs.operator(node) == "Pad")
     return any("tensor" not in node.meta for node in (*linear, *padded))
 
 

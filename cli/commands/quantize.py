@@ -167,24 +167,24 @@ def _write(output: str, job: Job, outcome: Outcome, report: dict[str, Any]) -> N
 
 
 def _show(outcome: Outcome, output: str) -> None:
+    from convkit.cli.goodness import FEW
+    from convkit.compress import metric
+
+    results = outcome.standing.results
+    metrics = [m for m in results[0].metrics if outcome.held_back >= FEW or metric.load(m).unit != "%"]
     rows = []
-    for result in outcome.standing.results:
+    for result in results:
         time, ratio = result.seconds["p50"], result.ratios["p50"]
-        scores = [f"{value:.2f}" for value in result.metrics.values()]
-        size = "" if result.size is None else f"{result.size / 1e6:.2f} MB"
-        name = f"{result.name} *" if result.name == outcome.kept else result.name
         rows.append(
             (
-                name,
+                f"{result.name} *" if result.name == outcome.kept else result.name,
                 f"{time.value * 1e3:.2f} ms",
-                f"{ratio.value:.2f}x",
-                f"{ratio.low:.2f}-{ratio.high:.2f}",
-                size,
-                *scores,
+                f"{ratio.value:.3f}x",
+                f"{ratio.low:.3f}-{ratio.high:.3f}",
+                "" if result.size is None else f"{result.size / 1e6:.2f} MB",
+                *(f"{result.metrics[m]:.2f}" for m in metrics),
             )
         )
-    metrics = tuple(outcome.standing.results[0].metrics)
-    show.table(
-        ("network", "p50", "ratio", "95 %", "size", *metrics), rows, title=f"{outcome.verdict}: {outcome.reason}"
-    )
+    title = f"{outcome.verdict}: {outcome.reason}"
+    show.table(("network", "p50", "ratio", "95 %", "size", *metrics), rows, title=title)
     show.text(f"* kept, in {output}")
