@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from convkit.compress.data import Data
@@ -19,21 +19,30 @@ _MOST = 16
 _MOST_ACTIVATION = 1 << 24
 """Elements of the largest activation of one batch: 64 MiB in float32."""
 _HELD_BACK = 0.25
-_PROBE = 16
-"""Samples on which errors are measured and biases corrected."""
+_PROBE, _PROBE_MACS = 16, 64e9
+"""Samples on which errors are measured and biases corrected, dozens of times; fewer where a sample takes long, for a
+large image says as much as many small ones."""
 
 
-def batch_size(model: Model, data: Data) -> int:
-    """Samples a batch: what the model fixes, else what keeps its largest activation modest."""
-    from convkit.compress.model import with_shapes
+@dataclass(frozen=True, slots=True)
+class Batching:
+    """Samples a batch, and how many serve as probe."""
+
+    size: int
+    probe: int
+
+
+def batching(model: Model, data: Data) -> Batching:
+    """What the model fixes, else batches that keep its largest activation modest; a probe that keeps its work so."""
+    from convkit.compress import analysis
 
     first = model.inputs[0].shape[0] if model.inputs[0].shape else 1
-    if isinstance(first, int):
-        return first
-    with_shapes(model, tensors(data.batch(slice(0, 1))))
-    specs = [node.meta.get("tensor") for node in model.graph.graph.nodes]
-    largest = max((math.prod(spec.shape) for spec in specs if spec is not None), default=1)
-    return max(1, min(_MOST, len(data), _MOST_ACTIVATION // max(largest, 1)))
+    fixed = first if isinstance(first, int) else None
+    found = analysis.analyse(model, tensors(data.batch([row % len(data) for row in range(fixed or 1)])))
+    largest = max((layer.activations for layer in found.layers), default=1)
+    affordable = _PROBE_MACS / max(1.0, found.total()["macs"] / (fixed or 1))
+    probe = max(1, min(_PROBE, int(affordable)))
+    return Batching(fixed or max(1, min(_MOST, len(data), probe, _MOST_ACTIVATION // max(largest, 1))), probe)
 
 
 def split(data: Data, seed: int) -> tuple[Data, Data]:
@@ -48,14 +57,14 @@ def tensors(data: Data) -> Samples:
     return {name: torch.from_numpy(array) for name, array in data.arrays.items()}
 
 
-def calibration_of(data: Data, size: int) -> Calibration:
+def calibration_of(data: Data, by: Batching) -> Calibration:
     """`data` in whole batches for calibration, the first of them as probe; too few samples for one come again."""
     from convkit.compress.calibration import Calibration
 
-    batches = [tensors(batch) for batch in data.batches(size) if len(batch) == size]
+    batches = [tensors(batch) for batch in data.batches(by.size) if len(batch) == by.size]
     if not batches:
-        batches = [tensors(data.batch([row % len(data) for row in range(size)]))]
-    return Calibration(batches, batches[: max(1, _PROBE // size)])
+        batches = [tensors(data.batch([row % len(data) for row in range(by.size)]))]
+    return Calibration(batches, batches[: max(1, by.probe // by.size)])
 
 
 def run(model: Model, data: Data, size: int) -> dict[str, np.ndarray]:

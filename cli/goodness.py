@@ -10,14 +10,14 @@ from convkit.compress import metric
 FEW = 20
 """Fewer held-back samples than this tell nothing about a drop of a few percent: SQNR alone decides."""
 _UNLIKELY = 0.05
-_DB_A_POINT = 0.1
-"""What a point of accuracy is to a network of images: 5 points of agreement weigh like half a dB of PSNR."""
+_DB_A_POINT = 0.2
+"""What a point of accuracy is to a network of images: 5 points of agreement weigh like one dB of PSNR."""
 _CLASSES_DB, _SIGNAL_DB = 10.0, 20.0
 
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """When a quantized network is as good: points of agreement or accuracy lost at most (tenths of a dB of PSNR where
+    """When a quantized network is as good: points of agreement or accuracy lost at most (fifths of a dB of PSNR where
     the outputs are images with targets), dB of SQNR at least.
 
     None for 10 dB where the output is classes, for the largest of them stands out of much noise, else 20 dB.

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convkit.cli import contest
-from convkit.cli.batches import batch_size, calibration_of, run, split
+from convkit.cli.batches import batching, calibration_of, run, split
 from convkit.cli.goodness import Limits, good
 from convkit.compress import metric, record
 from convkit.compress.data import Data
@@ -96,19 +96,19 @@ def _task(job: Job, data: Data, held: Data) -> Task:
     from convkit.compress import simulate
     from convkit.compress.search.remedies import Task
 
-    size = batch_size(job.model, data)
-    reference = run(job.model, held, size)
+    by = batching(job.model, data)
+    reference = run(job.model, held, by.size)
     names = metric.defaults(reference, held.labels)
 
     def score(model: Model) -> dict[str, float]:
-        outputs = run(simulate.integers(model), held, size)
+        outputs = run(simulate.integers(model), held, by.size)
         return {name: metric.evaluate(name, outputs, reference, held.labels) for name in names}
 
     floor = {name: metric.evaluate(name, reference, reference, held.labels) for name in names}
     return Task(
         job.model,
         job.target,
-        calibration_of(data, size),
+        calibration_of(data, by),
         score,
         rank=lambda scores: scores["sqnr"],
         good=lambda scores: good(scores, floor, job.limits, len(held)),

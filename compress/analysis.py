@@ -11,6 +11,7 @@ from torch import fx
 
 from convkit.compress import graph as graphs
 from convkit.compress import macs, operand
+from convkit.compress.method import Samples
 from convkit.compress.model import Model, TensorSpec, with_shapes
 from convkit.compress.operand import Operand
 
@@ -106,9 +107,9 @@ def intensity(multiply_accumulates: float, moved: float) -> float:
     return 2 * multiply_accumulates / moved if moved else 0.0
 
 
-def analyse(model: Model) -> Analysis:
-    """Run `model` once on its sample shapes and describe every layer and operator."""
-    with_shapes(model)
+def analyse(model: Model, samples: Samples | None = None) -> Analysis:
+    """Run `model` once, on its sample shapes unless given `samples`, and describe every layer and operator."""
+    with_shapes(model, samples)
     seen: set[int] = set()
     nodes = (node for node in graphs.computes(model.graph) if not operand.is_constant(node))
     return Analysis(model.digest, model.name, model.inputs, tuple(_layer(node, seen) for node in nodes))

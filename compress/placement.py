@@ -42,7 +42,7 @@ def place(graph: fx.GraphModule, target: Target, keep: Collection[str] = ()) -> 
             continue
         low.add(node)
         weight = target.weight if rule.weight else None
-        planned[graphs.key(node)] = LayerPlan(target.activation, weight)
+        planned[graphs.key(node)] = LayerPlan(rule.activation or target.activation, weight)
     return {name: planned[name] for name in _worth_it(graph, target, planned)}
 
 
@@ -162,6 +162,8 @@ def quantized_tensors(graph: fx.GraphModule, target: Target, layers: Mapping[str
             continue
         sources = list(data_inputs(node, target))
         results = [kernel_output(result, target) for result in _results(node)]
+        if rule.activation:  # who can read nothing else decides, whoever else reads or makes the tensor
+            formats |= dict.fromkeys(sources, layer.activation)
         for tensor in sources + (results if rule.output == "quantized" else []):
             formats.setdefault(tensor, layer.activation)
         if rule.same_range:

@@ -20,7 +20,8 @@ class Rule:
     `output` is "quantized" when its kernel only exists with a quantized result, "any" when it also gives float.
     `fuses` are the activations the engine runs inside it. `same_range`: inputs and output share one scale (the
     operator only moves or picks codes); `on_codes`: it must be given the codes themselves, for the engine would not see
-    that it may move them. `bias`: the type its bias is stored in, None when it stays float.
+    that it may move them. `bias`: the type its bias is stored in, None when it stays float. `activation`: the format
+    that its kernel reads, where that is not the target's.
     """
 
     output: str = "quantized"
@@ -28,6 +29,7 @@ class Rule:
     same_range: bool = False
     on_codes: bool = False
     bias: str | None = None
+    activation: str | None = None
     weight: bool = False
     """Its second input is a weight (Conv, Gemm, MatMul)."""
 
@@ -70,6 +72,7 @@ _RULE: schema.Types = {
     "same_range": bool,
     "on_codes": bool,
     "bias": str,
+    "activation": str,
     "weight": bool,
 }
 _PLACEMENT: schema.Types = {"name": str, "methods": list, "float": list, "ends": list}
@@ -92,7 +95,8 @@ def _parse(name: str, text: dict[str, Any]) -> Target:
     _require_choice("shapes", text.get("shapes", "codes"))
     rules = {str(operator): _rule(str(operator), rule) for operator, rule in text.pop("operators").items()}
     placements = tuple(_placement(given) for given in text.pop("placements", ()))
-    for number in (text["activation"], text["weight"]):
+    own = (rule.activation for rule in rules.values() if rule.activation)
+    for number in (text["activation"], text["weight"], *own):
         formats.load(number)
     return Target(name=name, operators=rules, placements=placements, **text)
 

@@ -116,7 +116,7 @@ def _applied(
         loaded = data.load(ref, model.inputs)
         digests["data"] = loaded.digest
         calibration, _ = batches.split(loaded, seed)
-        samples = batches.calibration_of(calibration, batches.batch_size(model, calibration)).probe
+        samples = batches.calibration_of(calibration, batches.batching(model, calibration)).probe
     return apply.apply(model, plan, target or targets.load(plan.target), samples), digests
 
 

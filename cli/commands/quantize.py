@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     default=5.0,
     show_default=True,
     metavar="POINTS",
-    help="Agreement, top-1 (or tenths of a dB of PSNR) that may be lost on held-back samples.",
+    help="Agreement, top-1 (or fifths of a dB of PSNR) that may be lost on held-back samples.",
 )
 @click.option(
     "--min-sqnr",

@@ -50,7 +50,7 @@ class Workbench:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """One candidate's figures: `seconds` a call and `ratios` to the baseline by p50, p90, p99 and mean.
+    """One candidate's figures: `seconds` a call and `ratios` to the baseline by p10, p50, p90, p99 and mean.
 
     `throughput` is samples a second at the mean. `size` is None for a model that is no file. `memory` is the peak of
     the process, interpreter and engine included, in bytes.

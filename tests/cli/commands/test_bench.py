@@ -20,7 +20,7 @@ from tests.runtimes import network
 
 QUICK = ("--budget", "0.3")
 PAIR = ("null:1ms", "null:2ms", *QUICK)
-KEYS = ("p50", "p90", "p99", "mean")
+KEYS = ("p10", "p50", "p90", "p99", "mean")
 
 
 def result(name: str, ratio: Interval, **changes: object) -> Result:
