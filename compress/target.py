@@ -44,8 +44,6 @@ class Target:
     opset: int
     activation: str
     weight: str
-    symmetric: bool
-    """Activations are symmetric around zero (zero point 0)."""
     shapes: str = "codes"
     """What an operator that asks for a quantized tensor's shape reads: its "codes", or the "numbers" they stand for.
     Read from the tensor itself it would keep the engine from fusing the operator that makes it."""
@@ -61,7 +59,6 @@ _TOP: schema.Types = {
     "opset": int,
     "activation": str,
     "weight": str,
-    "symmetric": bool,
     "shapes": str,
     "operators": dict,
     "placements": list,
@@ -91,7 +88,7 @@ def load(name: str) -> Target:
 
 
 def _parse(name: str, text: dict[str, Any]) -> Target:
-    schema.fields("it", text, _TOP, ("engine", "about", "opset", "activation", "weight", "symmetric", "operators"))
+    schema.fields("it", text, _TOP, ("engine", "about", "opset", "activation", "weight", "operators"))
     _require_choice("shapes", text.get("shapes", "codes"))
     rules = {str(operator): _rule(str(operator), rule) for operator, rule in text.pop("operators").items()}
     placements = tuple(_placement(given) for given in text.pop("placements", ()))

@@ -220,7 +220,7 @@ def test_every_target_gives_a_valid_file_that_is_close(model: Model, target: str
 
 
 def test_a_symmetric_target_quantizes_to_signed_codes(model: Model) -> None:
-    symmetric = replace(TARGET, activation="int8", symmetric=True)
+    symmetric = replace(TARGET, activation="int8")
     made, _ = quantized(model, symmetric, methods=CORRECTED)
     for node in graphs.computes(made.graph):
         if graphs.operator(node) == "QuantizeLinear":

@@ -27,7 +27,6 @@ def test_a_target_is_whole(name: str) -> None:
     assert target.about
     assert target.opset >= 18
     assert formats.load(target.weight).symmetric
-    assert formats.load(target.activation).symmetric == target.symmetric
     vocabulary = set(ops.names())
     for operator, rule in target.operators.items():
         assert {operator, *rule.fuses} <= vocabulary
@@ -94,7 +93,7 @@ def test_what_is_no_target_is_told_in_one_line(case: str, tmp_path: Path) -> Non
     assert "\n" not in str(told.value)
 
 
-@pytest.mark.parametrize("field", ["engine", "about", "opset", "activation", "weight", "symmetric", "operators"])
+@pytest.mark.parametrize("field", ["engine", "about", "opset", "activation", "weight", "operators"])
 def test_a_missing_field_is_named(field: str, tmp_path: Path) -> None:
     text = valid()
     del text[field]
