@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import zipfile
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 from convkit.compress.errors import ConvkitError
 
@@ -43,6 +43,31 @@ def _read(path: Path) -> dict[str, np.ndarray]:
             return {"": content}
         with content:
             return {name: content[name] for name in content.files}
+
+
+def shapes(path: Path) -> dict[str, tuple[int, ...]]:
+    """Shapes of the arrays by name, from their headers alone; empty for what `read` refuses, which says why."""
+    try:
+        if path.suffix == ".npy":
+            with path.open("rb") as stream:
+                return {"": _shape(stream)}
+        with zipfile.ZipFile(path) as content:
+            return {name.removesuffix(".npy"): _member(content, name) for name in content.namelist()}
+    except Exception:  # noqa: BLE001 - a broken header raises anything
+        return {}
+
+
+def _member(content: zipfile.ZipFile, name: str) -> tuple[int, ...]:
+    with content.open(name) as stream:
+        return _shape(stream)
+
+
+def _shape(stream: IO[bytes]) -> tuple[int, ...]:
+    from numpy.lib import format as numpy_format
+
+    version = numpy_format.read_magic(stream)
+    header = numpy_format.read_array_header_1_0 if version == (1, 0) else numpy_format.read_array_header_2_0
+    return tuple(int(size) for size in header(stream)[0])
 
 
 def check_memory(size: int, what: str) -> None:

@@ -96,6 +96,12 @@ def load(ref: DataRef, inputs: tuple[TensorSpec, ...]) -> Data:
     )
 
 
+def shapes(ref: DataRef) -> dict[str, tuple[int, ...]]:
+    """Shapes of stored arrays by name ("" where they have none), samples first; empty for any other data."""
+    place = Path(package.resolve(ref.path))
+    return archive.shapes(place) if place.suffix in archive.SUFFIXES and place.is_file() else {}
+
+
 def _from_images(folder: Path, ref: DataRef, inputs: tuple[TensorSpec, ...]) -> Data:
     if len(inputs) != 1:
         names = ", ".join(spec.name for spec in inputs)

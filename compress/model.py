@@ -59,6 +59,8 @@ class ModelRef:
     args: Mapping[str, Any] = field(default_factory=dict)
     shapes: Mapping[str, tuple[tuple[Dim, ...], tuple[int, ...]]] = field(default_factory=dict)
     """Input name -> (shape, sample), as `TensorSpec` has them; parsed by `parse_shape`."""
+    sizes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    """Input name (or "" for the only one) -> shape of the data at hand, tried where the model leaves a size free."""
 
 
 @dataclass(frozen=True, slots=True)

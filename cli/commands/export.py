@@ -63,8 +63,11 @@ def export(
       convkit export -m models.unet:UNet --weights unet.safetensors --target openvino -o out/
       convkit export -m net.onnx --plan plan.yaml --target onnxruntime-cpu --data calib.npz -o out/
     """
+    from dataclasses import replace
+
     import torch
 
+    from convkit.compress import data as data_sets
     from convkit.compress import model as models
     from convkit.compress import plan as plans
     from convkit.export import exporter
@@ -72,7 +75,7 @@ def export(
     record.check_output(output)
     decided = plans.read(plan) if plan else None
     writer, found = exporter.find(target)
-    source = models.load(model)
+    source = models.load(replace(model, sizes=data_sets.shapes(data)) if data else model)
     digests = {"model": source.digest}
     if decided is not None:
         torch.set_num_threads(threads)  # sums of floats depend on it, in their last bits

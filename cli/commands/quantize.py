@@ -104,6 +104,8 @@ PART = quantize
 
 
 def _job(model: ModelRef, data: DataRef, target: str, limits: Any, settings: dict[str, Any]) -> Job:  # noqa: ANN401 - Limits, imported late
+    from dataclasses import replace
+
     import torch
 
     from convkit.cli.quantizing import Job
@@ -115,7 +117,7 @@ def _job(model: ModelRef, data: DataRef, target: str, limits: Any, settings: dic
     torch.set_num_threads(settings["threads"])
     chosen = targets.load(target)
     parts.load("runtimes", chosen.engine).version()
-    loaded = models.load(model)
+    loaded = models.load(replace(model, sizes=data_sets.shapes(data)))
     placement.check_keep(loaded.graph, settings["keep"])
     return Job(model.path, loaded, data_sets.load(data, loaded.inputs), chosen, limits, **settings)
 

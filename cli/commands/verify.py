@@ -78,12 +78,15 @@ def verify(
       end_to_end  equal integer codes, each side on its own (ONNX Runtime)       0.99
       metric      difference of a metric, in its unit                            0.2
     """
+    from convkit.compress import data as data_sets
     from convkit.runtimes.parity import compare
     from convkit.runtimes.session import Options
 
     limits = _tolerance(tolerance)
     names = _engines(engines)
-    with _pair([network(path) for path in filter(None, (reference, candidate))]) as pair:
+    sizes = data_sets.shapes(data) if data else {}
+    refs = [dataclasses.replace(network(path), sizes=sizes) for path in filter(None, (reference, candidate))]
+    with _pair(refs) as pair:
         samples = _samples(pair, data, seed)
         with show.progress(f"comparing on {len(samples)} samples"):
             found = compare.compare(

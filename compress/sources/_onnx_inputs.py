@@ -2,7 +2,8 @@
 
 A free dimension is a symbol: its ONNX name if that is one, else N for the first dimension and height, width, depth
 or length for the spatial ones. Its sample size is 1 for the first dimension and 224 for every other, but 3 for free
-channels (dimension 1 of rank 4 and above) and 16 for depth; `ModelRef.shapes` overrides both shape and sample.
+channels (dimension 1 of rank 4 and above) and 16 for depth, unless `ModelRef.sizes` tells those of the data;
+`ModelRef.shapes` overrides both shape and sample.
 """
 
 from __future__ import annotations
@@ -47,7 +48,9 @@ def _input_spec(value: onnx.ValueInfoProto, ref: ModelRef, used: set[str]) -> Te
     own: dict[str, None] = {}
     shape = tuple(dim if isinstance(dim, int) else _symbol(dim, i, rank, used, own) for i, dim in enumerate(declared))
     used.update(own)
-    sample = tuple(dim if isinstance(dim, int) else _sample(i, rank, dim) for i, dim in enumerate(shape))
+    seen = ref.sizes.get(value.name, ref.sizes.get("", ()))
+    tried = seen if len(seen) == rank else ()
+    sample = tuple(dim if isinstance(dim, int) else _sample(i, rank, dim, tried) for i, dim in enumerate(shape))
     spec = TensorSpec(value.name, shape, dtype, sample)
     spec = _overridden(spec, *ref.shapes[value.name]) if value.name in ref.shapes else spec
     if math.prod(spec.sample) > _LARGEST:
@@ -93,9 +96,11 @@ def _symbol(name: str, index: int, rank: int, used: set[str], own: dict[str, Non
     return made
 
 
-def _sample(index: int, rank: int, symbol: str) -> int:
+def _sample(index: int, rank: int, symbol: str, tried: Sequence[int]) -> int:
     if index == 0:
         return 1
+    if tried:
+        return tried[index]
     if rank in _SPATIAL and index == 1 and rank > min(_SPATIAL):
         return _CHANNELS
     return _DEPTH if symbol.startswith("depth") else _OTHER

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from convkit.compress.data import Data, DataRef, load
+from convkit.compress.data import Data, DataRef, load, shapes
 from convkit.compress.errors import ConvkitError
 from convkit.compress.model import TensorSpec
 
@@ -37,6 +37,15 @@ def test_npz_named_after_the_inputs(tmp_path: Path) -> None:
 def test_npy_feeds_the_one_input(tmp_path: Path) -> None:
     np.save(tmp_path / "d.npy", _samples())
     assert len(load(DataRef(str(tmp_path / "d.npy")), (X,))) == 6
+
+
+def test_shapes_come_from_headers_alone(tmp_path: Path) -> None:
+    np.savez(tmp_path / "two.npz", x=_samples(), y=np.zeros((2, 5), np.float64))
+    np.save(tmp_path / "one.npy", _samples())
+    (tmp_path / "broken.npz").write_bytes((tmp_path / "two.npz").read_bytes()[:90])
+    assert shapes(DataRef(str(tmp_path / "two.npz"))) == {"x": _samples().shape, "y": (2, 5)}
+    assert shapes(DataRef(str(tmp_path / "one.npy"))) == {"": _samples().shape}
+    assert shapes(DataRef(str(tmp_path / "broken.npz"))) == shapes(DataRef(str(tmp_path))) == {}
 
 
 def test_npy_does_not_feed_two_inputs(tmp_path: Path) -> None:

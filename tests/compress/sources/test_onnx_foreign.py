@@ -57,6 +57,14 @@ def test_text_recognition_at_any_width() -> None:
         assert_like_onnxruntime(model, path, {"x": _image(*shape)})
 
 
+def test_text_recognition_tried_on_the_size_that_the_data_has() -> None:
+    """At this file's own default of 224 rows it does not run."""
+    path = _file("rapidocr_onnxruntime", f"models/{OCR['rec']}")
+    (spec,) = load(ModelRef(path, sizes={"x": (64, 3, 48, 160)})).inputs
+    assert spec.sample == (1, 3, 48, 160)
+    assert [isinstance(size, str) for size in spec.shape] == [True, False, True, True]
+
+
 def test_text_direction_of_any_batch() -> None:
     path = _file("rapidocr_onnxruntime", f"models/{OCR['cls']}")
     model = load(ModelRef(path))
