@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from convkit.compress.data import Data
+from convkit.compress.errors import ConvkitError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,6 +46,22 @@ def batching(model: Model, data: Data) -> Batching:
     affordable = _PROBE_MACS / max(1.0, found.total()["macs"] / (fixed or 1))
     probe = max(1, min(_PROBE, int(affordable)))
     return Batching(fixed or max(1, min(_MOST, len(data), probe, _MOST_ACTIVATION // max(largest, 1))), probe)
+
+
+@contextlib.contextmanager
+def indices_in_range(model: Model) -> Iterator[None]:
+    """What torch says of an index that is too large, as the user's error, where inputs are integers that pick."""
+    try:
+        yield
+    except IndexError as error:
+        integers = [spec.name for spec in model.inputs if spec.dtype.startswith(("int", "uint"))]
+        if not integers:
+            raise
+        reason = str(error).splitlines()[0]
+        hint = f"check the values of {', '.join(integers)}"
+        raise ConvkitError(
+            f"the data holds an index that {model.name} has no entry for: {reason}", hint=hint
+        ) from error
 
 
 def split(data: Data, seed: int) -> tuple[Data, Data]:

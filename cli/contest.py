@@ -95,7 +95,7 @@ def _measure(
 
     options = Options(threads=contest.threads)
     files = [(ORIGINAL, contest.original), *((c.name, c.path) for c in candidates)]
-    what = f"measuring {len(candidates)} of them on {contest.target.engine}"
+    what = f"measuring {len(candidates)} placements on {contest.target.engine}"
     return measure(
         [bench.Candidate(name, contest.target.engine, str(path), options) for name, path in files],
         ORIGINAL,

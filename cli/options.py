@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.shell_completion import CompletionItem
 
+from convkit.cli import show
 from convkit.compress import function as functions
 from convkit.compress import package, parts
 from convkit.compress.errors import ConvkitError
@@ -168,7 +169,11 @@ def data(*, required: bool = False, what: str = "Samples") -> Callable[[Function
         @functools.wraps(function)
         def with_data(*, data: DataRef | None, **options: Any) -> object:  # noqa: ANN401 - click's values
             changes = {name: options.pop(name) for name in ("labels", "pattern", "preprocess", "limit")}
-            return function(data=_refined(data, changes), **options)
+            refined = _refined(data, changes)
+            result = function(data=refined, **options)
+            if refined is not None:
+                _say_how_images_were_prepared(refined)
+            return result
 
         for option in _DATA_OPTIONS:
             option(with_data)
@@ -187,6 +192,16 @@ def _refined(ref: DataRef | None, changes: Mapping[str, Any]) -> DataRef | None:
 
         given["preprocess"] = preprocess.from_mapping(mapping(given["preprocess"]))
     return dataclasses.replace(ref, **given) if ref else None
+
+
+def _say_how_images_were_prepared(ref: DataRef) -> None:
+    """Nothing is assumed in silence: wrong means and deviations look like a network that is just not very good."""
+    from convkit.compress.preprocess import Preprocess
+
+    usual = Preprocess()
+    if ref.preprocess == usual and Path(package.resolve(ref.path)).is_dir():
+        words = ", ".join(f"{key} {value}" for key, value in usual.as_dict().items() if value is not None)
+        show.note(f"images of {ref.path} were prepared as is usual for ImageNet ({words}); --preprocess says otherwise")
 
 
 _DATA_OPTIONS = (

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convkit.cli import contest
-from convkit.cli.batches import batching, calibration_of, run, split
+from convkit.cli.batches import batching, calibration_of, indices_in_range, run, split
 from convkit.cli.goodness import Limits, good
 from convkit.compress import metric, record
 from convkit.compress.data import Data
@@ -53,6 +53,11 @@ class Outcome:
 
 def quantize(job: Job, say: Callable[[str], None]) -> Outcome:
     """The fastest network that is as good on held-back data, measured; the original where none is faster."""
+    with indices_in_range(job.model):
+        return _quantized(job, say)
+
+
+def _quantized(job: Job, say: Callable[[str], None]) -> Outcome:
     from convkit.compress.search import remedies
 
     calibration_data, held = split(job.data, job.seed)
@@ -71,7 +76,7 @@ def quantize(job: Job, say: Callable[[str], None]) -> Outcome:
             return Outcome(
                 contest.ORIGINAL, "kept float", standing.why, empty, original_bytes(job), tried, standing, seen
             )
-        checked = f"no loss shown on {seen} samples held back" if seen else "checked on its one calibration sample only"
+        checked = f"no loss shown on {seen} held back" if seen else "checked on its one calibration sample only"
         why, written = f"{standing.why}, {checked}", standing.kept.path.read_bytes()
         return Outcome(standing.kept.name, "quantized", why, standing.kept.plan, written, tried, standing, seen)
 

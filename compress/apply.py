@@ -75,8 +75,9 @@ def apply_prepared(model: Model, plan: Plan, target: Target, samples: Batches | 
     for method in _methods(plan.methods):
         if not method.before:
             if samples is None:
+                needy = [name for name in plan.methods if not _methods((name,))[0].before]
                 raise ConvkitError(
-                    f"the plan's methods {', '.join(plan.methods)} need calibration data", hint="give --data"
+                    f"the plan's {', '.join(needy)} needs the calibration data it was made with", hint="give --data"
                 )
             graph = method.change(graph, model.graph, tuple(spec.name for spec in model.inputs), samples)
     return model.replace(graph=graph)

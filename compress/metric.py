@@ -68,7 +68,8 @@ def evaluate(
     metric = load(name)
     if metric.needs == "labels" and labels is None:
         raise ConvkitError(
-            f"metric {name!r} needs labels, the data has none", hint="use agreement or sqnr, or add labels"
+            f"metric {name!r} needs labels, the data has none",
+            hint="add an array `labels`, give --labels, or use agreement or sqnr",
         )
     if metric.needs == "reference" and reference is None:
         raise ConvkitError(f"metric {name!r} needs the float network's outputs", hint="give the original model as well")

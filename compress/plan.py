@@ -59,7 +59,7 @@ class Plan:
 def dump(plan: Plan) -> str:
     """`plan` as YAML: a line a layer, a line a range."""
     head = [
-        "# convkit plan: remove a layer's line to keep it in float; `convkit export --plan` applies it.",
+        "# convkit plan: remove a layer's line to keep it in float; `convkit export --plan FILE --data …` applies it.",
         f"schema_version: {SCHEMA_VERSION}",
         f"model: {_quoted(plan.model)}",
         f"target: {_quoted(plan.target)}",

@@ -78,6 +78,7 @@ def verify(
       end_to_end  equal integer codes, each side on its own (ONNX Runtime)       0.99
       metric      difference of a metric, in its unit                            0.2
     """
+    from convkit.cli import batches
     from convkit.compress import data as data_sets
     from convkit.runtimes.parity import compare
     from convkit.runtimes.session import Options
@@ -88,9 +89,17 @@ def verify(
     refs = [dataclasses.replace(network(path), sizes=sizes) for path in filter(None, (reference, candidate))]
     with _pair(refs) as pair:
         samples = _samples(pair, data, seed)
-        with show.progress(f"comparing on {len(samples)} samples"):
+        words = f"comparing on {len(samples)} samples"
+        with batches.indices_in_range(pair.candidate), show.progress(words) as say:
             found = compare.compare(
-                pair, samples, names, limits, layers=layers, metric=metrics, options=Options(threads)
+                pair,
+                samples,
+                names,
+                limits,
+                layers=layers,
+                metric=metrics,
+                options=Options(threads),
+                progress=lambda share: say(f"{share:.0%}"),
             )
     if as_json:
         show.json(found.as_dict())
@@ -194,8 +203,9 @@ def _show(found: Comparison) -> None:
 
 def _figures(check: Check) -> tuple[str, str, str]:
     unit = _UNITS[check.measure]
-    limit = "–" if check.limit is None else f"{check.limit:.6g}{unit}"
-    return f"{check.value:.6g}{unit}", limit, "pass" if check.passed else "FAIL"
+    verdict = "pass" if check.passed else "FAIL"
+    limit, verdict = ("–", "–") if check.limit is None else (f"{check.limit:.4g}{unit}", verdict)
+    return f"{check.value:.4g}{unit}", limit, verdict
 
 
 def _verdict(found: Comparison) -> str:

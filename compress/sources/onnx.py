@@ -41,9 +41,10 @@ def from_proto(
 ) -> Model:
     """The Model in a checked and complete protobuf; `samples` are inputs to trace it on, random if not given."""
     from convkit.compress.model import sample_inputs
-    from convkit.compress.sources import _onnx_file, _onnx_import, _onnx_inputs
+    from convkit.compress.sources import _onnx_file, _onnx_import, _onnx_inputs, _onnx_pads
 
     proto = _known_operators(proto)
+    _onnx_pads.write_out(proto)
     specs = _onnx_inputs.input_specs(proto.graph, ref)
     importer = _onnx_import.Importer(proto.graph, _onnx_file.opset(proto))
     importer.constants(proto.graph)

@@ -38,7 +38,7 @@ _GATE = re.compile(
     r"\s*(?P<what>[A-Za-z_][\w.]*(?::\w+)?)\s*(?P<sense><=|>=)\s*"
     r"(?P<sign>[+-]?)(?P<number>\d+(?:\.\d*)?(?:[eE][+-]?\d+)?)\s*(?P<unit>[A-Za-z]+|/s|%)?\s*"
 )
-_EXAMPLES = 'such as "p50 <= 0.8x", "size <= 2MB" or "top1 >= -0.5"'
+_EXAMPLES = 'give WHAT <= or >= a number, such as "p50 <= 0.8x", "size <= 2MB" or "top1 >= -0.5"'
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -116,6 +116,7 @@ def compare(
     layers: bool = False,
     metric: Sequence[str] = (),
     options: Options | None = None,
+    progress: Callable[[float], None] = lambda _share: None,
 ) -> Comparison:
     """Run both sides on `data` and check them. Raises ConvkitError where their inputs or outputs do not match."""
     _check_interfaces(pair)
@@ -127,8 +128,9 @@ def compare(
     predictions: dict[str, list[np.ndarray]] = {}
     with contextlib.ExitStack() as stack:
         sides = {engine: _open(engine, pair.path, options, stack) for engine in engines}
-        for batch in whole.batches(_batch_size(pair)):
+        for count, batch in enumerate(whole.batches(size := _batch_size(pair)), 1):
             _run(pair, simulated, found, batch.arrays, sides, predictions)
+            progress(min(1.0, count * size / len(whole)))
     checks = [c for name, side in sides.items() for c in _checks(name, side, pair, found, tolerance)]
     quantized = simulate.is_quantized(pair.candidate)
     checks += [c for n in metric for c in _metric_checks(n, sides, predictions, whole, tolerance, quantized=quantized)]
@@ -249,8 +251,8 @@ def _layer_checks(engine: str, side: _Side, p: Probe, tolerance: Tolerance, *, o
             Check(engine, p.name, p.layer, "codes", alone.equal, tolerance.codes, alone.equal >= tolerance.codes),
             Check(engine, p.name, p.layer, "end_to_end", whole.equal, limit, limit is None or whole.equal >= limit),
         ]
-    passed = outputs_good or whole.sqnr >= tolerance.loss
-    return [Check(engine, p.name, p.layer, "sqnr", whole.sqnr, tolerance.loss, passed)]
+    limit = None if outputs_good else tolerance.loss
+    return [Check(engine, p.name, p.layer, "sqnr", whole.sqnr, limit, limit is None or whole.sqnr >= limit)]
 
 
 def _metric_checks(

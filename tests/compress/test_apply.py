@@ -155,7 +155,7 @@ def test_a_plan_that_does_not_fit_is_told(model: Model, plan: Plan, case: str) -
 
 
 def test_a_method_that_needs_samples_says_so(model: Model, plan: Plan) -> None:
-    with pytest.raises(ConvkitError, match="bias_correction need calibration data; give --data"):
+    with pytest.raises(ConvkitError, match="bias_correction needs the calibration data it was made with; give --data"):
         apply(model, plan, TARGET)
 
 

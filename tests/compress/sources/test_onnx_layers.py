@@ -79,6 +79,16 @@ def test_auto_pad_becomes_numbers_where_sizes_are_fixed(tmp_path: Path, mode: st
     assert operators(model)[-1] == "Conv2d"
 
 
+def test_auto_pad_becomes_numbers_though_the_batch_is_free(tmp_path: Path) -> None:
+    """As TensorFlow writes it: channels last, turned around before each convolution."""
+    turned = node("Transpose", ["x"], ["t"], perm=[0, 3, 1, 2])
+    nodes = [turned, node("Conv", ["t", "w"], ["y"], auto_pad="SAME_UPPER", strides=[2, 2])]
+    proto = graph(nodes, {"x": ["N", 9, 8, 3]}, ["y"], weights(w=normal(4, 3, 3, 3)))
+    model = loaded_like_onnxruntime(proto, tmp_path)
+    assert operators(model)[-1] == "Conv2d"
+    assert_like_onnxruntime(model, saved(proto, tmp_path), {"x": torch.randn(3, 9, 8, 3)})
+
+
 def test_auto_pad_of_a_free_size_stays_an_operator(tmp_path: Path) -> None:
     nodes = [node("Conv", ["x", "w"], ["y"], auto_pad="SAME_UPPER", strides=[2, 2])]
     proto = graph(nodes, {"x": [1, 3, "H", "W"]}, ["y"], weights(w=normal(4, 3, 3, 3)))
