@@ -27,6 +27,11 @@ class Limits:
     min_sqnr: float | None = None
 
 
+def tells(unit: str, count: int) -> bool:
+    """Whether a metric in `unit` says anything on `count` samples; percentages of a handful do not."""
+    return count >= FEW or unit != "%"
+
+
 def good(scores: Mapping[str, float], of_float: Mapping[str, float], limits: Limits, count: int) -> bool:
     """Whether no metric lost surely more than allowed.
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from convkit.cli import contest
 from convkit.cli.batches import batching, calibration_of, indices_in_range, run, split
-from convkit.cli.goodness import Limits, good
+from convkit.cli.goodness import Limits, good, tells
 from convkit.compress import metric, record
 from convkit.compress.data import Data
 from convkit.compress.plan import Plan
@@ -65,7 +65,7 @@ def _quantized(job: Job, say: Callable[[str], None]) -> Outcome:
     tried: list[Attempt] = []
     for attempt in remedies.attempts(task) if job.plan is None else (remedies.given(task, job.plan),):
         tried.append(attempt)
-        say(f"{attempt.remedy}: {_words(attempt.scores)}")
+        say(f"{attempt.remedy}: {_words(attempt.scores, len(held))}")
     chosen = remedies.best(tried, task.rank)
     with tempfile.TemporaryDirectory(prefix="convkit-") as folder:
         candidates = list(_candidates(job, task, chosen, Path(folder)))
@@ -177,5 +177,7 @@ def original_bytes(job: Job) -> bytes:
     return bytes(to_onnx(job.model, job.target.opset).SerializeToString(deterministic=True))
 
 
-def _words(scores: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {value:.2f} {metric.load(name).unit}" for name, value in scores.items())
+def _words(scores: Mapping[str, float], count: int) -> str:
+    """The scores that tell something on `count` samples."""
+    units = {name: metric.load(name).unit for name in scores}
+    return ", ".join(f"{name} {scores[name]:.2f} {unit}" for name, unit in units.items() if tells(unit, count))

@@ -32,7 +32,7 @@ def table(
     from rich import box
     from rich.table import Table
 
-    grid = Table(title=title or None, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, show_footer=False)
+    grid = Table(box=box.SIMPLE_HEAD, show_footer=False)
     for index, column in enumerate(columns):
         cells = [row[index] for row in rows]
         grid.add_column(column, justify="right" if cells and all(map(_is_number, cells)) else "left", overflow="fold")
@@ -41,7 +41,10 @@ def table(
     if totals:
         grid.add_section()
         grid.add_row(*map(_cell, totals), style="bold")
-    _console(sys.stdout).print(grid)
+    console = _console(sys.stdout)
+    if title:
+        console.print(_cell(title), style="bold", highlight=False)
+    console.print(grid)
 
 
 def json(value: object) -> None:

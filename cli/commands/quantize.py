@@ -173,11 +173,11 @@ def _write(output: str, job: Job, outcome: Outcome, report: dict[str, Any]) -> N
 
 def _show(outcome: Outcome, output: str) -> None:
     from convkit.cli.contest import ORIGINAL
-    from convkit.cli.goodness import FEW
+    from convkit.cli.goodness import tells
     from convkit.compress import metric
 
     results = outcome.standing.results
-    shown = [m for m in results[0].metrics if outcome.held_back >= FEW or metric.load(m).unit != "%"]
+    shown = [m for m in results[0].metrics if tells(metric.load(m).unit, outcome.held_back)]
     rows = []
     for result in results:
         time, ratio = result.seconds["p50"], result.ratios["p50"]
