@@ -15,11 +15,15 @@ from convkit.compress import ops, pads
 from convkit.compress.method import Method
 
 _STEP = 4
+_MOST = 3
+"""One channel is added to three at most: of a mono recording, three quarters of the work would be on zeros."""
 _CONVS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 
 
 def align(graph: fx.GraphModule) -> fx.GraphModule:
-    """`graph` with every convolution of a graph input reading a multiple of four channels; grouped ones do not fit."""
+    """`graph` with the convolutions of a graph input reading a multiple of four channels, where that adds a third of
+    their work at most; grouped ones do not fit.
+    """
     merged, aligned = pads.mergeable(graph), dict[fx.Node, fx.Node]()
     for node in list(graphs.computes(graph)):
         conv, source = graphs.module(node), node.args[0]
@@ -27,7 +31,12 @@ def align(graph: fx.GraphModule) -> fx.GraphModule:
             continue
         image = source.args[0] if source in merged else source
         missing = -conv.in_channels % _STEP
-        if missing and conv.groups == 1 and isinstance(image, fx.Node) and image.op == "placeholder":
+        if (
+            0 < missing * _MOST <= conv.in_channels
+            and conv.groups == 1
+            and isinstance(image, fx.Node)
+            and image.op == "placeholder"
+        ):
             if image not in aligned:
                 aligned[image] = _aligned(graph, image, missing, 2 + len(conv.kernel_size))
             (source if source in merged else node).replace_input_with(image, aligned[image])

@@ -50,7 +50,7 @@ def test_an_image_is_aligned_as_codes(folder: Path, tmp_path: Path) -> None:
     net.save(tmp_path / "strided.onnx", "scores")
     model = models.load(ModelRef(str(tmp_path / "strided.onnx")))
     found = candidates(replace(job(folder), source=str(tmp_path / "strided.onnx"), model=model), tmp_path / "a")
-    written = onnx.load_from_string(found["everything, image aligned"][1])
+    written = onnx.load_from_string(found["everything"][1])
     pad = next(node for node in written.graph.node if node.op_type == "Pad")
     quantize = next(node for node in written.graph.node if node.output[0] == pad.input[0])
     assert quantize.op_type == "QuantizeLinear"
