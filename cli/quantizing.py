@@ -69,19 +69,20 @@ def _quantized(job: Job, say: Callable[[str], None]) -> Outcome:
     chosen = remedies.best(tried, task.rank)
     with tempfile.TemporaryDirectory(prefix="convkit-") as folder:
         candidates = list(_candidates(job, task, chosen, Path(folder)))
-        standing = contest.hold(_contest(job, held, chosen, Path(folder)), candidates, say)
+        standing = contest.hold(_contest(job, held, chosen, tried, Path(folder)), candidates, say)
         seen = len(held) if len(job.data) > 1 else 0
         if standing.kept is None:
             empty = Plan(job.model.digest, job.target.name)
             return Outcome(
                 contest.ORIGINAL, "kept float", standing.why, empty, original_bytes(job), tried, standing, seen
             )
-        checked = f"no loss shown on {seen} held back" if seen else "checked on its one calibration sample only"
+        samples = "1 sample" if seen == 1 else f"{seen} samples"
+        checked = f"no loss shown on {samples} held back" if seen else "checked on its one calibration sample only"
         why, written = f"{standing.why}, {checked}", standing.kept.path.read_bytes()
         return Outcome(standing.kept.name, "quantized", why, standing.kept.plan, written, tried, standing, seen)
 
 
-def _contest(job: Job, held: Data, chosen: Attempt, folder: Path) -> contest.Contest:
+def _contest(job: Job, held: Data, chosen: Attempt, tried: Sequence[Attempt], folder: Path) -> contest.Contest:
     original = folder / "original.onnx"
     record.write_bytes(original, original_bytes(job))
     return contest.Contest(
@@ -91,6 +92,7 @@ def _contest(job: Job, held: Data, chosen: Attempt, folder: Path) -> contest.Con
         metrics=tuple(chosen.scores),
         limits=job.limits,
         simulated=chosen.scores["sqnr"],
+        quantizable=any(attempt.plan.layers for attempt in tried),
         threads=job.threads,
         budget=job.budget,
         seed=job.seed,

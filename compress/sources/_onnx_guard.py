@@ -88,8 +88,8 @@ def _traced(func: Any, args: Sequence[Any], kwargs: Mapping[str, Any]) -> Any:
         shapes[1]["device"] = "meta"
     try:
         return func(*shapes[0], **shapes[1])
-    except (RuntimeError, NotImplementedError, ValueError, IndexError, TypeError):
-        # torch's own words for a meta tensor it has no kernel or no shape for (NotImplementedError among them).
+    except (RuntimeError, ValueError, IndexError, TypeError):
+        # What torch raises for a meta tensor that it has no kernel or no shape for.
         # Either the result depends on values, and is no larger than they are, or the real run fails the same way.
         return None
 

@@ -37,7 +37,7 @@ def held(monkeypatch: pytest.MonkeyPatch, *runs: Times, simulated: float = 30.0)
     monkeypatch.setattr(contest, "_measure", measure)
     data = Data({"x": np.zeros((30, 1), np.float32)}, None, "")
     target = targets.load("onnxruntime-cpu")
-    work = Contest(target, Path("original.onnx"), data, ("agreement", "sqnr"), Limits(5), simulated, 2, 1.0, 0)
+    work = Contest(target, Path("original.onnx"), data, ("agreement", "sqnr"), Limits(5), simulated, True, 2, 1.0, 0)
     candidates = [Candidate(name, Plan("", ""), Path(name)) for name in runs[0] if name != ORIGINAL]
     return contest.hold(work, candidates, lambda _line: None), asked
 
@@ -59,6 +59,17 @@ def test_of_equally_fast_ones_the_nearest_to_the_original_is_kept(monkeypatch: p
     assert len(asked) == 1
     assert standing.kept is not None
     assert standing.kept.name == "b"
+
+
+def test_what_is_surely_faster_goes_before_what_may_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    standing, _ = held(monkeypatch, {ORIGINAL: (1, 200), "a": (0.992, 33), "b": (0.989, 30)})
+    assert standing.kept is not None
+    assert standing.kept.name == "b"  # "a" is as fast and cleaner, but its interval reaches 1
+
+
+def test_a_clean_result_is_not_held_against_a_cleaner_simulation(monkeypatch: pytest.MonkeyPatch) -> None:
+    standing, _ = held(monkeypatch, {ORIGINAL: (1, 200), "a": (0.5, 60)}, simulated=130.0)
+    assert standing.kept is not None
 
 
 def test_what_does_not_pay_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:

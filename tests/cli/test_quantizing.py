@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 
 from convkit.cli import batches, quantizing
 from convkit.cli.quantizing import Job, Limits
@@ -18,6 +19,7 @@ from convkit.compress.model import ModelRef
 from convkit.compress.search import remedies
 from tests.cli import quantizable
 from tests.cli.quantizable import candidates, job
+from tests.command_line import Convkit
 from tests.compress.network import Net
 
 
@@ -42,6 +44,16 @@ def test_a_placement_keeps_what_it_says(folder: Path, tmp_path: Path) -> None:
         assert "conv3" not in layers
         assert ("conv0" not in layers) == (name == "first layer in float")
         assert ("sum" in layers) == name.startswith("everything")  # else one of its inputs is in float, or itself
+
+
+def test_a_plan_gives_its_file_again(folder: Path, tmp_path: Path, convkit: Convkit) -> None:
+    for number, (text, written) in enumerate(candidates(job(folder), tmp_path / "made").values()):
+        (tmp_path / "plan.yaml").write_text(text)
+        words = ("--plan", tmp_path / "plan.yaml", "--data", folder / "calib.npz", "--target", "onnxruntime-cpu")
+        threads, out = ("--threads", torch.get_num_threads()), tmp_path / f"out{number}"
+        done = convkit("export", *map(str, ("-m", folder / "net.onnx", *words, *threads, "-o", out)))
+        assert done.code == 0, done.err
+        assert (out / "model.onnx").read_bytes() == written
 
 
 def test_an_image_is_aligned_as_codes(folder: Path, tmp_path: Path) -> None:

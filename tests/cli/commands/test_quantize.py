@@ -110,15 +110,6 @@ def test_the_same_inputs_give_the_same_bytes(twice: list[Path]) -> None:
             assert (one / name).read_bytes() == (other / name).read_bytes()
 
 
-def test_its_plan_gives_its_file_again(twice: list[Path], folder: Path, tmp_path: Path, convkit: Convkit) -> None:
-    words = ("-m", folder / "heavy.onnx", "--data", folder / "heavy.npz", "--plan", twice[0] / "plan.yaml")
-    assert (
-        convkit("export", *map(str, words), "--target", str(folder / "one.yaml"), "-o", str(tmp_path / "a")).code == 0
-    )
-    if read(twice[0], "report.json")["verdict"] == "quantized":
-        assert (tmp_path / "a" / "model.onnx").read_bytes() == (twice[0] / "model.onnx").read_bytes()
-
-
 def test_what_is_printed_is_the_report(quantize: Quantize, tmp_path: Path) -> None:
     labels = np.random.default_rng(1).integers(0, 5, 24)
     np.savez(tmp_path / "labelled.npz", labels=labels, **samples(24))
