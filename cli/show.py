@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import contextlib
+import itertools
 import re
 import sys
 import time
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
+from convkit.cli import layout
 from convkit.compress import record
 
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.status import Status
+    from rich.table import Table
 
     from convkit.compress.errors import ConvkitError
 
@@ -28,23 +31,36 @@ _WIDE = 1000
 def table(
     columns: Sequence[str], rows: Sequence[Sequence[object]], *, title: str = "", totals: Sequence[object] = ()
 ) -> None:
-    """A table on stdout: numbers to the right, words to the left; `totals` is a last row set apart."""
-    from rich import box
-    from rich.table import Table
+    """A table on stdout: numbers to the right, words to the left; `totals` is a last row set apart.
 
-    grid = Table(box=box.SIMPLE_HEAD, show_footer=False)
-    for index, column in enumerate(columns):
-        cells = [row[index] for row in rows]
-        grid.add_column(column, justify="right" if cells and all(map(_is_number, cells)) else "left", overflow="fold")
-    for row in rows:
-        grid.add_row(*map(_cell, row))
-    if totals:
-        grid.add_section()
-        grid.add_row(*map(_cell, totals), style="bold")
+    Where it is wider than the terminal, words are folded and the columns come in blocks, each with the first column.
+    """
     console = _console(sys.stdout)
     if title:
         console.print(_cell(title), style="bold", highlight=False)
-    console.print(grid)
+    right = [_all_numbers(row[index] for row in rows) for index in range(len(columns))]
+    body = [[_cell(cell) for cell in row] for row in rows]
+    foot = [_cell(cell) for cell in totals]
+    for block in layout.blocks(columns, [*body, foot] if foot else body, right, console.width):
+        console.print(_grid(block, columns, body, foot, right), end="\n\n" if block.widths else "\n")
+
+
+def _grid(
+    block: layout.Block, columns: Sequence[str], body: Sequence[list[str]], foot: list[str], right: Sequence[bool]
+) -> Table:
+    from rich import box
+    from rich.table import Table
+
+    loose = not block.widths
+    grid = Table(box=box.SIMPLE_HEAD, show_edge=loose, pad_edge=loose, padding=(0, 1) if loose else (0, 1, 0, 0))
+    for index, width in itertools.zip_longest(block.columns, block.widths):
+        grid.add_column(columns[index], justify="right" if right[index] else "left", overflow="fold", width=width)
+    for row in body:
+        grid.add_row(*(row[index] for index in block.columns))
+    if foot:
+        grid.add_section()
+        grid.add_row(*(foot[index] for index in block.columns), style="bold")
+    return grid
 
 
 def json(value: object) -> None:
@@ -127,6 +143,11 @@ def _console(stream: object) -> Console:
 
     console = Console(stderr=stream is sys.stderr)
     return console if console.is_terminal else Console(stderr=stream is sys.stderr, width=_WIDE)
+
+
+def _all_numbers(cells: Iterable[object]) -> bool:
+    found = [_is_number(cell) for cell in cells]
+    return bool(found) and all(found)
 
 
 def _is_number(cell: object) -> bool:
