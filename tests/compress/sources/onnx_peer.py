@@ -10,6 +10,7 @@ import numpy as np
 import onnx
 import torch
 from onnx import helper, numpy_helper
+from onnxruntime import GraphOptimizationLevel, InferenceSession, SessionOptions
 from torch import Tensor
 
 from convkit.compress.model import Model, ModelRef, load, sample_inputs
@@ -50,29 +51,30 @@ def saved(proto: onnx.ModelProto, folder: Path, name: str = "net.onnx") -> str:
     return str(path)
 
 
+def session(path: str, level: GraphOptimizationLevel = GraphOptimizationLevel.ORT_ENABLE_ALL) -> InferenceSession:
+    options = SessionOptions()
+    options.intra_op_num_threads, options.log_severity_level = 1, 3
+    options.graph_optimization_level = level
+    return InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
 def assert_like_onnxruntime(
     model: Model,
     path: str,
     inputs: Mapping[str, Tensor] | None = None,
     fixed: Mapping[str, Any] | None = None,
-    tolerance: float = TOLERANCE,
 ) -> None:
-    """Largest difference at most `tolerance` of the largest value, output by output."""
-    import onnxruntime
-
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads, options.log_severity_level = 1, 3
-    session = onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    """Largest difference at most `TOLERANCE` of the largest value, output by output."""
     given = dict(inputs) if inputs is not None else sample_inputs(model.inputs, seed=1)
     feeds = {name: x.numpy() for name, x in given.items()} | {k: np.array(v) for k, v in (fixed or {}).items()}
-    expected = session.run([spec.name for spec in model.outputs], feeds)
+    expected = session(path).run([spec.name for spec in model.outputs], feeds)
     got = model(given)
     for spec, wanted in zip(model.outputs, expected, strict=True):
         ours = got[spec.name].numpy()
         assert ours.shape == wanted.shape
         assert ours.dtype == wanted.dtype
         scale = max(float(np.abs(wanted).max(initial=0)), 1e-6)
-        assert float(np.abs(ours.astype(np.float64) - wanted).max(initial=0)) <= tolerance * scale, spec.name
+        assert float(np.abs(ours.astype(np.float64) - wanted).max(initial=0)) <= TOLERANCE * scale, spec.name
 
 
 def loaded_like_onnxruntime(proto: onnx.ModelProto, folder: Path, **shapes: Any) -> Model:
