@@ -49,6 +49,7 @@ def load(name: str) -> Recipe:
     """
     path = Path(name) if name.endswith((".yaml", ".yml")) else parts.path("recipes", name)
     text = _mapping(f"{path}", _read(path))
+    _check_shared(path, text)
     steps = text.get("steps")
     if not isinstance(steps, list) or not steps:
         raise ConvkitError(f"{path}: steps is missing", hint="give a list such as [{command: inspect}]")
@@ -59,7 +60,7 @@ def load(name: str) -> Recipe:
         where = f"{path}: steps[{index}]"
         made.append(_step(where, step, shared, sets, [s.name for s in made]))
         _check_files(where, made[-1], path.parent)
-    _check_shared(path, shared, made)
+    _check_taken(path, shared, made)
     located = [Step(s.name, s.command, cast("Any", _beside(s.settings, path.parent))) for s in made]
     return Recipe(path.stem, str(text.get("about", "")), tuple(located))
 
@@ -137,9 +138,33 @@ def _check_keys(where: str, given: Iterable[str], known: Iterable[str]) -> None:
             raise _unknown(where, key, known)
 
 
-def _check_shared(path: Path, shared: Iterable[str], steps: Iterable[Step]) -> None:
-    known = {key for step in steps for key in parameters(step.command)} | {*_OWN, *_MODEL.values()}
-    _check_keys(f"{path}", shared, known)
+def _check_shared(path: Path, keys: Iterable[str]) -> None:
+    """A mistyped key is named itself, before a step is found to lack what was meant by it."""
+    options = {key for name in parts.names(COMMANDS) if name not in NOT_STEPS for key in parameters(name)}
+    known = {*_OWN, *_MODEL.values(), *options}
+    for key in keys:
+        if key not in known:
+            near = difflib.get_close_matches(key, sorted(known), n=1)
+            hint = f"did you mean {near[0]!r}?" if near else "give about, model, data, target, steps or an option"
+            raise ConvkitError(f"{_place(path, key)}: {key!r} is not known", hint=hint)
+
+
+def _check_taken(path: Path, shared: Iterable[str], steps: Iterable[Step]) -> None:
+    """What no step takes has no effect, which nobody means."""
+    taken = {key for step in steps for key in parameters(step.command)} | {*_MODEL.values()}
+    for key in shared:
+        if key not in taken:
+            raise ConvkitError(f"{_place(path, key)}: no step takes {key!r}", hint="remove it, or add the step")
+
+
+def _place(path: Path, key: str) -> str:
+    """The file, and the line where its key stands."""
+    import yaml
+
+    node = yaml.compose(path.read_text(), yaml.SafeLoader)
+    entries = node.value if isinstance(node, yaml.MappingNode) else []
+    lines = [name.start_mark.line + 1 for name, _ in entries if str(name.value).replace("-", "_") == key]
+    return f"{path}, line {lines[0]}" if lines else f"{path}"
 
 
 def _check_values(where: str, step: Step) -> None:

@@ -32,7 +32,11 @@ def test_every_recipe_that_ships_is_right(name: str) -> None:
         ("steps: [lst]", "steps[0].command: 'lst' is not known; did you mean 'list'?"),
         ("steps: [run]", "steps[0].command: 'run' is not known"),
         ("steps: [{command: doctor, targt: x}]", "steps[0]: 'targt' is not known; did you mean 'target'?"),
-        ("steps: [doctor]\ntargt: x", "recipe.yaml: 'targt' is not known; did you mean 'target'?"),
+        ("steps: [doctor]\ntargt: x", "recipe.yaml, line 2: 'targt' is not known; did you mean 'target'?"),
+        ("modle: net.onnx\nsteps: [inspect]", "recipe.yaml, line 1: 'modle' is not known; did you mean 'model'?"),
+        ("about: x\nstpes: [doctor]", "recipe.yaml, line 2: 'stpes' is not known; did you mean 'steps'?"),
+        ("mo-dle: x\nsteps: [lst]", "recipe.yaml, line 1: 'mo_dle' is not known; did you mean 'model'?"),
+        ("steps: [doctor]\nbudget: 3", "recipe.yaml, line 2: no step takes 'budget'"),
         ("steps: [doctor, doctor]", "steps[1].name 'doctor' is taken or no name"),
         ("steps: [{command: doctor, name: ../../etc}]", "steps[0].name '../../etc' is taken or no name"),
         (
