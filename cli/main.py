@@ -62,8 +62,8 @@ CLI = Commands(
     \b
     Examples:
       convkit doctor
-      convkit inspect -m net.onnx
-      convkit quantize -m net.onnx --data calib.npz --target onnxruntime-cpu -o out/
+      convkit inspect net.onnx
+      convkit quantize net.onnx --data calib.npz --target onnxruntime-cpu -o out/
       convkit run lite0 -o out/lite0
     """,
     epilog="Exit codes: 0 good, 1 a verdict failed, 2 wrong input, 3 not available here, 130 interrupted.",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import functools
+import re
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,16 +34,16 @@ Shapes = Mapping[str, tuple[tuple[Dim, ...], tuple[int, ...]]]
 
 
 def model(function: Function) -> Function:
-    """-m/--model with --weights, --arg and --shape; the command gets `model: ModelRef`."""
+    """A model, by -m/--model or as the first word, with --weights, --arg and --shape; the command gets
+    `model: ModelRef`."""
 
     @functools.wraps(function)
     def with_model(
         *, model: str, weights: str | None, arg: Mapping[str, Any], shape: Shapes, **others: object
     ) -> object:
-        files = package.resolve(model), package.resolve(weights) if weights else None
-        return function(model=ModelRef(*files, arg, shape), **others)
+        return function(model=model_ref(model, weights, arg, shape), **others)
 
-    for decorate in (_SHAPE_OPTION, _ARG_OPTION, _WEIGHTS_OPTION, _MODEL_OPTION):
+    for decorate in (_SHAPE_OPTION, _ARG_OPTION, _WEIGHTS_OPTION, _MODEL_OPTION, _MODEL_ARGUMENT):
         decorate(with_model)
     return with_model
 
@@ -56,16 +57,34 @@ def network(function: Function) -> Function:
     @functools.wraps(function)
     def with_network(*, weights: str | None, arg: Mapping[str, Any], shape: Shapes, **others: object) -> object:
         def ref(path: str) -> ModelRef:
-            file = package.resolve(path)
-            if not functions.names_one(file):
-                return ModelRef(file, shapes=shape)
-            return ModelRef(file, package.resolve(weights) if weights else None, arg, shape)
+            if not functions.names_one(path):
+                return model_ref(path, None, {}, shape)
+            return model_ref(path, weights, arg, shape)
 
         return function(network=ref, **others)
 
     for decorate in (_SHAPE_OPTION, _ARG_OPTION, _WEIGHTS_OPTION):
         decorate(with_network)
     return with_network
+
+
+def model_ref(path: str, weights: str | None, arg: Mapping[str, Any], shape: Shapes) -> ModelRef:
+    """The ModelRef that the words of --model, --weights, --arg and --shape mean."""
+    return ModelRef(_located(path), package.resolve(weights) if weights else None, arg, shape)
+
+
+def _located(path: str) -> str:
+    """The place of a file inside a package; a Python file in place of its module gets the spelling that is meant."""
+    code = _CODE.fullmatch(path)
+    if code is None:
+        return package.resolve(path)
+    folder, module, name = Path(code["folder"] or "."), code["module"], code["name"] or "FUNCTION"
+    inside = not folder.is_absolute() and ".." not in folder.parts
+    hint = f"give {'.'.join([*folder.parts, module])}:{name}" if inside else f"run in {folder} and give {module}:{name}"
+    raise ConvkitError(f"{path!r} names a file of code, not a module and its function", hint=hint)
+
+
+_CODE = re.compile(r"(?P<folder>.*/)?(?P<module>\w+)\.py(:(?P<name>[\w.]*))?")
 
 
 def assignments(words: Iterable[str]) -> dict[str, Any]:
@@ -84,12 +103,31 @@ def assignments(words: Iterable[str]) -> dict[str, Any]:
     return found
 
 
+def _first_word(context: click.Context, _argument: click.Parameter, value: str | None) -> None:
+    context.meta[_FIRST_WORD] = value
+
+
+def _either(context: click.Context, option: click.Parameter, value: str | None) -> str | None:
+    word = context.meta.get(_FIRST_WORD)
+    if value and word:
+        raise click.UsageError(f"the model is given twice: {word} and --model {value}", context)
+    if not value and not word and not context.resilient_parsing:
+        raise click.MissingParameter(ctx=context, param=option)
+    return value or word
+
+
+_FIRST_WORD = "convkit.first_word"
+# It has no value of its own, so a recipe knows one key, `model`; it is read first, so that the option sees it.
+_MODEL_ARGUMENT = click.argument(
+    "word", required=False, metavar="[MODEL]", expose_value=False, is_eager=True, callback=_first_word
+)
 _MODEL_OPTION = click.option(
     "-m",
     "--model",
-    required=True,
+    callback=_either,
     metavar="FILE|MODULE:FUNCTION",
-    help="A .onnx or .pt2 file, or the function that builds the network (pkg://package/file reads inside a package).",
+    help="A .onnx or .pt2 file, or the function that builds the network (pkg://package/file reads inside a package). "
+    "MODEL without -m is the same.",
 )
 _WEIGHTS_OPTION = click.option(
     "--weights", metavar="FILE", help="Weights for MODULE:FUNCTION: .safetensors or a state dict."
@@ -146,6 +184,7 @@ def data_ref(text: Mapping[str, Any]) -> DataRef:
     return DataRef(**fields)
 
 
+DATA_FIELDS = ("labels", "pattern", "preprocess", "limit")
 _DATA_TYPES = {"path": str, "preprocess": dict, "labels": str, "pattern": str, "args": dict, "limit": int}
 
 
@@ -168,8 +207,7 @@ def data(*, required: bool = False, what: str = "Samples") -> Callable[[Function
     def decorate(function: Function) -> Function:
         @functools.wraps(function)
         def with_data(*, data: DataRef | None, **options: Any) -> object:  # noqa: ANN401 - click's values
-            changes = {name: options.pop(name) for name in ("labels", "pattern", "preprocess", "limit")}
-            refined = _refined(data, changes)
+            refined = refine(data, {name: options.pop(name) for name in DATA_FIELDS})
             result = function(data=refined, **options)
             if refined is not None:
                 _say_how_images_were_prepared(refined)
@@ -183,7 +221,8 @@ def data(*, required: bool = False, what: str = "Samples") -> Callable[[Function
     return decorate
 
 
-def _refined(ref: DataRef | None, changes: Mapping[str, Any]) -> DataRef | None:
+def refine(ref: DataRef | None, changes: Mapping[str, Any]) -> DataRef | None:
+    """`ref` with what --labels, --pattern, --preprocess and --limit say."""
     given = {name: value for name, value in changes.items() if value is not None}
     if given and ref is None:
         raise ConvkitError(f"--{next(iter(given))} is given without --data", hint="add --data")
@@ -191,7 +230,10 @@ def _refined(ref: DataRef | None, changes: Mapping[str, Any]) -> DataRef | None:
         from convkit.compress import preprocess
 
         given["preprocess"] = preprocess.from_mapping(mapping(given["preprocess"]))
-    return dataclasses.replace(ref, **given) if ref else None
+    if ref is None:
+        return None
+    _located(ref.path)
+    return dataclasses.replace(ref, **given)
 
 
 def _say_how_images_were_prepared(ref: DataRef) -> None:

@@ -48,7 +48,7 @@ def parse(command: str, words: list[str]) -> click.Context:
 
 def parameters(command: str) -> dict[str, click.Parameter]:
     """A command's parameters by the key a recipe gives them: `--dry-run` is dry_run, an argument has its own name."""
-    return {_key(parameter): parameter for parameter in load_command(command).params}
+    return {_key(parameter): parameter for parameter in load_command(command).params if parameter.expose_value}
 
 
 def _key(parameter: click.Parameter) -> str:

@@ -59,9 +59,9 @@ def export(
 
     \b
     Examples:
-      convkit export -m net.pt2 -o out/
-      convkit export -m models.unet:UNet --weights unet.safetensors --target openvino -o out/
-      convkit export -m net.onnx --plan plan.yaml --target onnxruntime-cpu --data calib.npz -o out/
+      convkit export net.pt2 -o out/
+      convkit export models.unet:UNet --weights unet.safetensors --target openvino -o out/
+      convkit export net.onnx --plan plan.yaml --target onnxruntime-cpu --data calib.npz -o out/
     """
     from dataclasses import replace
 

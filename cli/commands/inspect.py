@@ -31,9 +31,9 @@ def inspect(model: ModelRef, sort: str | None, top: int | None, as_json: bool) -
 
     \b
     Examples:
-      convkit inspect -m net.onnx
-      convkit inspect -m net.onnx --shape x:1x3x320x320 --top 10
-      convkit inspect -m models.unet:UNet --weights unet.safetensors --sort bytes --json
+      convkit inspect net.onnx
+      convkit inspect net.onnx --shape x:1x3x320x320 --top 10
+      convkit inspect models.unet:UNet --weights unet.safetensors --sort bytes --json
     """
     from convkit.compress import analysis
     from convkit.compress import model as models

@@ -71,9 +71,9 @@ def quantize(
 
     \b
     Examples:
-      convkit quantize -m net.onnx --data calib.npz --target onnxruntime-cpu -o out/
-      convkit quantize -m net.onnx --data photos/ --target openvino-cpu --max-drop 1 -o out/
-      convkit quantize -m models:resnet18 --weights r18.safetensors --shape x:Nx3x224x224 --data calib.npz -o out/
+      convkit quantize net.onnx --data calib.npz --target onnxruntime-cpu -o out/
+      convkit quantize net.onnx --data photos/ --target openvino-cpu --max-drop 1 -o out/
+      convkit quantize models:resnet18 --weights r18.safetensors --shape x:Nx3x224x224 --data calib.npz -o out/
     """
     from convkit.cli import goodness, quantizing
     from convkit.compress import plan as plans

@@ -1,6 +1,7 @@
 """Words of the command line become values, or one clear line."""
 
 import dataclasses
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -10,6 +11,8 @@ from convkit.cli import options
 from convkit.compress.data import DataRef
 from convkit.compress.errors import ConvkitError
 from convkit.compress.preprocess import Preprocess
+from tests.command_line import Convkit
+from tests.compress.network import residual
 
 NAMES = st.from_regex(r"[A-Za-z_][A-Za-z0-9_.:/]*", fullmatch=True)
 SIZES = st.integers(1, 10**6)
@@ -54,6 +57,31 @@ def test_arguments_are_read_as_yaml() -> None:
 def test_an_argument_that_is_none(word: str) -> None:
     with pytest.raises(ConvkitError):
         options.assignments([word])
+
+
+@pytest.mark.parametrize(
+    ("path", "hint"),
+    [
+        ("mynet.py:Small", "give mynet:Small"),
+        ("./mynet.py", "give mynet:FUNCTION"),
+        ("models/unet.py:UNet.tiny", "give models.unet:UNet.tiny"),
+        ("/home/me/unet.py:UNet", "run in /home/me and give unet:UNet"),
+        ("../unet.py:UNet", "run in .. and give unet:UNet"),
+    ],
+)
+def test_a_file_of_code_is_told_how_its_function_is_written(path: str, hint: str) -> None:
+    with pytest.raises(ConvkitError) as refused:
+        options.model_ref(path, None, {}, {})
+    assert refused.value.hint == hint
+    with pytest.raises(ConvkitError, match="names a file of code"):
+        options.refine(DataRef(path), {})
+
+
+def test_a_model_is_the_first_word_or_an_option(convkit: Convkit, tmp_path: Path) -> None:
+    file = residual().save(tmp_path / "net.onnx", "scores")
+    named = convkit("inspect", "-m", file)
+    assert named.code == 0
+    assert convkit("inspect", file) == convkit("inspect", "--", file) == named
 
 
 def test_data_is_a_path_or_its_fields() -> None:
