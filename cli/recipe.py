@@ -22,7 +22,7 @@ from typing import Any, cast
 
 import click
 
-from convkit.cli.step import COMMANDS, REFERENCE, Step, each, parameters, parse, words
+from convkit.cli.step import COMMANDS, REFERENCE, Step, parameters, parse, words
 from convkit.compress import package, parts
 from convkit.compress.errors import ConvkitError
 
@@ -30,6 +30,7 @@ NOT_STEPS = ("run",)
 _OWN = ("about", "data", "steps")
 _STEP_OWN = ("command", "name")
 _MODEL = {"path": "model", "weights": "weights", "args": "arg", "shape": "shape"}
+_FILES = ("model", "weights", "data", "reference", "candidate")
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 
@@ -179,7 +180,7 @@ def _check_values(where: str, step: Step) -> None:
 
 def _check_files(where: str, step: Step, folder: Path) -> None:
     """A model or data file that is not there is found before the first step, not after the second."""
-    for key in ("model", "weights", "data"):
+    for key in _FILES:
         value = step.settings.get(key)
         file = value.get("path") if isinstance(value, dict) else value
         if not isinstance(file, str) or REFERENCE.search(file) or _FUNCTION.fullmatch(file):
@@ -194,12 +195,14 @@ def _unknown(where: str, key: str, known: Iterable[str]) -> ConvkitError:
     return ConvkitError(f"{where}: {key!r} is not known", hint=hint)
 
 
-def _beside(value: object, folder: Path) -> object:
-    """`value` with every relative file name that stands beside the recipe made absolute."""
-
-    def locate(text: str) -> str:
-        looks_like_file = "/" in text or Path(text).suffix
-        relative = looks_like_file and not text.startswith(("/", package.SCHEME, "${"))
-        return str((folder / text).resolve()) if relative and "\0" not in text and (folder / text).exists() else text
-
-    return each(value, locate)
+def _beside(value: object, folder: Path, *, is_file: bool = False) -> object:
+    """`value` with every relative file name that stands beside the recipe made absolute: what is meant to be a file,
+    and any other word that looks like one."""
+    if isinstance(value, dict):
+        return {key: _beside(entry, folder, is_file=key in (*_FILES, "path")) for key, entry in value.items()}
+    if isinstance(value, list):
+        return [_beside(entry, folder) for entry in value]
+    if not isinstance(value, str) or value.startswith(("/", package.SCHEME, "${")) or "\0" in value:
+        return value
+    looks_like_file = is_file or "/" in value or bool(Path(value).suffix)
+    return str((folder / value).resolve()) if looks_like_file and (folder / value).exists() else value

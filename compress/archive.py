@@ -45,29 +45,32 @@ def _read(path: Path) -> dict[str, np.ndarray]:
             return {name: content[name] for name in content.files}
 
 
-def shapes(path: Path) -> dict[str, tuple[int, ...]]:
-    """Shapes of the arrays by name, from their headers alone; empty for what `read` refuses, which says why."""
+def headers(path: Path) -> dict[str, np.ndarray]:
+    """Arrays by name with the shapes and types that `path` says, but no memory and no values; empty for what `read`
+    refuses, which says why."""
     try:
         if path.suffix == ".npy":
             with path.open("rb") as stream:
-                return {"": _shape(stream)}
+                return {"": _stand_in(stream)}
         with zipfile.ZipFile(path) as content:
             return {name.removesuffix(".npy"): _member(content, name) for name in content.namelist()}
     except Exception:  # noqa: BLE001 - a broken header raises anything
         return {}
 
 
-def _member(content: zipfile.ZipFile, name: str) -> tuple[int, ...]:
+def _member(content: zipfile.ZipFile, name: str) -> np.ndarray:
     with content.open(name) as stream:
-        return _shape(stream)
+        return _stand_in(stream)
 
 
-def _shape(stream: IO[bytes]) -> tuple[int, ...]:
+def _stand_in(stream: IO[bytes]) -> np.ndarray:
+    import numpy as np
     from numpy.lib import format as numpy_format
 
     version = numpy_format.read_magic(stream)
     header = numpy_format.read_array_header_1_0 if version == (1, 0) else numpy_format.read_array_header_2_0
-    return tuple(int(size) for size in header(stream)[0])
+    shape, _, dtype = header(stream)
+    return np.broadcast_to(np.zeros((), dtype), shape)
 
 
 def check_memory(size: int, what: str) -> None:

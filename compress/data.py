@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -99,7 +99,27 @@ def load(ref: DataRef, inputs: tuple[TensorSpec, ...]) -> Data:
 def shapes(ref: DataRef) -> dict[str, tuple[int, ...]]:
     """Shapes of stored arrays by name ("" where they have none), samples first; empty for any other data."""
     place = Path(package.resolve(ref.path))
-    return archive.shapes(place) if place.suffix in archive.SUFFIXES and place.is_file() else {}
+    found = archive.headers(place) if place.suffix in archive.SUFFIXES and place.is_file() else {}
+    return {name: array.shape for name, array in found.items()}
+
+
+def check(ref: DataRef, inputs: Callable[[], tuple[TensorSpec, ...]] | None) -> None:
+    """Refuse what `load` refuses, as far as names of files and headers of arrays tell; no sample is read.
+
+    `inputs` is asked where there are arrays to hold against the network's inputs; None where those are not known yet.
+    """
+    place = package.resolve(ref.path)
+    if Path(place).is_dir():
+        files = images.find(Path(place), ref.pattern)
+        images.labels(Path(place), files, ref.pattern, ref.labels)
+    elif found := archive.headers(Path(place)) if Path(place).suffix in archive.SUFFIXES else {}:
+        wanted = inputs() if inputs else ()
+        arrays, _ = _named(place, found, None, wanted)
+        _check_specs(place, arrays, wanted)
+    elif function.names_one(place):
+        function.load(place)
+    elif inputs:
+        load(ref, inputs())
 
 
 def _from_images(folder: Path, ref: DataRef, inputs: tuple[TensorSpec, ...]) -> Data:
@@ -136,6 +156,18 @@ def _from_arrays(
     ref: DataRef,
     inputs: tuple[TensorSpec, ...],
 ) -> Data:
+    arrays, labels = _named(origin, found, labels, inputs)
+    rows = _rows(len(arrays[inputs[0].name]), ref.limit)
+    if ref.limit is not None:
+        arrays = {name: array[rows] for name, array in arrays.items()}
+        labels = None if labels is None else labels[rows]
+    return _data(origin, arrays, labels, inputs, None)
+
+
+def _named(
+    origin: str, found: Mapping[str, np.ndarray], labels: np.ndarray | None, inputs: tuple[TensorSpec, ...]
+) -> tuple[dict[str, np.ndarray], np.ndarray | None]:
+    """The arrays of the inputs, and the labels; as many samples of each."""
     arrays = dict(found)
     if labels is None and LABELS not in {spec.name for spec in inputs}:
         labels = arrays.pop(LABELS, None)
@@ -147,11 +179,7 @@ def _from_arrays(
             raise ConvkitError(f"{origin} has no array for input {spec.name!r}", hint=f"it has: {has}")
     arrays = {spec.name: arrays[spec.name] for spec in inputs}
     _check_length(origin, arrays, labels)
-    rows = _rows(len(arrays[inputs[0].name]), ref.limit)
-    if ref.limit is not None:
-        arrays = {name: array[rows] for name, array in arrays.items()}
-        labels = None if labels is None else labels[rows]
-    return _data(origin, arrays, labels, inputs, None)
+    return arrays, labels
 
 
 def _data(
@@ -161,9 +189,7 @@ def _data(
     inputs: tuple[TensorSpec, ...],
     preprocess: Mapping[str, Any] | None,
 ) -> Data:
-    for spec in inputs:
-        _check_spec(origin, spec, arrays[spec.name])
-    _check_symbols(origin, arrays, inputs)
+    _check_specs(origin, arrays, inputs)
     _check_values(origin, arrays)
     if labels is not None:
         _check_labels(origin, labels)
@@ -189,6 +215,12 @@ def _check_length(origin: str, arrays: Mapping[str, np.ndarray], labels: np.ndar
     if len(set(lengths.values())) > 1:
         counts = ", ".join(f"{name} {length}" for name, length in lengths.items())
         raise ConvkitError(f"{origin} has unequal numbers of samples: {counts}")
+
+
+def _check_specs(origin: str, arrays: Mapping[str, np.ndarray], inputs: tuple[TensorSpec, ...]) -> None:
+    for spec in inputs:
+        _check_spec(origin, spec, arrays[spec.name])
+    _check_symbols(origin, arrays, inputs)
 
 
 def _check_spec(origin: str, spec: TensorSpec, array: np.ndarray) -> None:

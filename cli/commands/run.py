@@ -17,7 +17,7 @@ from typing import Any, TextIO
 
 import click
 
-from convkit.cli import journal, options, recipe, show
+from convkit.cli import journal, options, recipe, rehearsal, show
 from convkit.cli.journal import Done, Journal
 from convkit.cli.step import Step, parameters, words
 from convkit.compress import record
@@ -113,11 +113,13 @@ def _entry(step: Step, done: Done, book: Journal) -> dict[str, Any]:
 
 
 def _plan(wanted: recipe.Recipe, book: Journal, *, as_json: bool, force: bool) -> None:
-    """What would be done: a step is kept if its record still holds and none that it reads from is done again."""
+    """What would be done, once models and data are looked at: a step is kept if its record still holds and none that
+    it reads from is done again."""
     again: set[str] = set()
     rows: list[dict[str, str]] = []
     for step in wanted.steps:
         folders = {name: book.output / name for name in step.needs()}
+        rehearsal.check(step, folders, book.folder(step))
         fresh = force or bool(step.needs() & again) or not book.done(step, journal.digest(step, folders))
         if fresh:
             again.add(step.name)

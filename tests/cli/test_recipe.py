@@ -81,8 +81,12 @@ def test_the_last_step_is_checked_before_the_first_runs(convkit: Convkit, tmp_pa
 
 def test_files_are_looked_for_beside_the_recipe(tmp_path: Path) -> None:
     (tmp_path / "net.onnx").write_bytes(b"")
-    wanted = recipe.load(write(tmp_path, "model: net.onnx\nsteps: [inspect]"))
-    assert wanted.steps[0].settings["model"] == str(tmp_path / "net.onnx")
+    (tmp_path / "photos").mkdir()
+    text = "model: net.onnx\ndata: {few: {path: photos}}\nsteps: [inspect, {command: quantize, data: %s}]"
+    for data, found in (("photos", str(tmp_path / "photos")), ("few", {"path": str(tmp_path / "photos")})):
+        wanted = recipe.load(write(tmp_path, text % data))
+        assert wanted.steps[0].settings["model"] == str(tmp_path / "net.onnx")
+        assert wanted.steps[1].settings["data"] == found
 
 
 def test_settings_for_all_steps_go_where_they_are_known(tmp_path: Path) -> None:

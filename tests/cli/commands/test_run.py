@@ -9,9 +9,11 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests.command_line import Convkit
+from tests.compress.network import residual
 
 CONVKIT = [sys.executable, "-m", "convkit.cli.main"]
 STEPS = "steps: [list, {command: doctor, name: check}, {command: list, name: again, kind: targets}, doctor]"
@@ -167,6 +169,35 @@ def exports(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(tmp_path), prepend=os.pathsep)
     return tmp_path
+
+
+REHEARSED = "model: net.onnx\nsteps: [{command: quantize, data: %s}]"
+
+
+@pytest.mark.parametrize(
+    ("data", "line"),
+    [
+        ("fits.npz", ""),
+        ("large.npz", "step quantize: {0}/large.npz: input 'x' wants float32 [N, 3, 8, 8], got float32 [4, 3, 9, 9]"),
+        ("double.npz", "got float64 [4, 3, 8, 8]; convert it with .astype"),
+        ("other.npz", "step quantize: {0}/other.npz has no array for input 'x'; it has: y"),
+        ("text.npz", "step quantize: {0}/text.npz is no readable .npz"),
+        ("photos", "step quantize: there is no image in {0}/photos"),
+        ("rehearsed_net:samples", "step quantize: rehearsed_net:samples: there is no module 'rehearsed_net'"),
+    ],
+)
+def test_a_dry_run_looks_into_model_and_data(convkit: Convkit, tmp_path: Path, data: str, line: str) -> None:
+    residual().save(tmp_path / "net.onnx", "scores")
+    for name, size, dtype in (("fits", 8, "f4"), ("large", 9, "f4"), ("double", 8, "f8")):
+        np.savez(tmp_path / f"{name}.npz", x=np.ones((4, 3, size, size), dtype))
+    np.savez(tmp_path / "other.npz", y=np.ones(4))
+    (tmp_path / "text.npz").write_text("no arrays")
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "recipe.yaml").write_text(REHEARSED % f"'{data}'")
+    result = convkit(*words(tmp_path, "--dry-run"))
+    assert (result.code, bool(result.out)) == ((2, False) if line else (0, True)), result.err
+    assert line.format(tmp_path) in result.err
+    assert not (tmp_path / "out").exists()
 
 
 def test_what_was_tampered_with_is_made_again(convkit: Convkit, exports: Path) -> None:
