@@ -61,8 +61,12 @@ class Journal:
 
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
-        """Keep a second run out of the same output folder."""
+        """Keep a second run out of the same output folder, and any run out of a folder whose report is not a run's."""
         folder = self.output / ".steps"
+        if (self.output / "report.json").exists() and not folder.exists():
+            raise ConvkitError(
+                f"output {self.output} holds 'report.json', which no run wrote", hint="give another --output"
+            )
         try:
             folder.mkdir(parents=True, exist_ok=True)
             lock = (folder / "lock").open("w")

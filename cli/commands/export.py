@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from convkit.cli import options, show
+from convkit.cli import output as place
 from convkit.compress import record
 from convkit.compress.errors import ConvkitError
 
@@ -72,7 +73,7 @@ def export(
     from convkit.compress import plan as plans
     from convkit.export import exporter
 
-    record.check_output(output)
+    place.check(output, plan)
     decided = plans.read(plan) if plan else None
     writer, found = exporter.find(target)
     source = models.load(replace(model, sizes=data_sets.shapes(data)) if data else model)

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from convkit.cli import options, show
+from convkit.cli import output as place
 
 if TYPE_CHECKING:
     from convkit.cli.quantizing import Job, Outcome
@@ -77,9 +78,8 @@ def quantize(
     """
     from convkit.cli import goodness, quantizing
     from convkit.compress import plan as plans
-    from convkit.compress import record
 
-    record.check_output(output)
+    place.check(output, plan, dry_run=dry_run)
     job = _job(
         model,
         data,

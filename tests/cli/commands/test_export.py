@@ -118,3 +118,31 @@ def test_a_folder_of_other_things_is_not_written_into(convkit: Convkit, net: Pat
     result = convkit("export", "-m", str(net), "-o", str(tmp_path))
     assert result.code == 2
     assert "holiday.jpg" in result.err
+
+
+def test_what_is_replaced_is_said_and_a_file_of_the_user_is_kept(convkit: Convkit, net: Path, tmp_path: Path) -> None:
+    words = ("export", str(net), "-o", str(tmp_path / "out"))
+    assert "replacing" not in convkit(*words).err
+    assert f"replacing the earlier result in {tmp_path / 'out'}\n" in convkit(*words).err
+    (tmp_path / "out" / "manifest.json").unlink()
+    for file in (tmp_path / "out").glob("*.json"):
+        file.unlink()
+    (tmp_path / "out" / "model.onnx").write_bytes(b"mine")
+    refused = convkit(*words)
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+    assert "holds 'model.onnx', which convkit did not write" in refused.err
+    assert (tmp_path / "out" / "model.onnx").read_bytes() == b"mine"
+
+
+def test_an_edited_plan_is_kept_unless_it_is_the_one_applied(
+    convkit: Convkit, planned: tuple[str, str, Model], tmp_path: Path
+) -> None:
+    file, plan, _ = planned
+    words = ("export", file, "-o", str(tmp_path / "out"), "--target", "onnxruntime-cpu", "--plan")
+    assert convkit(*words, plan).code == 0
+    mine = tmp_path / "out" / "plan.yaml"
+    mine.write_text(mine.read_text() + "# mine\n")
+    refused = convkit(*words, plan)
+    assert (refused.code, "plan.yaml was edited since it was written" in refused.err) == (2, True)
+    assert mine.read_text().endswith("# mine\n")
+    assert convkit(*words, str(mine)).code == 0

@@ -110,6 +110,14 @@ def test_an_output_that_is_a_file(convkit: Convkit, folder: Path) -> None:
     assert "cannot write" in result.err
 
 
+def test_an_output_with_the_report_of_something_else(convkit: Convkit, folder: Path) -> None:
+    (folder / "out").mkdir()
+    (folder / "out" / "report.json").write_text("mine")
+    result = convkit(*words(folder))
+    assert (result.code, "holds 'report.json', which no run wrote" in result.err) == (2, True)
+    assert (folder / "out" / "report.json").read_text() == "mine"
+
+
 def started(folder: Path, records: int) -> subprocess.Popen[str]:
     """A run in a process of its own, in the middle of the step after `records` finished ones."""
     process = subprocess.Popen([*CONVKIT, *words(folder)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)

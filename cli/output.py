@@ -1,0 +1,27 @@
+"""Where a result goes: what stands there already is named before it is replaced, and what a person wrote never is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from convkit.cli import show
+from convkit.compress import record
+from convkit.compress.errors import ConvkitError
+
+_EDITABLE = "plan.yaml"
+
+
+def check(output: str, plan: str | None = None, *, dry_run: bool = False) -> None:
+    """Refuse a folder that cannot be written or holds what convkit did not write; say that a result is replaced.
+
+    A plan.yaml there that was edited is the user's, and refused unless it is the `plan` that is applied.
+    """
+    record.check_output(output)
+    manifest, mine = Path(output) / record.MANIFEST, Path(output) / _EDITABLE
+    if not manifest.exists():
+        return
+    applied = plan is not None and Path(plan).exists() and mine.exists() and mine.samefile(plan)
+    if mine.exists() and not applied and record.digest_file(mine) not in manifest.read_text():
+        raise ConvkitError(f"{mine} was edited since it was written", hint="apply it with --plan, or give a new folder")
+    if not dry_run:
+        show.note(f"replacing the earlier result in {output}")
