@@ -9,7 +9,7 @@ _GAP = 2
 """Characters between two columns of a tight table."""
 _EDGES, _LOOSE_GAP = 4, 3
 """The same of a table that has room: around it, and between two columns."""
-_WORDS = 20
+_WORDS = 16
 """Characters below which a column of words is not folded: names and sentences stay readable."""
 
 
@@ -21,14 +21,17 @@ class Block:
     widths: tuple[int, ...] = ()
 
 
-def blocks(columns: Sequence[str], rows: Sequence[Sequence[str]], numbers: Sequence[bool], room: int) -> list[Block]:
-    """Blocks of at most `room` characters, each beginning with the first column; `numbers` says which never fold."""
+def blocks(columns: Sequence[str], rows: Sequence[Sequence[str]], figures: Sequence[int], room: int) -> list[Block]:
+    """Blocks of at most `room` characters, each beginning with the first column.
+
+    `figures`: characters of the longest figure of each column, which is never broken.
+    """
     every = range(len(columns))
     full = [max(len(cell) for cell in (columns[i], *(row[i] for row in rows))) for i in every]
     if sum(full) + _EDGES + _LOOSE_GAP * (len(full) - 1) <= room:
         return [Block(tuple(every))]
     tight = [max(len(word) for word in (*columns[i].split(), *(row[i] for row in rows))) for i in every]
-    least = [width if number else min(width, _WORDS) for width, number in zip(tight, numbers, strict=True)]
+    least = [max(figure, min(width, _WORDS)) for width, figure in zip(tight, figures, strict=True)]
     parts: list[list[int]] = [[0]]
     for index in every[1:]:
         if len(parts[-1]) > 1 and _width([least[i] for i in [*parts[-1], index]]) > room:

@@ -41,7 +41,8 @@ def table(
     right = [_all_numbers(row[index] for row in rows) for index in range(len(columns))]
     body = [[_cell(cell) for cell in row] for row in rows]
     foot = [_cell(cell) for cell in totals]
-    for block in layout.blocks(columns, [*body, foot] if foot else body, right, console.width):
+    figures = [max((len(_cell(row[i])) for row in rows if _is_number(row[i])), default=0) for i in range(len(columns))]
+    for block in layout.blocks(columns, [*body, foot] if foot else body, figures, console.width):
         console.print(_grid(block, columns, body, foot, right), end="\n\n" if block.widths else "\n")
 
 

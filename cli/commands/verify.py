@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from convkit.compress.data import Data, DataRef
     from convkit.compress.model import Model, ModelRef
-    from convkit.runtimes.parity.compare import Check, Comparison, Pair, Tolerance
+    from convkit.runtimes.parity.compare import Pair, Tolerance
 
 DEFAULT_ENGINES = ("eager", "onnxruntime", "openvino")
 _RANDOM_SAMPLES = 4
@@ -32,7 +32,7 @@ _RANDOM_SAMPLES = 4
 @click.argument("reference", metavar="A")
 @click.argument("candidate", metavar="[B]", required=False)
 @click.option("--engines", metavar="NAME,...", help="Engines that run B.  [default: all that are installed]")
-@click.option("--layers", is_flag=True, help="Compare inner tensors too, and name the first layer that departs.")
+@click.option("--layers", is_flag=True, help="Compare inner tensors too: the worst, and the first that departs.")
 @click.option(
     "--tolerance",
     multiple=True,
@@ -78,8 +78,9 @@ def verify(
       end_to_end  equal integer codes, each side on its own (ONNX Runtime)       0.99
       metric      difference of a metric, in its unit                            0.2
     """
-    from convkit.cli import batches
+    from convkit.cli import batches, checks
     from convkit.compress import data as data_sets
+    from convkit.compress import simulate
     from convkit.runtimes.parity import compare
     from convkit.runtimes.session import Options
 
@@ -101,12 +102,13 @@ def verify(
                 options=Options(threads),
                 progress=lambda share: say(f"{share:.0%}"),
             )
+        quantized = all(map(simulate.is_quantized, (pair.reference, pair.candidate)))
     if as_json:
         show.json(found.as_dict())
     else:
-        _show(found)
+        checks.table(found, quantized=quantized)
     if not found.passed:
-        raise VerdictError(_verdict(found))
+        raise VerdictError(checks.miss(found, quantized=quantized))
 
 
 PART = verify
@@ -181,37 +183,3 @@ def _samples(pair: Pair, ref: DataRef | None, seed: int) -> Data:
     specs = [dataclasses.replace(spec, sample=(_RANDOM_SAMPLES, *spec.sample[1:])) if free else spec for spec in inputs]
     arrays = {name: tensor.numpy() for name, tensor in sample_inputs(specs, seed).items()}
     return data.Data(arrays, None, record.digest_arrays(arrays))
-
-
-_UNITS = {"relative": "", "sqnr": " dB", "codes": "", "end_to_end": "", "metric": ""}
-
-
-def _show(found: Comparison) -> None:
-    layers = [check for check in found.checks if check.layer]
-    others = [check for check in found.checks if not check.layer]
-    if layers:
-        rows = [(c.engine, c.layer, c.tensor, c.measure, *_figures(c)) for c in layers]
-        show.table(("engine", "layer", "tensor", "measure", "value", "limit", "verdict"), rows)
-    results = [(c.engine, c.tensor, c.measure, *_figures(c)) for c in others]
-    show.table(("engine", "output", "measure", "value", "limit", "verdict"), results)
-    for engine, layer in found.first_departure.items():
-        if layers:
-            show.text(
-                f"{engine}: {'no layer departs' if layer is None else f'{layer} is the first layer that departs'}"
-            )
-
-
-def _figures(check: Check) -> tuple[str, str, str]:
-    unit = _UNITS[check.measure]
-    verdict = "pass" if check.passed else "FAIL"
-    limit, verdict = ("–", "–") if check.limit is None else (f"{check.limit:.4g}{unit}", verdict)
-    return f"{check.value:.4g}{unit}", limit, verdict
-
-
-def _verdict(found: Comparison) -> str:
-    """The first miss, in words."""
-    missed = [check for check in found.checks if not check.passed]
-    first, where = missed[0], missed[0].layer or missed[0].tensor
-    value, limit, _ = _figures(first)
-    miss = f"{first.engine}, {where}: {first.measure} is {value}, the limit {limit}"
-    return f"{len(missed)} of {len(found.checks)} checks failed; the first: {miss}"
