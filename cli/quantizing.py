@@ -168,15 +168,11 @@ def _ends(model: Model, variant: Mapping[str, Any]) -> set[str]:
 
 def original_bytes(job: Job) -> bytes:
     """The network that was given, as one ONNX file: the user's own bytes where it is one."""
-    import onnx
-
+    from convkit.cli import original
     from convkit.export.onnx import to_onnx
 
-    if job.source.endswith(".onnx"):
-        proto = onnx.load(job.source, load_external_data=False)
-        if not any(onnx.external_data_helper.uses_external_data(t) for t in proto.graph.initializer):
-            return Path(job.source).read_bytes()
-    return bytes(to_onnx(job.model, job.target.opset).SerializeToString(deterministic=True))
+    own = original.own_bytes(job.source, job.model)
+    return own or bytes(to_onnx(job.model, job.target.opset).SerializeToString(deterministic=True))
 
 
 def _words(scores: Mapping[str, float], count: int) -> str:

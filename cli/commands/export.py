@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from convkit.cli import options, show
+from convkit.cli import options, original, show
 from convkit.cli import output as place
 from convkit.compress import record
 from convkit.compress.errors import ConvkitError
@@ -82,7 +82,9 @@ def export(
         torch.set_num_threads(threads)  # sums of floats depend on it, in their last bits
         source, used = _applied(source, decided, found, data, seed)
         digests |= used
-    report = _write(source, writer, _opset(opset, found), output, _Context(target, digests, decided))
+    unchanged = decided is not None and not decided.layers and opset is None
+    own = original.own_bytes(model.path, source) if unchanged else None
+    report = _write(source, writer, _opset(opset, found), output, _Context(target, digests, decided, own))
     _show(report, output, as_json=as_json)
 
 
@@ -90,10 +92,10 @@ PART = export
 
 
 class _Context:
-    """What the manifest says beside the artifact."""
+    """What the manifest says beside the artifact; `own`: the user's bytes, where they are the artifact."""
 
-    def __init__(self, target: str, digests: dict[str, str], plan: Plan | None) -> None:
-        self.target, self.digests, self.plan = target, digests, plan
+    def __init__(self, target: str, digests: dict[str, str], plan: Plan | None, own: bytes | None) -> None:
+        self.target, self.digests, self.plan, self.own = target, digests, plan, own
 
 
 def _opset(asked: int | None, target: Target | None) -> int:
@@ -107,7 +109,8 @@ def _applied(
 ) -> tuple[Model, dict[str, str]]:
     """The model as planned, and the digests of what that took. The plan's own target says what its formats mean.
 
-    The samples are those that `convkit quantize` corrects biases on, so that its plan gives its very file again.
+    A plan that quantizes nothing leaves the model as it is, as `convkit quantize` does. The samples are those that
+    `convkit quantize` corrects biases on, so that its plan gives its very file again.
     """
     from convkit.cli import batches
     from convkit.compress import apply, data
@@ -121,6 +124,9 @@ def _applied(
         digests["data"] = loaded.digest
         calibration, _ = batches.split(loaded, seed)
         samples = batches.calibration_of(calibration, batches.batching(model, calibration)).probe
+    if not plan.layers:
+        apply.check_model(model, plan)
+        return model, digests
     return apply.apply(model, plan, target or targets.load(plan.target), samples), digests
 
 
@@ -129,7 +135,7 @@ def _write(model: Model, writer: Exporter, opset: int, output: str, context: _Co
     from convkit.export import artifact
 
     with record.output_folder(output) as folder:
-        written = writer.write(model, folder, opset)
+        written = _kept(writer, folder, context.own) if context.own else writer.write(model, folder, opset)
         report = _report(written, _opened(writer, written.path))
         manifest = record.manifest(
             command=options.command_line(),
@@ -138,6 +144,14 @@ def _write(model: Model, writer: Exporter, opset: int, output: str, context: _Co
         )
         artifact.describe(folder, manifest, report, plans.dump(context.plan) if context.plan else None)
     return report
+
+
+def _kept(writer: Exporter, folder: Path, own: bytes) -> Artifact:
+    from convkit.export import artifact
+
+    path = folder / artifact.MODEL
+    record.write_bytes(path, own)
+    return artifact.Artifact(path, record.digest_bytes(own), writer.opens or "")
 
 
 def _opened(writer: Exporter, path: Path) -> dict[str, str]:

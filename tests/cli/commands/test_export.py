@@ -9,7 +9,7 @@ import pytest
 from convkit.compress import record
 from convkit.compress import target as targets
 from convkit.compress.model import Model, ModelRef, load
-from convkit.compress.plan import dump
+from convkit.compress.plan import Plan, dump, read
 from convkit.export.onnx import to_onnx
 from tests.command_line import Convkit
 from tests.compress import network as small
@@ -85,6 +85,22 @@ def test_a_plan_is_applied_and_kept(convkit: Convkit, planned: tuple[str, str, M
     assert digests["plan"] == record.digest_file(plan)
     assert json.loads(files["report.json"])["operators"]["QuantizeLinear"] > 5
     assert convkit("verify", str(tmp_path / "out" / "model.onnx"), "--layers").code == 0
+
+
+def test_a_plan_that_quantizes_nothing_gives_the_original(
+    convkit: Convkit, planned: tuple[str, str, Model], tmp_path: Path
+) -> None:
+    file, plan, _ = planned
+    decided = read(plan)
+    for number, methods in enumerate(((), decided.methods)):
+        empty = tmp_path / f"{number}.yaml"
+        empty.write_text(dump(Plan(decided.model, decided.target, methods)))
+        words = ("--plan", str(empty), "--target", "onnxruntime-cpu")
+        files = exported(convkit, Path(file), tmp_path / f"out{number}", *words)
+        assert files["model.onnx"] == Path(file).read_bytes()
+        assert json.loads(files["manifest.json"])["digests"]["artifact"] == record.digest_file(file)
+    other = exported(convkit, Path(file), tmp_path / "other", *words, "--opset", "18")
+    assert onnx.load_from_string(other["model.onnx"]).opset_import[0].version == 18
 
 
 def test_a_plan_for_another_target_is_refused(

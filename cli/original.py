@@ -1,0 +1,24 @@
+"""The network that was given, as it was given: what a plan that changes nothing comes to."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from convkit.compress.model import Model
+
+
+def own_bytes(path: str, model: Model) -> bytes | None:
+    """The user's own ONNX file that `model` was loaded from; None where it is no such file, keeps its weights in
+    another one, or takes inputs that were given a value."""
+    import onnx
+
+    if not path.endswith(".onnx"):
+        return None
+    graph = onnx.load(path, load_external_data=False).graph
+    apart = any(onnx.external_data_helper.uses_external_data(tensor) for tensor in graph.initializer)
+    stored = {tensor.name for tensor in graph.initializer}
+    inputs = [value.name for value in graph.input if value.name not in stored]
+    whole = not apart and inputs == [spec.name for spec in model.inputs]
+    return Path(path).read_bytes() if whole else None

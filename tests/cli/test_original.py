@@ -1,0 +1,29 @@
+"""Whose bytes are returned where nothing was changed."""
+
+from pathlib import Path
+
+import onnx
+
+from convkit.cli.original import own_bytes
+from convkit.compress.model import ModelRef, load
+from tests.compress.network import Net, residual
+
+
+def test_a_whole_file_is_returned_as_it_is(tmp_path: Path) -> None:
+    file = residual().save(tmp_path / "net.onnx", "scores")
+    model = load(ModelRef(file))
+    assert own_bytes(file, model) == Path(file).read_bytes()
+    apart = str(tmp_path / "apart.onnx")
+    onnx.save(onnx.load(file), apart, save_as_external_data=True, location="apart.data", size_threshold=0)
+    assert own_bytes(apart, load(ModelRef(apart))) is None
+    assert own_bytes("models:build", model) is None
+
+
+def test_a_file_whose_input_was_given_a_value_is_another_network(tmp_path: Path) -> None:
+    net = Net()
+    file = net.save(tmp_path / "two.onnx", net.op("Mul", net.conv("x", 4), "gain"))
+    proto = onnx.load(file)
+    proto.graph.input.append(onnx.helper.make_tensor_value_info("gain", onnx.TensorProto.FLOAT, [1]))
+    onnx.save(proto, file)
+    assert own_bytes(file, load(ModelRef(file))) == Path(file).read_bytes()
+    assert own_bytes(file, load(ModelRef(file, args={"gain": [2.0]}))) is None
