@@ -9,6 +9,9 @@ from convkit.compress import metric
 
 FEW = 20
 """Fewer held-back samples than this tell nothing about a drop of a few percent: SQNR alone decides."""
+_HANDFUL = 4
+"""Fewer held-back samples than this tell little of SQNR as well: one image may be easy, and where none is held back
+the biases were fitted to it."""
 _UNLIKELY = 0.05
 _DB_A_POINT = 0.2
 """What a point of accuracy is to a network of images: 5 points of agreement weigh like one dB of PSNR."""
@@ -30,6 +33,15 @@ class Limits:
 def tells(unit: str, count: int) -> bool:
     """Whether a metric in `unit` says anything on `count` samples; percentages of a handful do not."""
     return count >= FEW or unit != "%"
+
+
+def remark(count: int) -> str:
+    """What must be said of scores on `count` held-back samples; "" where nothing must. 0: on those calibrated with."""
+    if count >= _HANDFUL:
+        return ""
+    if count == 0:
+        return "checked on its one calibration sample only, which tells little"
+    return f"checked on {count} held-back sample{'s' if count > 1 else ''}, which tells little"
 
 
 def good(scores: Mapping[str, float], of_float: Mapping[str, float], limits: Limits, count: int) -> bool:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from convkit.cli import contest
 from convkit.cli.batches import batching, calibration_of, indices_in_range, run, split
-from convkit.cli.goodness import Limits, good, tells
+from convkit.cli.goodness import Limits, good, remark, tells
 from convkit.compress import metric, record
 from convkit.compress.data import Data
 from convkit.compress.plan import Plan
@@ -76,8 +76,7 @@ def _quantized(job: Job, say: Callable[[str], None]) -> Outcome:
             return Outcome(
                 contest.ORIGINAL, "kept float", standing.why, empty, original_bytes(job), tried, standing, seen
             )
-        samples = "1 sample" if seen == 1 else f"{seen} samples"
-        checked = f"no loss shown on {samples} held back" if seen else "checked on its one calibration sample only"
+        checked = remark(seen) or f"no loss shown on {seen} samples held back"
         why, written = f"{standing.why}, {checked}", standing.kept.path.read_bytes()
         return Outcome(standing.kept.name, "quantized", why, standing.kept.plan, written, tried, standing, seen)
 

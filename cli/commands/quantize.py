@@ -143,6 +143,8 @@ def _intention(job: Job, output: str) -> str:
 def _report(job: Job, outcome: Outcome) -> dict[str, Any]:
     import dataclasses
 
+    from convkit.cli import goodness
+
     best = outcome.plan.layers
     return {
         "schema_version": 1,
@@ -152,6 +154,7 @@ def _report(job: Job, outcome: Outcome) -> dict[str, Any]:
         "kept": outcome.kept,
         "quantized_layers": sum(layer.weight is not None for layer in best.values()),
         "held_back_samples": outcome.held_back,
+        "remark": goodness.remark(outcome.held_back),
         "attempts": [{"remedy": a.remedy, "good": a.good, "scores": dict(a.scores)} for a in outcome.attempts],
         "networks": [dataclasses.asdict(result) for result in outcome.standing.results],
         "measurement": dataclasses.asdict(outcome.standing.final),
@@ -173,7 +176,7 @@ def _write(output: str, job: Job, outcome: Outcome, report: dict[str, Any]) -> N
 
 def _show(outcome: Outcome, output: str) -> None:
     from convkit.cli.contest import ORIGINAL
-    from convkit.cli.goodness import tells
+    from convkit.cli.goodness import remark, tells
     from convkit.compress import metric
 
     results = outcome.standing.results
@@ -193,7 +196,8 @@ def _show(outcome: Outcome, output: str) -> None:
             )
         )
     title = f"{outcome.verdict}: {outcome.reason}"
-    show.table(("network", "p50", "ratio", "95 %", "undisturbed", "size", *shown), rows, title=title)
+    scores = [f"{m} (tells little)" if remark(outcome.held_back) else m for m in shown]
+    show.table(("network", "p50", "ratio", "95 %", "undisturbed", "size", *scores), rows, title=title)
     show.text(f"* kept, in {output}" + ("" if outcome.kept == ORIGINAL else f": {_WHY}"))
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from convkit.cli.goodness import Limits, good
+from convkit.cli.goodness import Limits, good, remark
 
 FLIPS = [(0, 23, True), (2, 23, True), (4, 23, False), (23, 23, False), (60, 1000, True), (80, 1000, False)]
 
@@ -23,3 +23,9 @@ def test_an_image_must_be_cleaner_than_classes() -> None:
 @pytest.mark.parametrize(("found", "as_good"), [(29.6, True), (29.4, False)])
 def test_a_decibel_to_the_targets_weighs_like_five_points(found: float, as_good: bool) -> None:
     assert good({"sqnr": 30.0, "psnr": found}, {"psnr": 30.5}, Limits(5), 4) == as_good
+
+
+@pytest.mark.parametrize(("count", "says"), [(0, "one calibration sample only"), (1, "1 held-back sample,"), (4, "")])
+def test_a_handful_of_samples_tells_little(count: int, says: str) -> None:
+    assert says in remark(count)
+    assert bool(remark(count)) == bool(says)

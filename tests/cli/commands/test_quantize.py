@@ -148,6 +148,9 @@ def test_few_samples_and_fixed_batches(quantize: Quantize, tmp_path: Path, batch
     done = quantize(model=tmp_path / "fixed.onnx", data=tmp_path / "few.npz")
     assert done.code == 0, done.err
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == FILES
+    told = "one calibration sample only" if count == 1 else "1 held-back sample"
+    assert told in str(read(tmp_path / "out", "report.json")["remark"])
+    assert "sqnr (tells little)" in done.out
 
 
 def test_a_plan_edited_by_hand(quantize: Quantize, folder: Path, tmp_path: Path) -> None:
