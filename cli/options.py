@@ -21,7 +21,7 @@ from convkit.cli import show
 from convkit.compress import function as functions
 from convkit.compress import package, parts
 from convkit.compress.errors import ConvkitError
-from convkit.compress.model import Dim, ModelRef, parse_shape
+from convkit.compress.model import InputShape, ModelRef, parse_shape
 
 if TYPE_CHECKING:
     from convkit.compress.data import DataRef
@@ -30,7 +30,7 @@ COMMAND_LINE = "convkit.command_line"
 """Where click's context keeps the words that were typed."""
 
 Function = Callable[..., Any]
-Shapes = Mapping[str, tuple[tuple[Dim, ...], tuple[int, ...]]]
+Shapes = Mapping[str, InputShape]
 
 
 def model(function: Function) -> Function:
@@ -144,7 +144,7 @@ _SHAPE_OPTION = click.option(
     multiple=True,
     metavar="INPUT:SHAPE",
     callback=lambda _context, _option, values: dict(map(parse_shape, values)),
-    help="An input's shape: x:1x3x224x224, or with free sizes x:Nx3xH=224xW=224.",
+    help="An input's shape: x:1x3x224x224; with free sizes: x:Nx3xH=224xW=224; not of float32: ids:int64:Nx16.",
 )
 
 

@@ -20,7 +20,7 @@ import dataclasses
 import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from convkit.compress import parts
 from convkit.compress.errors import ConvkitError
@@ -31,7 +31,14 @@ if TYPE_CHECKING:
 
 Dim = int | str
 
+DTYPES = ("float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "bool")
+"""Element types that an input may have."""
+
 _SHAPE = re.compile(r"(?P<name>.+):(?P<dims>[^:]+)")
+_TYPED = re.compile(
+    r"(?P<name>.+):(?P<dtype>(u?int|b?float|bool|complex|double|half|long|short|byte|char)\d*)", re.ASCII
+)
+"""Names hold colons too (TensorFlow's `input:0`), so a word is an element type only where it looks like one."""
 _DIM = re.compile(r"(?P<size>\d{1,9})|(?P<symbol>[A-Za-z_]\w*?)(=(?P<sample>\d{1,9}))?", re.ASCII)
 _SHAPES = "such as x:1x3x224x224, or x:Nx3xH=224xW=224 with free sizes"
 
@@ -50,6 +57,14 @@ class TensorSpec:
     sample: tuple[int, ...] = ()
 
 
+class InputShape(NamedTuple):
+    """An input as a user declares it: `shape` and `sample` as `TensorSpec` has them, `dtype` "" where none is named."""
+
+    shape: tuple[Dim, ...]
+    sample: tuple[int, ...]
+    dtype: str = ""
+
+
 @dataclass(frozen=True, slots=True)
 class ModelRef:
     """What a user names a model by: a file, or `package.module:function` with its arguments and weights file."""
@@ -57,8 +72,8 @@ class ModelRef:
     path: str
     weights: str | None = None
     args: Mapping[str, Any] = field(default_factory=dict)
-    shapes: Mapping[str, tuple[tuple[Dim, ...], tuple[int, ...]]] = field(default_factory=dict)
-    """Input name -> (shape, sample), as `TensorSpec` has them; parsed by `parse_shape`."""
+    shapes: Mapping[str, InputShape] = field(default_factory=dict)
+    """What is declared of an input, by its name; parsed by `parse_shape`."""
     sizes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     """Input name (or "" for the only one) -> shape of the data at hand, tried where the model leaves a size free."""
 
@@ -93,11 +108,12 @@ class Model:
         return dataclasses.replace(self, **changes)
 
 
-def parse_shape(text: str) -> tuple[str, tuple[tuple[Dim, ...], tuple[int, ...]]]:
-    """`x:Nx3xH=224xW=224` as ("x", (("N", 3, "H", "W"), (1, 3, 224, 224))): the input's name, shape and sample.
+def parse_shape(text: str) -> tuple[str, InputShape]:
+    """`x:Nx3xH=224xW=224` as ("x", (("N", 3, "H", "W"), (1, 3, 224, 224), "")): the input's name, shape and sample.
 
-    trtexec's syntax; a word stands for a free size. A free batch has sample 1, any other needs one. Raises
-    ConvkitError for anything else, and for sizes that are not positive.
+    trtexec's syntax; a word stands for a free size. A free batch has sample 1, any other needs one. The element type
+    may stand between: `tokens:int64:Nx16`. Raises ConvkitError for anything else, for an element type there is not,
+    and for sizes that are not positive.
     """
     match = _SHAPE.fullmatch(text)
     dims = [_DIM.fullmatch(word) for word in match["dims"].split("x")] if match else [None]
@@ -112,7 +128,26 @@ def parse_shape(text: str) -> tuple[str, tuple[tuple[Dim, ...], tuple[int, ...]]
             raise ConvkitError(f"shape {text!r}: the free size {dim['symbol']} needs a sample", hint=_SHAPES)
     if min(sample) < 1:
         raise ConvkitError(f"shape {text!r} is not INPUT:SHAPE with positive sizes", hint=_SHAPES)
-    return match["name"], (tuple(shape), tuple(sample))
+    name, dtype = _typed(text, match["name"])
+    return name, InputShape(tuple(shape), tuple(sample), dtype)
+
+
+def _typed(text: str, words: str) -> tuple[str, str]:
+    """`tokens:int64` as name and element type; "" where no type is named."""
+    match = _TYPED.fullmatch(words)
+    if match is None:
+        return words, ""
+    if match["dtype"] not in DTYPES:
+        raise ConvkitError(
+            f"shape {text!r}: there is no element type {match['dtype']!r}", hint=f"there is: {', '.join(DTYPES)}"
+        )
+    return match["name"], match["dtype"]
+
+
+def check_dtype(name: str, own: str, given: str) -> None:
+    """Raise ConvkitError where a file's input is declared with an element type (`given`, "" for none) not its own."""
+    if given not in ("", own):
+        raise ConvkitError(f"input {name!r} is {own}, not {given}", hint="leave the type away: the file names it")
 
 
 def load(ref: ModelRef) -> Model:

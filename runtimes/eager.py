@@ -125,9 +125,12 @@ def _version() -> str:
 def _open(path: str, options: Options) -> EagerSession:
     _version()
     from convkit.compress import simulate
-    from convkit.compress.model import ModelRef, load
+    from convkit.compress.model import InputShape, ModelRef, load
 
-    shapes = {name: (tuple(shape), tuple(shape)) for name, shape in options.shapes.items()}
+    shapes = {
+        name: InputShape(tuple(shape), tuple(shape), options.dtypes.get(name, ""))
+        for name, shape in options.shapes.items()
+    }
     model = load(ModelRef(path, weights=options.weights, shapes=shapes))
     return EagerSession(simulate.integers(model) if simulate.is_quantized(model) else model, options.threads)
 

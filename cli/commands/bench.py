@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     multiple=True,
     metavar="INPUT:SHAPE",
     callback=lambda _context, _option, values: dict(map(parse_shape, values)),
-    help="Fix an input's shape: x:1x3x224x224.",
+    help="Fix an input's shape: x:1x3x224x224, or ids:int64:1x16.",
 )
 @options.data(what="Samples to run on (random ones without)")
 @click.option("--metric", "metrics", multiple=True, metavar="NAME", help="Score the data with it, such as top1.")
@@ -101,8 +101,10 @@ def bench(
         raise ConvkitError("--json and --markdown are both given", hint="choose one")
     parsed = tuple(gate.parse(text) for text in gates)
     wanted = tuple(dict.fromkeys((*metrics, *verdict.metrics_of(parsed))))
-    shapes = {name: sample for name, (_, sample) in shape.items()}
-    chosen = _candidates(candidates, baseline, _engine(engine, target), Options(threads=threads, shapes=shapes))
+    shapes = {name: declared.sample for name, declared in shape.items()}
+    dtypes = {name: declared.dtype for name, declared in shape.items() if declared.dtype}
+    settings = Options(threads=threads, shapes=shapes, dtypes=dtypes)
+    chosen = _candidates(candidates, baseline, _engine(engine, target), settings)
     verdict.check(parsed, len(chosen))
     _check(files, wanted, data)
     measurement = _measure(chosen, data, Settings(budget=budget, seed=seed, batch=batch, metrics=wanted))

@@ -43,6 +43,12 @@ def _embedding(b: Builder, table: Operand, index: Operand, *_: object) -> Result
     return b.op("Gather", table, index, axis=0)
 
 
+def _one_hot(b: Builder, index: Operand, classes: int) -> Result:
+    if value(index).dtype != torch.int64:  # torch refuses them too, but only where it computes values
+        raise b.refuse(f"a one_hot of {str(value(index).dtype).removeprefix('torch.')}, not int64,")
+    return b.op("OneHot", index, b.constant(classes, torch.int64), b.integers(0, 1), axis=-1)
+
+
 def _index(b: Builder, x: Operand, indices: Sequence[Operand | None]) -> Result:
     """x[:, i] is a Gather; x[:, :, i, j], with i and j known, one along both axes as if they were one."""
     used = [(axis, index) for axis, index in enumerate(indices) if index is not None]
@@ -133,6 +139,7 @@ def _tri(upper: int) -> Translate:
 
 TABLE: dict[str, Translate] = {
     "slice": _slice, "narrow": _narrow, "select": _select, "index_select": _index_select, "embedding": _embedding,
+    "one_hot": _one_hot,
     "index": _index, "gather": _gather, "flip": _flip, "roll": _roll, "slice_scatter": _slice_scatter,
     "select_scatter": _select_scatter, "copy": _copy, "topk": _topk, "triu": _tri(1), "tril": _tri(0),
 }  # fmt: skip

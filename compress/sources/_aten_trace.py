@@ -6,7 +6,6 @@ import inspect
 import re
 import traceback
 from collections.abc import Mapping
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -15,12 +14,14 @@ from torch.export import ExportedProgram
 from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 from convkit.compress.errors import ConvkitError
-from convkit.compress.model import Dim
+from convkit.compress.model import Dim, InputShape
 from convkit.compress.sources import _aten_place, _aten_size
 from convkit.compress.sources._aten_program import FreeSizes
 
-Shapes = Mapping[str, tuple[tuple[Dim, ...], tuple[int, ...]]]
+Shapes = Mapping[str, InputShape]
 _FIXED = re.compile(r"static shape of (?P<size>\d+) for dimension inputs\['(?P<input>\w+)'\]\.shape\[(?P<axis>\d+)\]")
+_INTEGERS = re.compile(r"\bLong\b|\bLongTensor\b")
+"""What torch asks for where it is given floats as indices."""
 _EXAMPLE = "such as --shape {}:Nx3x224x224"
 
 
@@ -64,11 +65,12 @@ def _inputs(module: nn.Module, shapes: Shapes, name: str) -> list[str]:
     return [key for key in known if key in shapes]
 
 
-def _sample(module: nn.Module, shape: tuple[Dim, ...], sample: tuple[int, ...]) -> Tensor:
-    """Zeros to trace on. A free size of 1 is traced as 2: torch would take the 1 for fixed."""
-    dtype = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
+def _sample(module: nn.Module, shape: tuple[Dim, ...], sample: tuple[int, ...], dtype: str = "") -> Tensor:
+    """Zeros to trace on, of the weights' type where none is named. A free size of 1 is traced as 2: torch would take
+    the 1 for fixed."""
+    own = next((p.dtype for p in module.parameters() if p.is_floating_point()), torch.float32)
     sizes = [max(size, 2) if isinstance(dim, str) else size for dim, size in zip(shape, sample, strict=True)]
-    return torch.zeros(sizes, dtype=dtype)
+    return torch.zeros(sizes, dtype=getattr(torch, dtype) if dtype else own)
 
 
 def _free_sizes(program: ExportedProgram, names: list[str], shapes: Shapes) -> FreeSizes:
@@ -93,19 +95,25 @@ def _explained(error: Exception, name: str, samples: Mapping[str, Tensor], shape
             hint="write it with torch.where, or keep the decision out of forward",
         )
     if fixed := _FIXED.search(str(error)):
-        dim = shapes[fixed["input"]][0][int(fixed["axis"])]
-        given = "x".join(map(str, _pinned(*shapes[fixed["input"]], int(fixed["axis"]))))
+        declared, axis = shapes[fixed["input"]], int(fixed["axis"])
+        dim = declared.shape[axis]
+        given = ":".join(filter(None, (declared.dtype, "x".join(map(str, _pinned(declared, axis))))))
         return ConvkitError(
             f"{name} fixes the size {dim!r} of input {fixed['input']!r}, which is given as free{place}",
             hint=f"give a number: --shape {fixed['input']}:{given}",
         )
     given = ", ".join(f"{key}:{'x'.join(map(str, sample.shape))}" for key, sample in samples.items())
     first = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return ConvkitError(f"{name} does not run on {given}{place}: {first}", hint="check the shape, or fix the model")
+    hint = (
+        f"say so: --shape {next(iter(shapes))}:int64:…"
+        if _INTEGERS.search(first)
+        else "check the shape, or fix the model"
+    )
+    return ConvkitError(f"{name} does not run on {given}{place}: {first}", hint=hint)
 
 
-def _pinned(shape: tuple[Dim, ...], sample: tuple[int, ...], axis: int) -> list[Any]:
-    return [sample[i] if i == axis else dim for i, dim in enumerate(shape)]
+def _pinned(declared: InputShape, axis: int) -> list[Dim]:
+    return [declared.sample[i] if i == axis else dim for i, dim in enumerate(declared.shape)]
 
 
 def _line(error: BaseException) -> str:

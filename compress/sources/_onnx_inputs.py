@@ -16,7 +16,7 @@ import onnx
 from torch import Tensor
 
 from convkit.compress.errors import ConvkitError
-from convkit.compress.model import Dim, ModelRef, TensorSpec
+from convkit.compress.model import Dim, InputShape, ModelRef, TensorSpec, check_dtype
 from convkit.compress.sources._onnx_operation import dtype_name
 
 _SPATIAL = {3: ("length",), 4: ("height", "width"), 5: ("depth", "height", "width")}
@@ -52,7 +52,7 @@ def _input_spec(value: onnx.ValueInfoProto, ref: ModelRef, used: set[str]) -> Te
     tried = seen if len(seen) == rank else ()
     sample = tuple(dim if isinstance(dim, int) else _sample(i, rank, dim, tried) for i, dim in enumerate(shape))
     spec = TensorSpec(value.name, shape, dtype, sample)
-    spec = _overridden(spec, *ref.shapes[value.name]) if value.name in ref.shapes else spec
+    spec = _overridden(spec, ref.shapes[value.name]) if value.name in ref.shapes else spec
     if math.prod(spec.sample) > _LARGEST:
         size = "x".join(map(str, spec.sample))
         raise ConvkitError(f"input {value.name!r} of shape {size} is too large to run", hint="give a smaller sample")
@@ -106,7 +106,9 @@ def _sample(index: int, rank: int, symbol: str, tried: Sequence[int]) -> int:
     return _DEPTH if symbol.startswith("depth") else _OTHER
 
 
-def _overridden(spec: TensorSpec, shape: Sequence[Dim], sample: Sequence[int]) -> TensorSpec:
+def _overridden(spec: TensorSpec, declared: InputShape) -> TensorSpec:
+    shape, sample, dtype = declared
+    check_dtype(spec.name, spec.dtype, dtype)
     given = "x".join(map(str, shape))
     fits = len(shape) == len(spec.shape) and all(
         not isinstance(own, int) or (size == own and want in {own, *_free(want)})

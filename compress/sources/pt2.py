@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from convkit.compress.errors import ConvkitError
-from convkit.compress.model import Model, ModelRef, Source
+from convkit.compress.model import InputShape, Model, ModelRef, Source, check_dtype
 
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
@@ -98,24 +98,24 @@ def _free_sizes(program: ExportedProgram, inputs: Sequence[str], ref: ModelRef) 
         if not isinstance(tensor, Tensor):
             continue
         given = ref.shapes.get(name)
-        _check_given(name, tuple(map(_aten_size.expression, tensor.shape)), given)
+        if given is not None:
+            check_dtype(name, str(tensor.dtype).removeprefix("torch."), given.dtype)
+            _check_given(name, tuple(map(_aten_size.expression, tensor.shape)), given)
         for axis, size in enumerate(tensor.shape):
             formula = _aten_size.expression(size)
             for symbol in () if isinstance(formula, int) else sorted(map(str, formula.free_symbols)):
-                own = given[0][axis] if given else None
+                own = given.shape[axis] if given else None
                 names.setdefault(symbol, own if isinstance(own, str) else _dim_name(axis, tensor.ndim, names))
-                samples.setdefault(symbol, given[1][axis] if given else _sample(size, axis))
+                samples.setdefault(symbol, given.sample[axis] if given else _sample(size, axis))
     return FreeSizes(names, samples)
 
 
-def _check_given(name: str, held: Sequence[object], given: tuple[Sequence[object], Sequence[int]] | None) -> None:
-    if given is None:
-        return
+def _check_given(name: str, held: Sequence[object], given: InputShape) -> None:
     sizes = "x".join(str(size) if isinstance(size, int) else "free" for size in held)
-    fits = len(given[1]) == len(held)
-    if not fits or any(isinstance(own, int) and own != got for own, got in zip(held, given[1], strict=True)):
+    fits = len(given.sample) == len(held)
+    if not fits or any(isinstance(own, int) and own != got for own, got in zip(held, given.sample, strict=True)):
         raise ConvkitError(
-            f"input {name!r} is {sizes} in the program, not {'x'.join(map(str, given[0]))}",
+            f"input {name!r} is {sizes} in the program, not {'x'.join(map(str, given.shape))}",
             hint="leave --shape away, or export the program with the shape you need",
         )
 

@@ -36,6 +36,8 @@ class Options:
     weights: str | None = None
     """Weights file of a `package.module:function` model (eager)."""
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    dtypes: Mapping[str, str] = field(default_factory=dict)
+    """Element types of inputs of a `package.module:function` model that are not its weights' (eager)."""
 
     def __post_init__(self) -> None:
         if self.threads < 1:

@@ -24,11 +24,11 @@ def test_a_shape_reads_back(name: str, dims: list[int | tuple[str, int]]) -> Non
     words = "x".join(str(dim) if isinstance(dim, int) else f"{dim[0]}={dim[1]}" for dim in dims)
     shape = tuple(dim if isinstance(dim, int) else dim[0] for dim in dims)
     sample = tuple(dim if isinstance(dim, int) else dim[1] for dim in dims)
-    assert options.parse_shape(f"{name}:{words}") == (name, (shape, sample))
+    assert options.parse_shape(f"{name}:{words}") == (name, (shape, sample, ""))
 
 
 def test_a_free_batch_is_sampled_by_one() -> None:
-    assert options.parse_shape("x:Nx3x8x8") == ("x", (("N", 3, 8, 8), (1, 3, 8, 8)))
+    assert options.parse_shape("x:Nx3x8x8") == ("x", (("N", 3, 8, 8), (1, 3, 8, 8), ""))
 
 
 @pytest.mark.parametrize("text", ["", "x", "x:", ":1x3", "x:1x", "x:1x-3", "x:1x0", "x:1.5", "x:N=0", "x:1×3"])
@@ -40,7 +40,7 @@ def test_a_shape_that_is_none(text: str) -> None:
 @given(st.text())
 def test_any_words_are_a_shape_or_one_error(text: str) -> None:
     try:
-        _, (shape, sample) = options.parse_shape(text)
+        _, (shape, sample, _) = options.parse_shape(text)
     except ConvkitError:
         return
     assert len(shape) == len(sample)

@@ -47,6 +47,10 @@ def test_every_recipe_that_ships_is_right(name: str) -> None:
         ("steps: [{command: inspect, model: {pth: a}}]", "steps[0]: model: 'pth' is not known; did you mean 'path'?"),
         ("steps: [{command: inspect, model: net.onnx}]", "steps[0].model: there is no net.onnx"),
         ("model: net.onnx\nsteps: [inspect]", "steps[0].model: there is no net.onnx"),
+        (
+            "steps: [{command: inspect, model: {path: 'a:b', shape: 'x:int63:1x3'}}]",
+            "shape 'x:int63:1x3': there is no element type 'int63'; there is: float16, float32,",
+        ),
         ("steps: []", "steps is missing"),
         ("about: nothing", "steps is missing"),
         ("[1, 2]", "holds no keys and values"),

@@ -12,7 +12,7 @@ from onnx import TensorProto, helper, numpy_helper
 from torch.utils.flop_counter import FlopCounterMode
 
 from convkit.compress.analysis import Analysis, LayerAnalysis, analyse
-from convkit.compress.model import Model, ModelRef, load, sample_inputs
+from convkit.compress.model import InputShape, Model, ModelRef, load, sample_inputs
 from tests.command_line import Convkit
 
 FLOAT = np.float32
@@ -187,7 +187,7 @@ def test_inspect_prints_and_says_json(small: Model, tmp_path: Path, convkit: Con
 def test_published_figures(net: str, args: dict[str, int], parameters: int, macs: int) -> None:
     factory = importlib.import_module(f"tests.nets.{net}").net
     (name,) = inspect.signature(factory(**args).forward).parameters
-    found = analyse(load(ModelRef(f"tests.nets.{net}:net", args=args, shapes={name: (IMAGE, IMAGE)})))
+    found = analyse(load(ModelRef(f"tests.nets.{net}:net", args=args, shapes={name: InputShape(IMAGE, IMAGE)})))
     assert found.total()["parameters"] == parameters
     assert found.total()["macs"] == macs
 

@@ -5,7 +5,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from convkit.compress.errors import ConvkitError
-from convkit.compress.model import ModelRef, load, parse_shape
+from convkit.compress.model import DTYPES, ModelRef, load, parse_shape
 
 SIZES = st.integers(1, 10**6)
 SYMBOLS = st.from_regex(r"[A-Za-wyz_][A-Za-wyz0-9_]*", fullmatch=True)
@@ -16,11 +16,27 @@ def test_a_shape_reads_back(dims: list[int | tuple[str, int]]) -> None:
     words = "x".join(str(dim) if isinstance(dim, int) else f"{dim[0]}={dim[1]}" for dim in dims)
     shape = tuple(dim if isinstance(dim, int) else dim[0] for dim in dims)
     sample = tuple(dim if isinstance(dim, int) else dim[1] for dim in dims)
-    assert parse_shape(f"input:0:{words}") == ("input:0", (shape, sample))
+    assert parse_shape(f"input:0:{words}") == ("input:0", (shape, sample, ""))
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("name", ["tokens", "input:0", "scope:x", "int64"])
+def test_an_element_type_stands_before_the_sizes(name: str, dtype: str) -> None:
+    assert parse_shape(f"{name}:{dtype}:Nx16") == (name, (("N", 16), (1, 16), dtype))
+    assert parse_shape(f"{name}:Nx16") == (name, (("N", 16), (1, 16), ""))
+
+
+@pytest.mark.parametrize("dtype", ["int63", "int", "long", "float", "bfloat16", "uint64", "double"])
+def test_an_element_type_there_is_not(dtype: str) -> None:
+    with pytest.raises(ConvkitError) as refused:
+        parse_shape(f"tokens:{dtype}:1x16")
+    assert str(refused.value) == (
+        f"shape 'tokens:{dtype}:1x16': there is no element type {dtype!r}; there is: {', '.join(DTYPES)}"
+    )
 
 
 def test_only_a_free_batch_has_a_sample_of_its_own() -> None:
-    assert parse_shape("x:Nx3x8x8") == ("x", (("N", 3, 8, 8), (1, 3, 8, 8)))
+    assert parse_shape("x:Nx3x8x8") == ("x", (("N", 3, 8, 8), (1, 3, 8, 8), ""))
     with pytest.raises(ConvkitError, match="the free size H needs a sample"):
         parse_shape("x:Nx3xHx8")
 

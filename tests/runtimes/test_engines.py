@@ -114,6 +114,14 @@ def test_openvino_takes_a_fixed_shape(tmp_path: Path) -> None:
     assert session.inputs[0].sample == (2, 3, 16, 16)
 
 
+def test_eager_takes_a_factory_of_integers() -> None:
+    session = open_session(
+        "eager", "tests.nets.words:net", Options(shapes={"tokens": (3, 16)}, dtypes={"tokens": "int64"})
+    )
+    assert session.inputs[0].dtype == "int64"
+    assert session.run({"tokens": np.zeros((3, 16), np.int64)})["output"].shape == (3, 4)
+
+
 def test_openvino_runs_model_local_functions(net: str, tmp_path: Path) -> None:
     model = onnx.load(net)
     imports = [helper.make_opsetid("", 18)]

@@ -51,6 +51,17 @@ def test_the_same_seed_gives_the_same_json(convkit: Convkit, net: Path) -> None:
     assert convkit(*words).out == convkit(*words).out
 
 
+def test_a_factory_of_integers_against_its_file(convkit: Convkit, tmp_path: Path) -> None:
+    shape = ("--shape", "tokens:int64:NxT=16")
+    done = convkit("export", "tests.nets.words:net", *shape, "-o", str(tmp_path / "out"))
+    assert done.code == 0, done.err
+    np.savez(tmp_path / "tokens.npz", tokens=np.arange(80).reshape(5, 16) % 32)
+    words = (*shape, "--data", str(tmp_path / "tokens.npz"))
+    both = convkit("verify", "tests.nets.words:net", str(tmp_path / "out" / "model.onnx"), *words)
+    assert both.code == 0, both.err
+    assert both.out.count(" pass ") == 3  # eager, onnxruntime, openvino
+
+
 def test_a_factory_against_its_file(convkit: Convkit, tmp_path: Path) -> None:
     shape = ("--shape", "series:Nx6x100")
     convkit("export", "-m", "tests.nets.watch:net", *shape, "-o", str(tmp_path / "out"))

@@ -95,6 +95,11 @@ class Nested(nn.Module):
         return {"logits": input * 2, "features": [input + 1, input + 2]}
 
 
+class OneHot(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return nn.functional.one_hot(x, 4)
+
+
 def frozen() -> nn.Module:
     return nn.Sequential(nn.Conv2d(3, 4, 3), nn.BatchNorm2d(4)).requires_grad_(requires_grad=False)
 

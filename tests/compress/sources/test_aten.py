@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from convkit.compress.model import Model, ModelRef
+from convkit.compress.model import InputShape, Model, ModelRef
 from convkit.compress.sources import _aten_place, _aten_program, _aten_trace, factory
 
 
@@ -26,7 +26,7 @@ class Body(nn.Module):
 
 def translated(module: nn.Module, shape: tuple[int, ...], free: dict[int, str] | None = None) -> Model:
     dims = tuple((free or {}).get(i, size) for i, size in enumerate(shape))
-    return factory.from_module(module.eval(), ModelRef("tests:module", shapes={"x": (dims, shape)}))
+    return factory.from_module(module.eval(), ModelRef("tests:module", shapes={"x": InputShape(dims, shape)}))
 
 
 def functional(module: nn.Module, shape: tuple[int, ...]) -> Model:
@@ -129,7 +129,8 @@ BODIES: dict[str, Callable[[Tensor], object]] = {
     "index": lambda x: x[:, [2, 0, 1]], "index_select": lambda x: x.index_select(1, torch.tensor([3, 1])),
     "gather": lambda x: x.gather(1, (x > 0).long()), "roll": lambda x: x.roll((1, -2), (1, 3)), "roll_all": lambda x: x.roll(3, 2),
     "topk": lambda x: list(x.topk(2, 1)), "triu": lambda x: x.triu(1), "tril": lambda x: x.tril(),
-    "embedding": lambda x: F.embedding((x > 0).long(), torch.eye(3)), "sort_max": lambda x: x.max(1)[0],
+    "embedding": lambda x: F.embedding((x > 0).long(), torch.eye(3)), "one_hot": lambda x: F.one_hot((x > 0).long(), 3),
+    "sort_max": lambda x: x.max(1)[0],
     "write_slice": _write, "write_select": _write_row, "unfold": lambda x: F.unfold(x, 2),
     # reductions
     "mean": lambda x: x.mean((2, 3)), "mean_keep": lambda x: x.mean((2, 3), keepdim=True), "mean_all": lambda x: x.mean(),

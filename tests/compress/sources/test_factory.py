@@ -105,6 +105,25 @@ def test_several_inputs_and_outputs() -> None:
     torch.testing.assert_close(found["output"], x)
 
 
+@pytest.mark.parametrize("shape", ["tokens:int64:Nx16", "tokens:int64:NxT=16"])
+def test_inputs_that_are_integers(shape: str) -> None:
+    words = ref("tests.nets.words:net", shape)
+    model = load(words)
+    assert (model.inputs[0].dtype, model.inputs[0].sample) == ("int64", (1, 16))
+    assert_same(model, factory.build(words), {"tokens": torch.arange(48).reshape(3, 16) % 32})
+
+
+@pytest.mark.parametrize("dtype", ["", "float16:", "bool:"])
+def test_integers_that_are_not_declared_are_asked_for(dtype: str) -> None:
+    line = refusal(ref("tests.nets.words:net", f"tokens:{dtype}Nx16"))
+    assert "does not run on tokens:2x16" in line
+    assert line.endswith("; say so: --shape tokens:int64:…")
+
+
+def test_one_hot_codes_are_of_int64() -> None:
+    assert "a one_hot of float32, not int64," in refusal(ref("OneHot"))
+
+
 def test_outputs_are_called_by_their_keys() -> None:
     found = load(ref("Nested", "input:Nx3"))({"input": torch.ones(1, 3)})
     assert {name: float(value[0, 0]) for name, value in found.items()} == {

@@ -12,7 +12,7 @@ import pytest
 from onnx import TensorProto, external_data_helper, helper, numpy_helper
 
 from convkit.compress.errors import WRONG_INPUT, ConvkitError
-from convkit.compress.model import Model, ModelRef, load
+from convkit.compress.model import InputShape, Model, ModelRef, load, parse_shape
 from tests.compress.sources.onnx_peer import assert_like_onnxruntime, graph, normal, saved, weights
 
 node = helper.make_node
@@ -120,18 +120,19 @@ def test_a_branch_that_values_choose_is_named(tmp_path: Path) -> None:
 
 def test_shapes_that_do_not_fit(tmp_path: Path) -> None:
     path = saved(_conv(), tmp_path)
-    _refused(path, "no input 'z'", shapes={"z": ((1,), (1,))})
+    _refused(path, "no input 'z'", shapes=dict([parse_shape("z:1")]))
     _refused(path, "no input 'z'", args={"z": 1})
-    _refused(path, "'x' has shape Nx3x8x8, not 1x4x8x8", shapes={"x": ((1, 4, 8, 8), (1, 4, 8, 8))})
-    _refused(path, "'x' has shape Nx3x8x8, not 1x3", shapes={"x": ((1, 3), (1, 3))})
-    _refused(path, "too large to run", shapes={"x": (("N", 3, 8, 8), (10**9, 3, 8, 8))})
+    _refused(path, "'x' has shape Nx3x8x8, not 1x4x8x8", shapes=dict([parse_shape("x:1x4x8x8")]))
+    _refused(path, "'x' is float32, not int64", shapes=dict([parse_shape("x:int64:1x3x8x8")]))
+    _refused(path, "'x' has shape Nx3x8x8, not 1x3", shapes=dict([parse_shape("x:1x3")]))
+    _refused(path, "too large to run", shapes={"x": InputShape(("N", 3, 8, 8), (10**9, 3, 8, 8))})
 
 
 def test_an_input_without_a_shape_needs_one(tmp_path: Path) -> None:
     proto = graph([node("Relu", ["x"], ["y"])], {"x": None}, ["y"])  # type: ignore[dict-item]
     path = saved(proto, tmp_path)
     _refused(path, "input 'x' declares no shape")
-    assert load(ModelRef(path, shapes={"x": (("N", 3), (1, 3))})).inputs[0].shape == ("N", 3)
+    assert load(ModelRef(path, shapes=dict([parse_shape("x:Nx3")]))).inputs[0].shape == ("N", 3)
 
 
 def test_inputs_that_are_no_tensors_of_numbers(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ import torch
 from onnxruntime import GraphOptimizationLevel as Level
 from PIL import Image, ImageDraw, ImageFont
 
-from convkit.compress.model import ModelRef, load
+from convkit.compress.model import ModelRef, load, parse_shape
 from tests.compress.sources import onnx_float64
 from tests.compress.sources.onnx_peer import assert_like_onnxruntime, session
 
@@ -74,7 +74,7 @@ def test_text_detection_is_as_near_to_float64_as_onnxruntime() -> None:
 
 def test_text_recognition_at_any_width() -> None:
     path = _file("rapidocr_onnxruntime", f"models/{OCR['rec']}")
-    model = load(ModelRef(path, shapes={"x": (("N", 3, 48, "W"), (1, 3, 48, 160))}))
+    model = load(ModelRef(path, shapes=dict([parse_shape("x:Nx3x48xW=160")])))
     for shape in ((1, 3, 48, 96), (2, 3, 48, 200)):
         assert_like_onnxruntime(model, path, {"x": _image(*shape)})
 
@@ -101,7 +101,7 @@ def test_music_transcription() -> None:
     assert_like_onnxruntime(model, path, {model.inputs[0].name: _image(2, 43844, 1)})
 
 
-STREAM = {"input": ((1, 576), (1, 576)), "state": ((2, 1, 128), (2, 1, 128))}
+STREAM = dict(map(parse_shape, ("input:1x576", "state:2x1x128")))
 SILERO = {
     "silero_vad.onnx": (STREAM, {"sr": 16000}),
     "silero_vad_16k_op15.onnx": (STREAM, {"sr": 16000}),

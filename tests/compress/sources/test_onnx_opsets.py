@@ -12,7 +12,7 @@ import torch
 from onnx import helper
 
 from convkit.compress.errors import ConvkitError
-from convkit.compress.model import ModelRef, load
+from convkit.compress.model import InputShape, ModelRef, load
 from tests.compress.sources.onnx_peer import (
     assert_like_onnxruntime,
     graph,
@@ -129,7 +129,7 @@ def test_older_form(tmp_path: Path, name: str, shape: tuple[Any, ...]) -> None:
     opset, nodes, held = OLD[name]
     outputs = [output for output in nodes[-1].output if output != "i"]
     path = saved(graph(nodes, {"x": shape}, outputs, held, opset), tmp_path)
-    model = load(ModelRef(path, shapes={"x": (shape, (2, 4, 6, 5))}))
+    model = load(ModelRef(path, shapes={"x": InputShape(shape, (2, 4, 6, 5))}))
     assert_like_onnxruntime(model, path)
 
 
