@@ -129,10 +129,12 @@ def _candidates(job: Job, task: Task, chosen: Attempt, folder: Path) -> Iterator
     from convkit.export.onnx import to_onnx
 
     seen: set[bytes] = set()
-    floats = _floats(prepare(job.model, chosen.plan.methods, task.data.probe[0]), job.target, chosen.plan)
+    base = prepare(job.model, chosen.plan.methods, task.data.probe[0])
+    floats = _floats(base, job.target, chosen.plan)
     variants = ({},) if job.plan else job.target.placements or ({},)
     for index, variant in enumerate(variants):
-        methods = (*chosen.plan.methods, *variant.get("methods", ()))
+        allowed = (name for name in variant.get("methods", ()) if _leaves_kept(job, base, name, task))
+        methods = (*chosen.plan.methods, *allowed)
         model = prepare(job.model, methods, task.data.probe[0])
         kept = {*job.keep, *variant.get("float", ()), *_ends(model, variant)}
         layers = placement.place(model.graph, job.target, kept | floats)
@@ -147,6 +149,20 @@ def _candidates(job: Job, task: Task, chosen: Attempt, folder: Path) -> Iterator
         path = folder / f"{index}.onnx"
         record.write_bytes(path, written)
         yield contest.Candidate(variant.get("name", "as planned"), plan, path)
+
+
+def _leaves_kept(job: Job, base: Model, method: str, task: Task) -> bool:
+    """Whether `method` makes nothing else of the layers and operators that are to stay in float."""
+    from convkit.compress import graph as graphs
+    from convkit.compress.apply import prepare
+
+    if not job.keep:
+        return True
+    before, after = (
+        {graphs.key(node): graphs.operator(node) for node in graphs.computes(model.graph)}
+        for model in (base, prepare(base, (method,), task.data.probe[0]))
+    )
+    return all(after.get(key) == kind for key, kind in before.items() if {key, kind} & {*job.keep})
 
 
 def _floats(model: Model, target: Target, plan: Plan) -> set[str]:

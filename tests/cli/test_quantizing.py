@@ -70,6 +70,21 @@ def test_an_image_is_aligned_as_codes(folder: Path, tmp_path: Path) -> None:
     assert stored[pad.input[2]] == stored[quantize.input[2]] > 0  # zero is the zero point, in codes
 
 
+@pytest.mark.parametrize("keep", ["up", "ConvTranspose", "conv0"])
+def test_what_is_kept_in_float_is_not_rewritten(folder: Path, tmp_path: Path, keep: str) -> None:
+    net = Net(seed=2)
+    features = net.op("Relu", net.conv("x", 8, 3))
+    up = net.op("ConvTranspose", features, net.weight(net.normal(8, 4, 2, 2, gain=0.3)), name="up", strides=[2, 2])
+    net.head(net.op("Relu", net.conv(up, 8, 3, channels=4)))
+    net.save(tmp_path / "up.onnx", "scores")
+    model = models.load(ModelRef(str(tmp_path / "up.onnx")))
+    found = candidates(
+        replace(job(folder, keep=(keep,)), source=str(tmp_path / "up.onnx"), model=model), tmp_path / "a"
+    )
+    written = onnx.load_from_string(found["everything"][1])
+    assert ("ConvTranspose" in {node.op_type for node in written.graph.node}) == (keep != "conv0")
+
+
 def test_a_second_output_that_collapses_is_seen(folder: Path, tmp_path: Path) -> None:
     """The first output is fine; the second lives on a channel ten thousand times smaller than its neighbour."""
     net = Net(seed=6)
