@@ -80,6 +80,8 @@ def apply_prepared(model: Model, plan: Plan, target: Target, samples: Batches | 
                     f"the plan's {', '.join(needy)} needs the calibration data it was made with", hint="give --data"
                 )
             graph = method.change(graph, model.graph, tuple(spec.name for spec in model.inputs), samples)
+    if target.biases == "behind" and any(graphs.operator(node) == "Shape" for node in graphs.computes(graph)):
+        weights.put_biases_behind(graph)
     return model.replace(graph=graph)
 
 

@@ -47,6 +47,9 @@ class Target:
     shapes: str = "codes"
     """What an operator that asks for a quantized tensor's shape reads: its "codes", or the "numbers" they stand for.
     Read from the tensor itself it would keep the engine from fusing the operator that makes it."""
+    biases: str = "inside"
+    """Where the bias of a quantized Conv stands in a network that asks for sizes: "inside" it, or "behind" it in an
+    Add of its own."""
     operators: Mapping[str, Rule] = field(default_factory=dict)
     placements: tuple[Mapping[str, Any], ...] = ()
     """Alternatives to measure: each has a `name` and says which operators (`float`) and which ends of the network
@@ -60,6 +63,7 @@ _TOP: schema.Types = {
     "activation": str,
     "weight": str,
     "shapes": str,
+    "biases": str,
     "operators": dict,
     "placements": list,
 }
@@ -73,7 +77,12 @@ _RULE: schema.Types = {
     "weight": bool,
 }
 _PLACEMENT: schema.Types = {"name": str, "methods": list, "float": list, "ends": list}
-_CHOICES = {"output": ("quantized", "any"), "shapes": ("codes", "numbers"), "ends": ("first", "last")}
+_CHOICES = {
+    "output": ("quantized", "any"),
+    "shapes": ("codes", "numbers"),
+    "biases": ("inside", "behind"),
+    "ends": ("first", "last"),
+}
 _HINT = "compare it with those of `convkit list targets`"
 
 
@@ -90,6 +99,7 @@ def load(name: str) -> Target:
 def _parse(name: str, text: dict[str, Any]) -> Target:
     schema.fields("it", text, _TOP, ("engine", "about", "opset", "activation", "weight", "operators"))
     _require_choice("shapes", text.get("shapes", "codes"))
+    _require_choice("biases", text.get("biases", "inside"))
     rules = {str(operator): _rule(str(operator), rule) for operator, rule in text.pop("operators").items()}
     placements = tuple(_placement(given) for given in text.pop("placements", ()))
     own = (rule.activation for rule in rules.values() if rule.activation)

@@ -99,6 +99,39 @@ def _dequantized(graph: fx.GraphModule, before: fx.Node, name: str, held: tuple[
     return graphs.call(zero, ops.function("DequantizeLinear"), (stored, factor, zero), name, axis=axis)
 
 
+def put_biases_behind(graph: fx.GraphModule) -> None:
+    """Take the bias of every quantized Conv out of it, into an Add that makes the tensor in its place."""
+    for node in list(graph.graph.nodes):
+        if node.op == "call_function" and graphs.operator(node) == "Conv" and len(node.args) == len(("x", "w", "b")):
+            _put_behind(graph, node)
+    graph.graph.eliminate_dead_code()
+    graph.recompile()
+
+
+def _put_behind(graph: fx.GraphModule, conv: fx.Node) -> None:
+    values = _bias_values(conv.args[2])
+    if values is None:
+        return
+    name, layer = graphs.value(conv), str(conv.meta["layer"])
+    conv.args = conv.args[:2]
+    across = values.reshape(-1, *[1] * len(conv.kwargs["kernel_shape"]))  # type: ignore[arg-type]
+    bias = graphs.store(graph, conv, f"{layer}.bias", across)
+    total = graphs.call(conv, ops.function("Add"), (conv, bias), name)
+    total.meta["tensor"], conv.meta["value"] = conv.meta.get("tensor"), f"{name}_without_bias"
+    conv.replace_all_uses_with(total, delete_user_cb=lambda user: user is not total)
+
+
+def _bias_values(bias: object) -> Tensor | None:
+    """What a bias, kept in float or in int32 codes, comes to; None where there is none."""
+    held = graphs.constant(bias)
+    if held is not None or not isinstance(bias, fx.Node):
+        return held
+    codes, scale = (graphs.constant(argument) for argument in bias.args[:2])
+    assert codes is not None  # it was stored by `_dequantized`  # noqa: S101
+    assert scale is not None  # noqa: S101
+    return codes * scale
+
+
 def _replace(graph: fx.GraphModule, node: fx.Node, module: nn.Module, weight: fx.Node, bias: fx.Node | None) -> None:
     source, name = node.args[0], graphs.value(node)
     if isinstance(module, nn.Linear):

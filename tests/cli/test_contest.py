@@ -1,18 +1,22 @@
-"""The contest keeps the fastest of those that are as good; what it is told about latency here is made up."""
+"""The contest keeps the fastest of those that are as good; what it is told about latency here is made up, but for the
+last test's."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from convkit.cli import contest
+from convkit.cli import contest, quantizing
 from convkit.cli.contest import ORIGINAL, Candidate, Contest, Standing
 from convkit.cli.goodness import Limits
 from convkit.compress import target as targets
 from convkit.compress.data import Data
+from convkit.compress.model import load
 from convkit.compress.plan import Plan
 from convkit.runtimes.bench.estimate import Interval, point
 from convkit.runtimes.bench.measure import Measurement, Result, Settings
+from tests.compress.sources.test_nets import _ref as shipped
 
 Times = dict[str, tuple[float, float]]
 """Name of a network -> p50 ratio to the original, SQNR on the engine."""
@@ -88,3 +92,22 @@ def test_a_collapse_is_never_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     standing, _ = held(monkeypatch, {ORIGINAL: (1, 200), "a": (0.5, 3)}, simulated=4.0)
     assert standing.kept is None
     assert standing.why == "no quantized network was as good as the original on held-back data"
+
+
+@pytest.mark.parametrize("biases", ["inside", "behind"])
+def test_what_openvino_makes_of_free_sizes_is_measured(biases: str) -> None:
+    """ShuffleNet with a free image: OpenVINO 2026.4.1 drops a bias inside a Conv whose sum it reads a size from."""
+    pixels = np.random.default_rng(0).standard_normal((12, 3, 64, 64)).astype(np.float32)
+    target = replace(targets.load("openvino-cpu"), biases=biases, placements=({"name": "everything"},))
+    work = quantizing.Job(
+        "", load(shipped("shufflenet")), Data({"x": pixels}, None, ""), target, Limits(100, 0), budget=0.3
+    )
+    outcome = quantizing.quantize(work, lambda _line: None)
+    engine = {each.name: each.metrics["sqnr"] for each in outcome.standing.results}["everything"]
+    simulated = max(attempt.scores["sqnr"] for attempt in outcome.attempts)
+    if biases == "behind":
+        assert engine == pytest.approx(simulated, abs=1)
+    else:
+        assert engine < simulated - 6
+        assert (outcome.kept, outcome.plan.layers) == (ORIGINAL, {})
+        assert outcome.reason.startswith("openvino does not compute what it was given: ")

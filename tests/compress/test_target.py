@@ -80,6 +80,7 @@ BAD = {
     "placement a word": ({"placements": ["everything"]}, "a placement is 'everything'"),
     "placement of a middle": ({"placements": [{"name": "m", "ends": ["middle"]}]}, "'ends' is 'middle'"),
     "shapes of neither": ({"shapes": "floats"}, "'shapes' is 'floats'"),
+    "biases of neither": ({"biases": "beside"}, "'biases' is 'beside'"),
 }
 
 

@@ -1,5 +1,6 @@
 """Integer weights: a scale for each channel, biases that fit, and channels that hold nothing but their bias."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,7 @@ from convkit.compress.apply import apply
 from convkit.compress.model import Model
 from convkit.compress.plan import LayerPlan, Plan, Range
 from convkit.export.onnx import to_onnx
-from tests.compress.network import Net, batches
+from tests.compress.network import Net, batches, kinds, quantized
 
 TARGET = targets.load("onnxruntime-cpu")
 INT8 = formats.load("int8")
@@ -159,6 +160,30 @@ def test_a_linear_layer_of_any_rank(rank: int) -> None:
     found, wanted = made(samples)[name], model(samples)[name]
     assert float((found - wanted).abs().max()) < 0.03 * float(wanted.abs().max())
     assert np.allclose(in_engine(made, samples["x"]), found.numpy(), atol=1e-4)
+
+
+@pytest.mark.parametrize("kept", [(), ("conv0",)], ids=["all", "but one"])
+def test_biases_behind_say_the_same(kept: tuple[str, ...]) -> None:
+    """Only where a network asks for sizes, and only behind what runs in integers."""
+    net = Net("N", 3, "H", "W")
+    first = net.op("Relu", net.conv("x", 4, 3))
+    net.head(net.op("Add", first, net.conv(net.conv(first, 4, 3, bias=False), 4, group=4)))
+    size = net.op("Shape", first)
+    target = targets.load("openvino-cpu")
+    model = net.model("scores", size)
+    inside, _ = quantized(model, replace(target, biases="inside"), keep=kept)
+    behind, _ = quantized(model, target, keep=kept)
+    for samples in batches(model):
+        torch.testing.assert_close(behind(samples)["scores"], inside(samples)["scores"])
+    assert kinds(behind).count("Add") == kinds(inside).count("Add") + 2 - len(kept)
+    convs = (node for node in graphs.computes(behind.graph) if graphs.operator(node) == "Conv")
+    assert not any(argument for node in convs for argument in node.args[2:])
+    values = [graphs.value(node) for node in behind.graph.graph.nodes]
+    assert len(set(values)) == len(values)
+    plain = net.model("scores")
+    assert kinds(quantized(plain, target, keep=kept)[0]) == kinds(
+        quantized(plain, replace(target, biases="inside"), keep=kept)[0]
+    )
 
 
 def test_a_transposed_convolution_is_quantized_along_its_outputs() -> None:
