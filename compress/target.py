@@ -50,6 +50,8 @@ class Target:
     biases: str = "inside"
     """Where the bias of a quantized Conv stands in a network that asks for sizes: "inside" it, or "behind" it in an
     Add of its own."""
+    requantizes: tuple[str, ...] = ()
+    """Operators whose float weight the engine would quantize by itself where they stand between quantized tensors."""
     operators: Mapping[str, Rule] = field(default_factory=dict)
     placements: tuple[Mapping[str, Any], ...] = ()
     """Alternatives to measure: each has a `name` and says which operators (`float`) and which ends of the network
@@ -64,6 +66,7 @@ _TOP: schema.Types = {
     "weight": str,
     "shapes": str,
     "biases": str,
+    "requantizes": list,
     "operators": dict,
     "placements": list,
 }
@@ -105,7 +108,8 @@ def _parse(name: str, text: dict[str, Any]) -> Target:
     own = (rule.activation for rule in rules.values() if rule.activation)
     for number in (text["activation"], text["weight"], *own):
         formats.load(number)
-    return Target(name=name, operators=rules, placements=placements, **text)
+    requantizes = tuple(str(operator) for operator in text.pop("requantizes", ()))
+    return Target(name=name, operators=rules, placements=placements, requantizes=requantizes, **text)
 
 
 def _rule(operator: str, given: object) -> Rule:
