@@ -15,7 +15,7 @@ from torch import fx
 
 from convkit.compress import format as formats
 from convkit.compress import graph as graphs
-from convkit.compress import ops, parts, placement, weights
+from convkit.compress import ops, parts, placement, sandwich, weights
 from convkit.compress.errors import ConvkitError
 from convkit.compress.method import Batches, Method, Samples
 from convkit.compress.model import Model, clone, with_shapes
@@ -145,6 +145,7 @@ def quantize(graph: fx.GraphModule, plan: Plan, target: Target) -> fx.GraphModul
         if layer is not None and layer.weight is not None and node.op == "call_module":
             rule = target.operators[graphs.operator(node)]
             weights.quantize_layer(graph, node, layer, rule.bias, inputs[node].scale)
+    sandwich.keep_float(graph, target)
     graph.graph.eliminate_dead_code()
     graph.recompile()
     return graph

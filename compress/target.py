@@ -47,6 +47,8 @@ class Target:
     shapes: str = "codes"
     """What an operator that asks for a quantized tensor's shape reads: its "codes", or the "numbers" they stand for.
     Read from the tensor itself it would keep the engine from fusing the operator that makes it."""
+    requantizes: tuple[str, ...] = ()
+    """Operators whose float weight the engine would quantize by itself where they stand between quantized tensors."""
     operators: Mapping[str, Rule] = field(default_factory=dict)
     placements: tuple[Mapping[str, Any], ...] = ()
     """Alternatives to measure: each has a `name` and says which operators (`float`) and which ends of the network
@@ -60,6 +62,7 @@ _TOP: schema.Types = {
     "activation": str,
     "weight": str,
     "shapes": str,
+    "requantizes": list,
     "operators": dict,
     "placements": list,
 }
@@ -95,7 +98,8 @@ def _parse(name: str, text: dict[str, Any]) -> Target:
     own = (rule.activation for rule in rules.values() if rule.activation)
     for number in (text["activation"], text["weight"], *own):
         formats.load(number)
-    return Target(name=name, operators=rules, placements=placements, **text)
+    requantizes = tuple(str(operator) for operator in text.pop("requantizes", ()))
+    return Target(name=name, operators=rules, placements=placements, requantizes=requantizes, **text)
 
 
 def _rule(operator: str, given: object) -> Rule:

@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from convkit.compress import target as targets
@@ -45,3 +46,22 @@ def test_onnxruntime_pads_an_image_and_runs_its_convolution_in_integers(tmp_path
     kinds = [node.operator for node in nodes]
     assert kinds.index("QuantizeLinear") < kinds.index("Pad") < kinds.index("QLinearConv")
     assert "Conv" not in kinds
+
+
+@pytest.mark.parametrize("clipped", [False, True])
+def test_a_layer_that_is_kept_in_float_runs_in_float_between_quantized_ones(clipped: bool, tmp_path: Path) -> None:
+    net = Net(1, 3, 24, 24)
+    first = net.op("Relu", net.conv("x", 16, 3))
+    middle = net.conv(first, 16, 3)
+    last = net.conv(net.op("Clip", middle, net.weight(np.float32(0))) if clipped else middle, 16, 3)
+    model = net.model(last)
+    rules = targets.load("onnxruntime-cpu")
+    low, _ = quantized(model, rules, keep={middle})
+    (tmp_path / "net.onnx").write_bytes(to_onnx(low).SerializeToString())
+    session = open_session("onnxruntime", str(tmp_path / "net.onnx"), Options(threads=1))
+    sample = batches(model)[0]
+    nodes = session.profile({"x": sample["x"].numpy()}, 1)
+    assert [node.operator for node in nodes if "Conv" in node.operator] == ["QLinearConv", "Conv", "QLinearConv"]
+    (found,) = session.run({"x": sample["x"].numpy()}).values()
+    (wanted,) = low(sample).values()
+    assert float(np.abs(found - wanted.numpy()).max()) <= 1e-5 * float(np.abs(wanted.numpy()).max())
