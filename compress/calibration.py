@@ -15,6 +15,7 @@ from convkit.compress import graph as graphs
 from convkit.compress import histogram, parts, placement, weights
 from convkit.compress.calibrator import Calibrator
 from convkit.compress.errors import ConvkitError
+from convkit.compress.format import Format
 from convkit.compress.histogram import Histogram
 from convkit.compress.method import Samples
 from convkit.compress.model import Model
@@ -83,7 +84,7 @@ class Calibration:
 Choice = tuple[float, float]
 
 
-def candidates(found: Histogram, number: formats.Format, calibrators: Iterable[str]) -> dict[str, Choice]:
+def candidates(found: Histogram, number: Format, calibrators: Iterable[str]) -> dict[str, Choice]:
     """Range by calibrator; equal ranges stand once, under the first name."""
     ranges: dict[str, Choice] = {}
     for name in calibrators:
@@ -169,7 +170,7 @@ class _Judge:
         """Judge what `node` is: a layer with a weight, a tensor with a range, or neither."""
         layer = self._layers.get(graphs.key(node))
         if layer is not None and layer.weight is not None and node.op == "call_module":
-            self._judge_weight(node, layer.weight, tensor, alive)
+            self._judge_weight(node, layer, formats.load(layer.weight), tensor, alive)
         if node in self._roots and len(self._options[node]) > 1:
             self._judge_range(node, tensor, alive)
 
@@ -189,13 +190,16 @@ class _Judge:
         end = placement.kernel_output(node, self._target)
         return _numbers(result if end is node else _run(end, {**values, node: result}))
 
-    def _judge_weight(self, node: fx.Node, weight: str, wanted: Tensor, alive: Mapping[fx.Node, Any]) -> None:
+    def _judge_weight(
+        self, node: fx.Node, layer: LayerPlan, number: Format, wanted: Tensor, alive: Mapping[fx.Node, Any]
+    ) -> None:
         module = graphs.module(node)
         assert module is not None  # noqa: S101 - call_module
         assert isinstance(module.weight, Tensor)  # noqa: S101 - every layer has one
         kept, errors = module.weight.data, self._weight_errors.setdefault(graphs.key(node), {})
-        for rule in weights.RANGES:
-            rounded = weights.rounded(weights.by_output(module, kept), formats.load(weight), rule)
+        rows = weights.by_output(module, kept)
+        for rule in weights.RANGES if number.ranged else ("max",):
+            rounded = weights.rounded(rows, number, rule, layer.granularity)
             module.weight.data = weights.by_output(module, rounded)
             errors[rule] = errors.get(rule, 0.0) + _relative(_run(node, alive), wanted)
         module.weight.data = kept
