@@ -106,16 +106,16 @@ def calibrate(
 
     Distributions come from all batches; the errors that choose among calibrators from the probe.
     """
-    placed = placement.quantized_tensors(model.graph, target, layers)
-    judge = _judged(model, target, layers, {p.root: p for p in placed.values()}, samples, calibrators)
+    placed = [p for p in placement.quantized_tensors(model.graph, target, layers).values() if p.ranged]
+    judge = _judged(model, target, layers, {p.root: p for p in placed}, samples, calibrators)
     ranges = judge.ranges()
-    return judge.chosen_layers(), {graphs.value(node): ranges[p.root] for node, p in placed.items()}
+    return judge.chosen_layers(), {graphs.value(p.node): ranges[p.root] for p in placed}
 
 
 def complete(model: Model, target: Target, plan: Plan, samples: Calibration) -> Plan:
     """`plan` with a Range for every tensor that it quantizes and has none for: a person or a method added layers."""
     placed = placement.quantized_tensors(model.graph, target, plan.layers).values()
-    missing = {p.root: p for p in placed if graphs.value(p.root) not in plan.ranges}
+    missing = {p.root: p for p in placed if p.ranged and graphs.value(p.root) not in plan.ranges}
     if not missing:
         return plan
     ranges = _judged(model, target, {}, missing, samples, None).ranges()
@@ -133,10 +133,16 @@ def _judged(
 ) -> _Judge:
     found = distributions(model, samples.batches, roots)
     names = list(calibrators) if calibrators is not None else parts.names("compress/calibrators")
-    options = {node: candidates(found[node], formats.load(p.format), names) for node, p in roots.items()}
+    options = {node: candidates(found[node], _ranged(p), names) for node, p in roots.items()}
     judge = _Judge(target, layers, roots, options)
     observe(model, samples.probe, judge.watch)
     return judge
+
+
+def _ranged(placed: Placed) -> Format:
+    """The format that the range of `placed` is chosen for."""
+    assert placed.ranged is not None  # noqa: S101 - the caller looked
+    return formats.load(placed.ranged)
 
 
 Errors = dict[str, float]
@@ -175,7 +181,7 @@ class _Judge:
             self._judge_range(node, tensor, alive)
 
     def _judge_range(self, node: fx.Node, tensor: Tensor, alive: Mapping[fx.Node, Any]) -> None:
-        number, errors = formats.load(self._roots[node].format), self._range_errors[node]
+        number, errors = _ranged(self._roots[node]), self._range_errors[node]
         readers = [reader for reader in _readers(node) if _ready(reader, node, alive)]
         results = [(reader, self._kernel(reader, {**alive, node: tensor})) for reader in readers]
         wanted = [(reader, exact) for reader, exact in results if exact.numel()]

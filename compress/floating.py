@@ -106,8 +106,7 @@ class Plain(Format):
         return False
 
     @property
-    def lossless(self) -> bool:
-        """Whether casting to it changes nothing."""
+    def exact(self) -> bool:
         return self.storage == "float32"
 
     def fractions(self) -> Tensor:
@@ -127,6 +126,11 @@ class Plain(Format):
 
     def codes(self, x: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
         return x.to(self.dtype())
+
+
+def ExMy(x: Tensor, scale: Tensor, *, exponent: int, mantissa: int, largest: float) -> Tensor:  # noqa: N802
+    """`x` in the numbers of a format, as an operator of a graph: ONNX has none for types that it lacks."""
+    return Floating("", 1 + exponent + mantissa, "float32", exponent, mantissa, largest).fake(x, scale, scale)
 
 
 def parse(name: str) -> Floating | None:

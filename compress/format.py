@@ -39,6 +39,11 @@ class Format(ABC):
     def native(self) -> bool:
         """Whether QuantizeLinear to `storage` rounds and saturates as the format does."""
 
+    @property
+    def exact(self) -> bool:
+        """Whether it changes no float32."""
+        return False
+
     @abstractmethod
     def fractions(self) -> Tensor:
         """Fractions of a tensor's largest magnitude that are worth trying as its range, [N] in ascending order."""
@@ -150,6 +155,11 @@ def load(name: str) -> Format:
     from convkit.compress import floating
 
     return floating.parse(name) or _part(name)
+
+
+def is_exact(name: str) -> bool:
+    """Whether what is in the format `name` stays as it is in float32."""
+    return load(name).exact
 
 
 def _part(name: str) -> Format:

@@ -85,6 +85,13 @@ def by_output(layer: nn.Module, weight: Tensor) -> Tensor:
     return weight.transpose(0, 1) if isinstance(layer, nn.modules.conv._ConvTransposeNd) else weight  # noqa: SLF001
 
 
+def input_channels(layer: nn.Module) -> int:
+    """Input channels that one output of `layer` sees."""
+    weight = layer.weight
+    assert isinstance(weight, Tensor)  # noqa: S101 - every layer has one
+    return by_output(layer, weight).shape[1]
+
+
 def quantize_layer(
     graph: fx.GraphModule, node: fx.Node, layer: LayerPlan, bias_format: str | None, input_scale: Tensor | None
 ) -> None:
@@ -97,6 +104,8 @@ def quantize_layer(
     assert isinstance(module, nn.modules.conv._ConvNd | nn.Linear)  # noqa: S101, SLF001 - the plan was checked
     assert layer.weight is not None  # noqa: S101
     number = formats.load(layer.weight)
+    if number.exact:
+        return
     rows = by_output(module, module.weight.detach())
     scale = scales(rows, number, layer.weight_range, layer.granularity)
     bias = None if module.bias is None else module.bias.detach().float()
