@@ -35,6 +35,16 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True)
+class Roofline:
+    """A device's figures, from which times are estimated where nobody measured: what kernels reach, not the peaks of
+    data sheets. `macs_per_second` by the format of the activations; `layer_seconds`: what starting a kernel takes."""
+
+    macs_per_second: Mapping[str, float]
+    bytes_per_second: float
+    layer_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Target:
     """An engine on a kind of device, and where Q/DQ may stand for it."""
 
@@ -49,6 +59,7 @@ class Target:
     Read from the tensor itself it would keep the engine from fusing the operator that makes it."""
     requantizes: tuple[str, ...] = ()
     """Operators whose float weight the engine would quantize by itself where they stand between quantized tensors."""
+    roofline: Roofline | None = None
     operators: Mapping[str, Rule] = field(default_factory=dict)
     placements: tuple[Mapping[str, Any], ...] = ()
     """Alternatives to measure: each has a `name` and says which operators (`float`) and which ends of the network
@@ -63,6 +74,7 @@ _TOP: schema.Types = {
     "weight": str,
     "shapes": str,
     "requantizes": list,
+    "roofline": dict,
     "operators": dict,
     "placements": list,
 }
@@ -76,6 +88,7 @@ _RULE: schema.Types = {
     "weight": bool,
 }
 _PLACEMENT: schema.Types = {"name": str, "methods": list, "float": list, "ends": list}
+_ROOFLINE: schema.Types = {"macs_per_second": dict, "bytes_per_second": object, "layer_seconds": object}
 _CHOICES = {"output": ("quantized", "any"), "shapes": ("codes", "numbers"), "ends": ("first", "last")}
 _HINT = "compare it with those of `convkit list targets`"
 
@@ -99,7 +112,27 @@ def _parse(name: str, text: dict[str, Any]) -> Target:
     for number in (text["activation"], text["weight"], *own):
         formats.load(number)
     requantizes = tuple(str(operator) for operator in text.pop("requantizes", ()))
-    return Target(name=name, operators=rules, placements=placements, requantizes=requantizes, **text)
+    roofline = _roofline(text.pop("roofline")) if "roofline" in text else None
+    return Target(name=name, operators=rules, placements=placements, requantizes=requantizes, roofline=roofline, **text)
+
+
+def _roofline(given: object) -> Roofline:
+    where = "the roofline"
+    known = schema.fields(where, given, _ROOFLINE, tuple(_ROOFLINE))
+    rates = {str(name): _positive(f"{name!r} of {where}", rate) for name, rate in known["macs_per_second"].items()}
+    for name in rates:
+        formats.load(name)
+    if "fp32" not in rates:
+        raise ValueError(f"'macs_per_second' of {where} lacks 'fp32'")
+    figures = (_positive(f"{name!r} of {where}", known[name]) for name in ("bytes_per_second", "layer_seconds"))
+    return Roofline(rates, *figures)
+
+
+def _positive(where: str, value: object) -> float:
+    found = schema.number(where, value)
+    if found <= 0:
+        raise ValueError(f"{where} is {value!r}, not above 0")
+    return found
 
 
 def _rule(operator: str, given: object) -> Rule:
