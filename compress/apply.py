@@ -146,7 +146,9 @@ Coded = dict[tuple[fx.Node, str], pairs.Codes]
 def quantize(graph: fx.GraphModule, plan: Plan, target: Target) -> fx.GraphModule:
     """Put the pairs of `plan` into `graph` and its weights into their formats; returns `graph`."""
     placed = placement.quantized_tensors(graph, target, plan.layers)
-    coded = {(node, name): _codes(p, name, plan) for node, p in placed.items() for name in (p.format, *p.others)}
+    coded = {
+        (node, name): _codes(p, name, plan, target) for node, p in placed.items() for name in (p.format, *p.others)
+    }
     inputs = _layer_inputs(graph, target, plan.layers, placed, coded)
     for p in placed.values():
         _insert(graph, p, coded, plan, target)
@@ -161,10 +163,11 @@ def quantize(graph: fx.GraphModule, plan: Plan, target: Target) -> fx.GraphModul
     return graph
 
 
-def _codes(placed: placement.Placed, name: str, plan: Plan) -> pairs.Codes:
+def _codes(placed: placement.Placed, name: str, plan: Plan, target: Target) -> pairs.Codes:
     number = formats.load(name)
     if not number.ranged:
-        return pairs.Codes.covering(number, 0.0, 0.0)
+        by_engine = name in target.formats and target.formats[name].whole
+        return pairs.Codes.covering(number, 0.0, 0.0, by_engine=by_engine)
     chosen = plan.ranges[graphs.value(placed.root)]
     return pairs.Codes.covering(number, chosen.low, chosen.high)
 

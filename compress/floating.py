@@ -71,6 +71,15 @@ class Floating(Format):
     def codes(self, x: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
         return self.values(x / scale).to(self.dtype())
 
+    def magnitudes(self) -> Tensor:
+        """Every number without sign at scale 1, in the order of the codes, float32 [N]."""
+        import torch
+
+        codes = torch.arange(2 ** (self.exponent + self.mantissa))
+        binade, fraction = codes >> self.mantissa, (codes & (2**self.mantissa - 1)) * 2.0**-self.mantissa
+        found = torch.where(binade > 0, (1 + fraction) * 2.0 ** (binade.clamp(min=1) - 1), fraction) * self.least
+        return found[found <= self.largest]
+
     def values(self, y: Tensor) -> Tensor:
         """`y` at scale 1 on the grid: a multiple of 2^-mantissa of its binade, or of the subnormals'."""
         import torch

@@ -18,8 +18,8 @@ from convkit.compress.floating import ExMy, Floating
 from convkit.compress.format import Format, Integer
 from convkit.compress.ops.cast import DTYPES
 
-PRECISION = "precision"
-"""Mark in the meta of casts: the type they round to."""
+BY_ENGINE = "by_engine"
+"""Mark in the meta of casts that an engine makes by itself: they simulate it, no file holds them."""
 _FLOAT = 1
 """float32 as ONNX numbers it."""
 
@@ -31,11 +31,13 @@ class Codes:
     number: Format
     scale: Tensor
     zero: Tensor
+    by_engine: bool = False
+    """Whether the engine does it by itself."""
 
     @classmethod
-    def covering(cls, number: Format, low: float, high: float) -> Codes:
+    def covering(cls, number: Format, low: float, high: float, *, by_engine: bool = False) -> Codes:
         """Those of `number` for the range [low, high]."""
-        return cls(number, *number.parameters(torch.tensor(low), torch.tensor(high)))
+        return cls(number, *number.parameters(torch.tensor(low), torch.tensor(high)), by_engine)
 
     def saturate_at(self, low: float, high: float) -> bool:
         """Whether no number from below `low` or beyond `high` has a code of its own."""
@@ -57,7 +59,7 @@ def insert(graph: fx.GraphModule, source: fx.Node, name: str, codes: Codes) -> P
     """Nodes behind `source` that round it; nobody reads them yet. `name` is the tensor's."""
     number = codes.number
     if not number.ranged:
-        return _casts(graph, source, name, number)
+        return _casts(graph, source, name, codes)
     anchor = next(node for node in graph.graph.nodes if node.op != "placeholder")
     scale = graphs.store(graph, anchor, f"{name}_scale", codes.scale)
     behind = scale if source.op == "placeholder" else source
@@ -103,13 +105,14 @@ def _clip(graph: fx.GraphModule, behind: fx.Node, source: fx.Node, name: str, co
     return graphs.call(behind, ops.function("Clip"), (source, *bounds), f"{name}_clipped")
 
 
-def _casts(graph: fx.GraphModule, source: fx.Node, name: str, number: Format) -> Pair:
+def _casts(graph: fx.GraphModule, source: fx.Node, name: str, codes: Codes) -> Pair:
+    number = codes.number
     behind = graphs.behind_inputs(graph) if source.op == "placeholder" else source
     kind = next(kind for kind, dtype in DTYPES.items() if dtype == number.dtype())
     stored = graphs.call(behind, ops.function("Cast"), (source,), f"{name}_{number.storage}", to=kind)
     numbers = graphs.call(stored, ops.function("Cast"), (stored,), f"{name}_float32", to=_FLOAT)
     for node in (stored, numbers):
-        node.meta[PRECISION] = number.storage
+        node.meta[BY_ENGINE] = codes.by_engine
     return Pair(stored, numbers)
 
 

@@ -35,6 +35,18 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True)
+class Runs:
+    """How the engine runs numbers of a format: in kernels that compute in `speed`; in "fp32" they are dequantized, and
+    save storage alone. `activation`: the format that activations have instead. `whole`: it is a setting of the whole
+    network, not of a layer.
+    """
+
+    speed: str = "fp32"
+    activation: str | None = None
+    whole: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class Roofline:
     """A device's figures, from which times are estimated where nobody measured: what kernels reach, not the peaks of
     data sheets. `macs_per_second` by the format of the activations; `layer_seconds`: what starting a kernel takes."""
@@ -60,6 +72,8 @@ class Target:
     requantizes: tuple[str, ...] = ()
     """Operators whose float weight the engine would quantize by itself where they stand between quantized tensors."""
     roofline: Roofline | None = None
+    formats: Mapping[str, Runs] = field(default_factory=dict)
+    """The formats that have kernels; those that are not listed only save storage."""
     operators: Mapping[str, Rule] = field(default_factory=dict)
     placements: tuple[Mapping[str, Any], ...] = ()
     """Alternatives to measure: each has a `name` and says which operators (`float`) and which ends of the network
@@ -75,6 +89,7 @@ _TOP: schema.Types = {
     "shapes": str,
     "requantizes": list,
     "roofline": dict,
+    "formats": dict,
     "operators": dict,
     "placements": list,
 }
@@ -87,6 +102,7 @@ _RULE: schema.Types = {
     "activation": str,
     "weight": bool,
 }
+_RUNS: schema.Types = {"speed": str, "activation": str, "whole": bool}
 _PLACEMENT: schema.Types = {"name": str, "methods": list, "float": list, "ends": list}
 _ROOFLINE: schema.Types = {"macs_per_second": dict, "bytes_per_second": object, "layer_seconds": object}
 _CHOICES = {"output": ("quantized", "any"), "shapes": ("codes", "numbers"), "ends": ("first", "last")}
@@ -111,9 +127,17 @@ def _parse(name: str, text: dict[str, Any]) -> Target:
     own = (rule.activation for rule in rules.values() if rule.activation)
     for number in (text["activation"], text["weight"], *own):
         formats.load(number)
+    text["formats"] = {str(name): _runs(str(name), given) for name, given in text.get("formats", {}).items()}
     requantizes = tuple(str(operator) for operator in text.pop("requantizes", ()))
     roofline = _roofline(text.pop("roofline")) if "roofline" in text else None
     return Target(name=name, operators=rules, placements=placements, requantizes=requantizes, roofline=roofline, **text)
+
+
+def _runs(name: str, given: object) -> Runs:
+    known = schema.fields(f"the format {name}", {} if given is None else given, _RUNS)
+    for number in (name, known.get("speed", name), known.get("activation", name)):
+        formats.load(number)
+    return Runs(**known)
 
 
 def _roofline(given: object) -> Roofline:

@@ -17,6 +17,8 @@ from convkit.compress.plan import LayerPlan
 RANGES = ("max", "mse")
 """How a range is found: the largest magnitude, or the fraction of it with the least squared error."""
 
+FORMAT = "format"
+"""Mark in the meta of the nodes that give a layer's weight in codes and in numbers: the name of the format."""
 _BLOCK = re.compile(r"block:([1-9]\d*)")
 _OUTPUT_SECOND = ("MatMul", "ConvTranspose")
 """Operators whose weight has its output channels on axis 1."""
@@ -117,12 +119,20 @@ def quantize_layer(
     across = spread(scale, rows, layer.granularity)
     held = number.codes(rows, across, torch.zeros_like(across)), scale if dequantizable(number) else across
     weight = _weight(graph, node, number, held, block_size(layer.granularity) or 0)
+    weight.meta[FORMAT] = _stored(weight).meta[FORMAT] = layer.weight
     _replace(graph, node, module, weight, added)
 
 
 def _adds_codes(number: Format, layer: LayerPlan) -> bool:
     """Whether products with the weight are 8-bit integers at one scale per channel."""
     return isinstance(number, Integer) and number.dtype().itemsize == 1 and not block_size(layer.granularity)
+
+
+def _stored(numbers: fx.Node) -> fx.Node:
+    """The codes that `numbers` are made of."""
+    while isinstance(numbers.args[0] if numbers.args else None, fx.Node):
+        numbers = numbers.args[0]  # type: ignore[assignment]
+    return numbers
 
 
 def _weight(graph: fx.GraphModule, node: fx.Node, number: Format, held: tuple[Tensor, Tensor], size: int) -> fx.Node:
@@ -169,13 +179,15 @@ def _with_bias(scale: Tensor, weight: Tensor, bias: Tensor, input_scale: Tensor)
 def _dequantized(
     graph: fx.GraphModule, before: fx.Node, name: str, held: tuple[Tensor, Tensor], axis: int, size: int = 0
 ) -> fx.Node:
-    """DequantizeLinear over stored codes and their scales along `axis`, in blocks of `size`; zero point 0."""
+    """DequantizeLinear over stored codes and their scales along `axis`, or in blocks of `size` along it."""
     codes, scale = held[0], held[1].contiguous()
     stored = graphs.store(graph, before, f"{name}_quantized", codes)
     factor = graphs.store(graph, before, f"{name}_scale", scale)
+    function = ops.function("DequantizeLinear")
+    if size:  # no kernel looks for a zero point there, which would take a byte for each block
+        return graphs.call(factor, function, (stored, factor), name, axis=axis, block_size=size)
     zero = graphs.store(graph, before, f"{name}_zero_point", torch.zeros_like(scale).to(codes.dtype))
-    attributes: dict[str, Any] = {"axis": axis, "block_size": size} if size else {"axis": axis}
-    return graphs.call(zero, ops.function("DequantizeLinear"), (stored, factor, zero), name, **attributes)
+    return graphs.call(zero, function, (stored, factor, zero), name, axis=axis)
 
 
 def _replace(graph: fx.GraphModule, node: fx.Node, module: nn.Module, weight: fx.Node, bias: fx.Node | None) -> None:
