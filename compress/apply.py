@@ -7,16 +7,15 @@ weights; running it is the simulation, writing it down is the export.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import torch
 from torch import fx
 
 from convkit.compress import format as formats
 from convkit.compress import graph as graphs
-from convkit.compress import ops, parts, placement, sandwich, weights
+from convkit.compress import ops, pairs, parts, placement, sandwich, weights
 from convkit.compress.errors import ConvkitError
+from convkit.compress.format import Format, Integer
 from convkit.compress.method import Batches, Method, Samples
 from convkit.compress.model import Model, clone, with_shapes
 from convkit.compress.plan import LayerPlan, Plan
@@ -102,79 +101,144 @@ def check(graph: fx.GraphModule, plan: Plan, target: Target) -> None:
                 f"{target.name} runs no {graphs.operator(known[name])} ({name!r}) in {layer.activation}",
                 hint="remove the layer's line to keep it in float",
             )
-        _check_layer(name, layer)
+        _check_layer(known[name], layer)
     for placed in placement.quantized_tensors(graph, target, plan.layers).values():
-        if graphs.value(placed.root) not in plan.ranges:
+        if placed.ranged and graphs.value(placed.root) not in plan.ranges:
             raise ConvkitError(
                 f"the plan has no range for tensor {graphs.value(placed.root)!r}",
                 hint="let `convkit quantize --plan` calibrate it",
             )
 
 
-def _check_layer(name: str, layer: LayerPlan) -> None:
+def _check_layer(node: fx.Node, layer: LayerPlan) -> None:
+    name = graphs.key(node)
     formats.load(layer.activation)
     if layer.weight is None:
         return
-    if not formats.load(layer.weight).symmetric:
+    number = formats.load(layer.weight)
+    if not number.symmetric:
         raise ConvkitError(
             f"the plan stores the weight of {name!r} in {layer.weight}", hint="weights have no zero point"
         )
     if layer.weight_range not in weights.RANGES:
         hint = f"there is: {', '.join(weights.RANGES)}"
         raise ConvkitError(f"the plan has weight_range {layer.weight_range!r} for {name!r}", hint=hint)
+    size, module = weights.block_size(layer.granularity), graphs.module(node)
+    if size is None:
+        raise ConvkitError(
+            f"the plan has granularity {layer.granularity!r} for {name!r}", hint="there is: tensor, channel, block:SIZE"
+        )
+    if size and module is not None:
+        _check_blocks(name, number, size, weights.input_channels(module))
 
 
-@dataclass(frozen=True, slots=True)
-class _Codes:
-    """Scale, zero point and type between which a tensor's codes stand."""
+def _check_blocks(name: str, number: Format, size: int, channels: int) -> None:
+    if channels < size:
+        raise ConvkitError(
+            f"the plan has blocks of {size} input channels for {name!r}, which has {channels}", hint="take channel"
+        )
+    if not weights.dequantizable(number):
+        raise ConvkitError(f"the plan has blocks for {name!r}, whose format has no type in ONNX", hint="take channel")
 
-    scale: Tensor
-    zero: Tensor
+
+Coded = dict[tuple[fx.Node, str], pairs.Codes]
+"""How each rounded tensor is coded in each of its formats."""
 
 
 def quantize(graph: fx.GraphModule, plan: Plan, target: Target) -> fx.GraphModule:
-    """Put the Q/DQ pairs of `plan` into `graph` and its weights into integers; returns `graph`."""
+    """Put the pairs of `plan` into `graph` and its weights into their formats; returns `graph`."""
     placed = placement.quantized_tensors(graph, target, plan.layers)
-    codes = {node: _codes(p, plan) for node, p in placed.items()}
-    inputs = _layer_inputs(graph, target, plan.layers, codes)
-    for node, parameters in codes.items():
-        _drop_saturated(node, parameters, target)
-        rule = target.operators.get(graphs.operator(node))
-        codes_only = rule is not None and rule.on_codes and graphs.key(node) in plan.layers
-        _insert_pair(graph, node, parameters, on_codes=codes_only, shapes=target.shapes)
+    coded = {
+        (node, name): _codes(p, name, plan, target) for node, p in placed.items() for name in (p.format, *p.others)
+    }
+    inputs = _layer_inputs(graph, target, plan.layers, placed, coded)
+    for p in placed.values():
+        _insert(graph, p, coded, plan, target)
     for node in list(graphs.computes(graph)):
         layer = plan.layers.get(graphs.key(node))
         if layer is not None and layer.weight is not None and node.op == "call_module":
             rule = target.operators[graphs.operator(node)]
-            weights.quantize_layer(graph, node, layer, rule.bias, inputs[node].scale)
+            weights.quantize_layer(graph, node, layer, rule.bias, inputs.get(node))
     sandwich.keep_float(graph, target)
     graph.graph.eliminate_dead_code()
     graph.recompile()
     return graph
 
 
-def _codes(placed: placement.Placed, plan: Plan) -> _Codes:
-    chosen, number = plan.ranges[graphs.value(placed.root)], formats.load(placed.format)
-    scale, zero = number.parameters(torch.tensor(chosen.low), torch.tensor(chosen.high))
-    return _Codes(scale, zero.to(number.dtype()))
+def _codes(placed: placement.Placed, name: str, plan: Plan, target: Target) -> pairs.Codes:
+    number = formats.load(name)
+    if not number.ranged:
+        by_engine = name in target.formats and target.formats[name].whole
+        return pairs.Codes.covering(number, 0.0, 0.0, by_engine=by_engine)
+    chosen = plan.ranges[graphs.value(placed.root)]
+    return pairs.Codes.covering(number, chosen.low, chosen.high)
 
 
 def _layer_inputs(
-    graph: fx.GraphModule, target: Target, layers: Mapping[str, LayerPlan], codes: Mapping[fx.Node, _Codes]
-) -> dict[fx.Node, _Codes]:
-    """How the codes that each layer reads are scaled: the bias is stored at that scale times the weight's."""
-    low = [node for node in graphs.computes(graph) if graphs.key(node) in layers and node.op == "call_module"]
-    return {node: codes[next(placement.data_inputs(node, target))] for node in low}
+    graph: fx.GraphModule,
+    target: Target,
+    layers: Mapping[str, LayerPlan],
+    placed: Mapping[fx.Node, placement.Placed],
+    coded: Coded,
+) -> dict[fx.Node, Tensor]:
+    """Scale of the 8-bit integers that a layer reads: its bias is stored at that scale times the weight's."""
+    found = {}
+    for node in graphs.computes(graph):
+        layer = layers.get(graphs.key(node))
+        if layer is None or node.op != "call_module" or formats.is_exact(layer.activation):
+            continue
+        source = next(placement.data_inputs(node, target))
+        codes = coded[source, placed[source].read_by(layer)]
+        if isinstance(codes.number, Integer) and codes.number.dtype().itemsize == 1:
+            found[node] = codes.scale
+    return found
 
 
-def _drop_saturated(node: fx.Node, codes: _Codes, target: Target) -> None:
+def _insert(graph: fx.GraphModule, placed: placement.Placed, coded: Coded, plan: Plan, target: Target) -> None:
+    """Round the tensor of `placed` in each of its formats, for those who read it in that one."""
+    node, codes = placed.node, coded[placed.node, placed.format]
+    rule = target.operators.get(graphs.operator(node))
+    moves_codes = rule is not None and rule.on_codes and isinstance(codes.number, Integer)
+    if placed.writes or not placed.others:
+        _drop_saturated(node, codes, target)
+    source, name = _source(graph, node)
+    readers = list(source.users)
+    wanted = {name: [r for r in readers if _reads(r, placed, plan) == name] for name in placed.others}
+    if moves_codes and graphs.key(node) in plan.layers:
+        pair = pairs.on_codes(graph, source, name, codes)
+    else:
+        pair = pairs.insert(graph, source, name, codes)
+    shapes = [r for r in readers if target.shapes == "codes" and not placement.reads_data(r)]
+    pairs.redirect(source, readers, pair, codes=shapes)
+    for other, users in wanted.items():
+        behind = pair.numbers if placed.writes else source
+        more = pairs.insert(graph, behind, f"{name}_{other}", coded[node, other])
+        pairs.redirect(pair.numbers, users, more)
+
+
+def _reads(reader: fx.Node, placed: placement.Placed, plan: Plan) -> str:
+    """The format in which `reader` wants the tensor; a Pad stands for the convolution behind it."""
+    user = graphs.sole_user(reader) if graphs.operator(reader) == "Pad" else reader
+    layer = next((plan.layers[graphs.key(n)] for n in (reader, user) if n and graphs.key(n) in plan.layers), None)
+    return placed.format if layer is None else placed.read_by(layer)
+
+
+def _source(graph: fx.GraphModule, node: fx.Node) -> tuple[fx.Node, str]:
+    """What makes the tensor of `node`, and its name: a dropped activation leaves its own behind."""
+    name, source = graphs.value(node), node
+    if graphs.operator(node) == "Identity" and isinstance(node.args[0], fx.Node):
+        source = node.args[0]
+        node.replace_all_uses_with(source)
+        graph.graph.erase_node(node)
+        source.meta["value"] = name
+    return source, name
+
+
+def _drop_saturated(node: fx.Node, codes: pairs.Codes, target: Target) -> None:
     """Take out a Relu or Clip whose bounds the codes saturate at anyway: the codes stay the same, exactly."""
     producer = placement.fused_producer(node, target)
-    if producer is None or (bounds := _bounds(node)) is None:
-        return
-    info = torch.iinfo(codes.zero.dtype)
-    low, high = (torch.round(torch.tensor(b) / codes.scale) + codes.zero for b in bounds)
-    if low <= info.min and high >= info.max:
+    bounds = _bounds(node)
+    if producer is not None and bounds is not None and codes.saturate_at(*bounds):
         node.args = (producer,)
         node.target, node.kwargs = ops.function("Identity"), {}
 
@@ -193,38 +257,3 @@ def _bounds(node: fx.Node) -> tuple[float, float] | None:
                 return None
             limits[index] = float(limit)
     return limits[0], limits[1]
-
-
-def _moved_to_codes(node: fx.Node, zero: fx.Node) -> fx.Node:
-    """`node` reading the codes that were dequantized for it, and so making codes; the code of 0 is `zero`."""
-    source, rest = node.args[0], node.args[1:]
-    assert isinstance(source, fx.Node)  # noqa: S101 - its input was given a pair before it
-    if graphs.operator(node) == "Pad" and node.kwargs.get("mode", "constant") == "constant":
-        rest = (rest[0], zero, *rest[2:])
-    node.args = (source.args[0], *rest)
-    return node
-
-
-def _insert_pair(graph: fx.GraphModule, node: fx.Node, codes: _Codes, *, on_codes: bool, shapes: str) -> None:
-    """QuantizeLinear and DequantizeLinear behind `node`, from where all who read it read now."""
-    source, name = node, graphs.value(node)
-    if graphs.operator(node) == "Identity" and isinstance(node.args[0], fx.Node):
-        source = node.args[0]
-        node.replace_all_uses_with(source)
-        graph.graph.erase_node(node)
-        source.meta["value"] = name
-    readers = list(source.users)
-    anchor = next(n for n in graph.graph.nodes if n.op != "placeholder")
-    scale = graphs.store(graph, anchor, f"{name}_scale", codes.scale)
-    zero = graphs.store(graph, anchor, f"{name}_zero_point", codes.zero)
-    behind = zero if source.op == "placeholder" else source
-    if on_codes:
-        quantized = _moved_to_codes(source, zero)
-    else:
-        quantized = graphs.call(behind, ops.function("QuantizeLinear"), (source, scale, zero), f"{name}_quantized")
-    dequantized = graphs.call(
-        quantized, ops.function("DequantizeLinear"), (quantized, scale, zero), f"{name}_dequantized"
-    )
-    for reader in readers:
-        of_codes = shapes == "codes" and not placement.reads_data(reader)
-        reader.replace_input_with(source, quantized if of_codes else dequantized)

@@ -15,6 +15,7 @@ from convkit.compress import graph as graphs
 from convkit.compress import histogram, parts, placement, weights
 from convkit.compress.calibrator import Calibrator
 from convkit.compress.errors import ConvkitError
+from convkit.compress.format import Format
 from convkit.compress.histogram import Histogram
 from convkit.compress.method import Samples
 from convkit.compress.model import Model
@@ -83,7 +84,7 @@ class Calibration:
 Choice = tuple[float, float]
 
 
-def candidates(found: Histogram, number: formats.Format, calibrators: Iterable[str]) -> dict[str, Choice]:
+def candidates(found: Histogram, number: Format, calibrators: Iterable[str]) -> dict[str, Choice]:
     """Range by calibrator; equal ranges stand once, under the first name."""
     ranges: dict[str, Choice] = {}
     for name in calibrators:
@@ -105,16 +106,16 @@ def calibrate(
 
     Distributions come from all batches; the errors that choose among calibrators from the probe.
     """
-    placed = placement.quantized_tensors(model.graph, target, layers)
-    judge = _judged(model, target, layers, {p.root: p for p in placed.values()}, samples, calibrators)
+    placed = [p for p in placement.quantized_tensors(model.graph, target, layers).values() if p.ranged]
+    judge = _judged(model, target, layers, {p.root: p for p in placed}, samples, calibrators)
     ranges = judge.ranges()
-    return judge.chosen_layers(), {graphs.value(node): ranges[p.root] for node, p in placed.items()}
+    return judge.chosen_layers(), {graphs.value(p.node): ranges[p.root] for p in placed}
 
 
 def complete(model: Model, target: Target, plan: Plan, samples: Calibration) -> Plan:
     """`plan` with a Range for every tensor that it quantizes and has none for: a person or a method added layers."""
     placed = placement.quantized_tensors(model.graph, target, plan.layers).values()
-    missing = {p.root: p for p in placed if graphs.value(p.root) not in plan.ranges}
+    missing = {p.root: p for p in placed if p.ranged and graphs.value(p.root) not in plan.ranges}
     if not missing:
         return plan
     ranges = _judged(model, target, {}, missing, samples, None).ranges()
@@ -132,10 +133,16 @@ def _judged(
 ) -> _Judge:
     found = distributions(model, samples.batches, roots)
     names = list(calibrators) if calibrators is not None else parts.names("compress/calibrators")
-    options = {node: candidates(found[node], formats.load(p.format), names) for node, p in roots.items()}
+    options = {node: candidates(found[node], _ranged(p), names) for node, p in roots.items()}
     judge = _Judge(target, layers, roots, options)
     observe(model, samples.probe, judge.watch)
     return judge
+
+
+def _ranged(placed: Placed) -> Format:
+    """The format that the range of `placed` is chosen for."""
+    assert placed.ranged is not None  # noqa: S101 - the caller looked
+    return formats.load(placed.ranged)
 
 
 Errors = dict[str, float]
@@ -169,12 +176,12 @@ class _Judge:
         """Judge what `node` is: a layer with a weight, a tensor with a range, or neither."""
         layer = self._layers.get(graphs.key(node))
         if layer is not None and layer.weight is not None and node.op == "call_module":
-            self._judge_weight(node, layer.weight, tensor, alive)
+            self._judge_weight(node, layer, formats.load(layer.weight), tensor, alive)
         if node in self._roots and len(self._options[node]) > 1:
             self._judge_range(node, tensor, alive)
 
     def _judge_range(self, node: fx.Node, tensor: Tensor, alive: Mapping[fx.Node, Any]) -> None:
-        number, errors = formats.load(self._roots[node].format), self._range_errors[node]
+        number, errors = _ranged(self._roots[node]), self._range_errors[node]
         readers = [reader for reader in _readers(node) if _ready(reader, node, alive)]
         results = [(reader, self._kernel(reader, {**alive, node: tensor})) for reader in readers]
         wanted = [(reader, exact) for reader, exact in results if exact.numel()]
@@ -189,13 +196,16 @@ class _Judge:
         end = placement.kernel_output(node, self._target)
         return _numbers(result if end is node else _run(end, {**values, node: result}))
 
-    def _judge_weight(self, node: fx.Node, weight: str, wanted: Tensor, alive: Mapping[fx.Node, Any]) -> None:
+    def _judge_weight(
+        self, node: fx.Node, layer: LayerPlan, number: Format, wanted: Tensor, alive: Mapping[fx.Node, Any]
+    ) -> None:
         module = graphs.module(node)
         assert module is not None  # noqa: S101 - call_module
         assert isinstance(module.weight, Tensor)  # noqa: S101 - every layer has one
         kept, errors = module.weight.data, self._weight_errors.setdefault(graphs.key(node), {})
-        for rule in weights.RANGES:
-            rounded = weights.rounded(weights.by_output(module, kept), formats.load(weight), rule)
+        rows = weights.by_output(module, kept)
+        for rule in weights.RANGES if number.ranged else ("max",):
+            rounded = weights.rounded(rows, number, rule, layer.granularity)
             module.weight.data = weights.by_output(module, rounded)
             errors[rule] = errors.get(rule, 0.0) + _relative(_run(node, alive), wanted)
         module.weight.data = kept

@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import difflib
 import operator as py_operator
+from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import fx, nn
 
+from convkit.compress import format as formats
 from convkit.compress import graph as graphs
 from convkit.compress import ops, pads
 from convkit.compress.errors import ConvkitError
@@ -57,10 +59,10 @@ def check_keep(graph: fx.GraphModule, keep: Collection[str]) -> None:
 
 
 def _makes_float(node: fx.Node) -> bool:
-    return all(graphs.is_float(result) for result in _results(node))
+    return all(graphs.is_float(result) for result in parts_of(node))
 
 
-def _results(node: fx.Node) -> list[fx.Node]:
+def parts_of(node: fx.Node) -> list[fx.Node]:
     """The tensors that `node` makes: itself, or each part it is split into."""
     parts = [user for user in node.users if user.target is py_operator.getitem]
     return parts or [node]
@@ -129,7 +131,7 @@ def _worth_it(graph: fx.GraphModule, target: Target, planned: Mapping[str, Layer
         if (
             node in low
             and _rule(node, target).same_range
-            and not any(_reads_low(user, low) for result in _results(node) for user in result.users)
+            and not any(_reads_low(user, low) for result in parts_of(node) for user in result.users)
         ):
             low.discard(node)
     return (graphs.key(node) for node in graphs.computes(graph) if node in low)
@@ -145,31 +147,67 @@ def _rule(node: fx.Node, target: Target) -> Rule:
 
 @dataclass(frozen=True, slots=True)
 class Placed:
-    """A tensor that gets a Q/DQ pair: its node, its format, and the node whose range it shares (often itself)."""
+    """A tensor that is rounded: its node, its format, and the node whose range it shares (often itself).
+
+    `others` are formats that readers of it want beside that: rounded from the numbers of `format` where the kernel that
+    makes the tensor `writes` that one, from the tensor itself where it writes none.
+    """
 
     node: fx.Node
     format: str
     root: fx.Node
+    others: tuple[str, ...] = ()
+    writes: bool = False
+
+    @property
+    def ranged(self) -> str | None:
+        """The first of its formats that needs a range."""
+        return next((name for name in (self.format, *self.others) if formats.load(name).ranged), None)
+
+    def read_by(self, layer: LayerPlan) -> str:
+        """The format in which `layer` reads it."""
+        return layer.activation if layer.activation in self.others else self.format
+
+
+@dataclass(slots=True)
+class _Wishes:
+    """Formats that a tensor's readers want, in execution order, its maker writes, and that one demands."""
+
+    read: list[str] = field(default_factory=list)
+    made: str | None = None
+    demanded: str | None = None
 
 
 def quantized_tensors(graph: fx.GraphModule, target: Target, layers: Mapping[str, LayerPlan]) -> dict[fx.Node, Placed]:
-    """Tensors between which the Q/DQ pairs stand when `layers` run in low precision, in execution order."""
-    formats: dict[fx.Node, str] = {}
+    """Tensors that are rounded when `layers` run in their formats, in execution order."""
+    wishes: dict[fx.Node, _Wishes] = defaultdict(_Wishes)
     parent: dict[fx.Node, fx.Node] = {}
     for node in graphs.computes(graph):
         layer, rule = layers.get(graphs.key(node)), target.operators.get(graphs.operator(node))
-        if layer is None or rule is None:
+        if layer is None or rule is None or formats.is_exact(layer.activation):
             continue
         sources = list(data_inputs(node, target))
-        results = [kernel_output(result, target) for result in _results(node)]
-        if rule.activation:  # who can read nothing else decides, whoever else reads or makes the tensor
-            formats |= dict.fromkeys(sources, layer.activation)
-        for tensor in sources + (results if rule.output == "quantized" else []):
-            formats.setdefault(tensor, layer.activation)
+        results = [kernel_output(result, target) for result in parts_of(node)]
+        for tensor in sources:
+            wishes[tensor].read.append(layer.activation)
+            if rule.activation:  # who can read nothing else decides, whoever else reads or makes the tensor
+                wishes[tensor].demanded = layer.activation
+        for tensor in results if rule.output == "quantized" else ():
+            wishes[tensor].made = layer.activation
         if rule.same_range:
             parent |= dict.fromkeys(results, sources[0])
-    order = [node for node in graph.graph.nodes if node in formats]
-    return {node: Placed(node, formats[node], _root(node, parent)) for node in order}
+    order = [node for node in graph.graph.nodes if node in wishes]
+    return {node: _placed(node, wishes[node], _root(node, parent)) for node in order}
+
+
+def _placed(node: fx.Node, wishes: _Wishes, root: fx.Node) -> Placed:
+    made = wishes.made if wishes.made is not None and formats.load(wishes.made).ranged else None
+    first = wishes.demanded or made or [*wishes.read, wishes.made][0]
+    assert first is not None  # noqa: S101 - somebody wished for the tensor
+    others = dict.fromkeys(name for name in wishes.read if name != first)
+    if wishes.demanded:
+        others = {name: None for name in others if not formats.load(name).ranged}
+    return Placed(node, first, root, tuple(others), writes=made == first)
 
 
 def kernel_output(node: fx.Node, target: Target) -> fx.Node:

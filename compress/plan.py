@@ -20,12 +20,14 @@ _LONGEST_KEY = 1000
 class LayerPlan:
     """Formats of one layer: of its weight (None: it has none, or keeps it in float) and of its activations.
 
-    `weight_range` names how the weight's per-channel range is found: "max", or "mse" (least squared error).
+    `weight_range` names how the weight's ranges are found: "max", or "mse" (least squared error); `granularity` what
+    shares one: the "tensor", each output "channel", or a block of input channels ("block:32").
     """
 
     activation: str
     weight: str | None = None
     weight_range: str = "max"
+    granularity: str = "channel"
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,13 +96,14 @@ def _quoted(name: str) -> str:
 def _fields(layer: LayerPlan) -> str:
     shown = [f"activation: {layer.activation}"]
     if layer.weight is not None:
-        shown = [f"weight: {layer.weight}", f"weight_range: {layer.weight_range}", *shown]
+        scales = [] if layer.granularity == "channel" else [f'granularity: "{layer.granularity}"']
+        shown = [f"weight: {layer.weight}", f"weight_range: {layer.weight_range}", *scales, *shown]
     return ", ".join(shown)
 
 
 _HINT = "`convkit quantize` writes one"
 _TOP: schema.Types = {"model": str, "target": str, "methods": list, "layers": dict, "ranges": dict}
-_LAYER: schema.Types = {"activation": str, "weight": str, "weight_range": str}
+_LAYER: schema.Types = {"activation": str, "weight": str, "weight_range": str, "granularity": str}
 _RANGE: schema.Types = {"low": object, "high": object, "calibrator": str}
 
 

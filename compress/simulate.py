@@ -67,7 +67,7 @@ def saturates(activation: fx.Node, quantize: fx.Node) -> bool:
     """Whether the activation's bounds lie at or beyond those of the codes."""
     scale, zero = graphs.constant(quantize.args[1]), graphs.constant(_at(quantize, 2))
     bounds = _bounds(activation)
-    if bounds is None or scale is None or zero is None or scale.numel() != 1:
+    if bounds is None or scale is None or zero is None or scale.numel() != 1 or zero.is_floating_point():
         return False
     limits = torch.iinfo(zero.dtype)
     low, high = (float(scale) * (limit - int(zero)) for limit in (limits.min, limits.max))

@@ -35,6 +35,28 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True)
+class Runs:
+    """How the engine runs numbers of a format: in kernels that compute in `speed`; in "fp32" they are dequantized, and
+    save storage alone. `activation`: the format that activations have instead. `whole`: it is a setting of the whole
+    network, not of a layer.
+    """
+
+    speed: str = "fp32"
+    activation: str | None = None
+    whole: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Roofline:
+    """A device's figures, from which times are estimated where nobody measured: what kernels reach, not the peaks of
+    data sheets. `macs_per_second` by the format of the activations; `layer_seconds`: what starting a kernel takes."""
+
+    macs_per_second: Mapping[str, float]
+    bytes_per_second: float
+    layer_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Target:
     """An engine on a kind of device, and where Q/DQ may stand for it."""
 
@@ -52,6 +74,9 @@ class Target:
     Add of its own."""
     requantizes: tuple[str, ...] = ()
     """Operators whose float weight the engine would quantize by itself where they stand between quantized tensors."""
+    roofline: Roofline | None = None
+    formats: Mapping[str, Runs] = field(default_factory=dict)
+    """The formats that have kernels; those that are not listed only save storage."""
     operators: Mapping[str, Rule] = field(default_factory=dict)
     placements: tuple[Mapping[str, Any], ...] = ()
     """Alternatives to measure: each has a `name` and says which operators (`float`) and which ends of the network
@@ -67,6 +92,8 @@ _TOP: schema.Types = {
     "shapes": str,
     "biases": str,
     "requantizes": list,
+    "roofline": dict,
+    "formats": dict,
     "operators": dict,
     "placements": list,
 }
@@ -79,7 +106,9 @@ _RULE: schema.Types = {
     "activation": str,
     "weight": bool,
 }
+_RUNS: schema.Types = {"speed": str, "activation": str, "whole": bool}
 _PLACEMENT: schema.Types = {"name": str, "methods": list, "float": list, "ends": list}
+_ROOFLINE: schema.Types = {"macs_per_second": dict, "bytes_per_second": object, "layer_seconds": object}
 _CHOICES = {
     "output": ("quantized", "any"),
     "shapes": ("codes", "numbers"),
@@ -108,8 +137,36 @@ def _parse(name: str, text: dict[str, Any]) -> Target:
     own = (rule.activation for rule in rules.values() if rule.activation)
     for number in (text["activation"], text["weight"], *own):
         formats.load(number)
+    text["formats"] = {str(name): _runs(str(name), given) for name, given in text.get("formats", {}).items()}
     requantizes = tuple(str(operator) for operator in text.pop("requantizes", ()))
-    return Target(name=name, operators=rules, placements=placements, requantizes=requantizes, **text)
+    roofline = _roofline(text.pop("roofline")) if "roofline" in text else None
+    return Target(name=name, operators=rules, placements=placements, requantizes=requantizes, roofline=roofline, **text)
+
+
+def _runs(name: str, given: object) -> Runs:
+    known = schema.fields(f"the format {name}", {} if given is None else given, _RUNS)
+    for number in (name, known.get("speed", name), known.get("activation", name)):
+        formats.load(number)
+    return Runs(**known)
+
+
+def _roofline(given: object) -> Roofline:
+    where = "the roofline"
+    known = schema.fields(where, given, _ROOFLINE, tuple(_ROOFLINE))
+    rates = {str(name): _positive(f"{name!r} of {where}", rate) for name, rate in known["macs_per_second"].items()}
+    for name in rates:
+        formats.load(name)
+    if "fp32" not in rates:
+        raise ValueError(f"'macs_per_second' of {where} lacks 'fp32'")
+    figures = (_positive(f"{name!r} of {where}", known[name]) for name in ("bytes_per_second", "layer_seconds"))
+    return Roofline(rates, *figures)
+
+
+def _positive(where: str, value: object) -> float:
+    found = schema.number(where, value)
+    if found <= 0:
+        raise ValueError(f"{where} is {value!r}, not above 0")
+    return found
 
 
 def _rule(operator: str, given: object) -> Rule:

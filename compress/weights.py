@@ -1,7 +1,8 @@
-"""Weights in integers: a scale per output channel, its range by rule, the bias at the accumulator's scale."""
+"""Weights in a number format: scales per tensor, channel or block, a range by rule, the bias as the kernel adds it."""
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import torch
@@ -10,19 +11,31 @@ from torch import Tensor, fx, nn
 from convkit.compress import format as formats
 from convkit.compress import graph as graphs
 from convkit.compress import ops
-from convkit.compress.format import Format
+from convkit.compress.format import Format, Integer
 from convkit.compress.plan import LayerPlan
 
 RANGES = ("max", "mse")
-"""How a channel's range is found: its largest magnitude, or the fraction of it with the least squared error."""
+"""How a range is found: the largest magnitude, or the fraction of it with the least squared error."""
 
+FORMAT = "format"
+"""Mark in the meta of the nodes that give a layer's weight in codes and in numbers: the name of the format."""
+_BLOCK = re.compile(r"block:([1-9]\d*)")
 _OUTPUT_SECOND = ("MatMul", "ConvTranspose")
 """Operators whose weight has its output channels on axis 1."""
-_FRACTIONS = torch.linspace(0.6, 1.0, 17)
 _BIAS_CODES = 2.0**30
 """Bias codes stay below this, so that accumulating onto one cannot overflow 32 bits."""
+_FLOAT = 1
+"""float32 as ONNX numbers it."""
 _DEAD_BIAS_CODES = 2.0**22
 """Bias codes of a channel whose weights are all zero: as fine as float32 has them."""
+
+
+def block_size(granularity: str) -> int | None:
+    """Input channels that share a scale by `granularity`; 0 where all of them do, None where it is none."""
+    if granularity in ("tensor", "channel"):
+        return 0
+    match = _BLOCK.fullmatch(granularity)
+    return None if match is None else int(match[1])
 
 
 def channel_scale(weight: Tensor, number: Format, rule: str) -> Tensor:
@@ -34,14 +47,38 @@ def channel_scale(weight: Tensor, number: Format, rule: str) -> Tensor:
 
 
 def _least_squares(rows: Tensor, scale: Tensor, number: Format) -> Tensor:
-    zero = torch.zeros_like(scale)[:, None]
-    errors = torch.stack([(number.fake(rows, (scale * f)[:, None], zero) - rows).square().sum(1) for f in _FRACTIONS])
-    return scale * _FRACTIONS[errors.argmin(0)]
+    zero, fractions = torch.zeros_like(scale)[:, None], number.fractions()
+    errors = torch.stack([(number.fake(rows, (scale * f)[:, None], zero) - rows).square().sum(1) for f in fractions])
+    return scale * fractions[errors.argmin(0)]
 
 
-def rounded(weight: Tensor, number: Format, rule: str) -> Tensor:
-    """`weight` on the grid of its channels (axis 0), still in float."""
-    scale = channel_scale(weight, number, rule).reshape(-1, *[1] * (weight.ndim - 1))
+def scales(weight: Tensor, number: Format, rule: str, granularity: str = "channel") -> Tensor:
+    """Scales of `weight` [outputs, inputs, ...]: of the tensor [], its channels [outputs], or its blocks.
+
+    As ONNX has blocks, each holds that many input channels at one place of the kernel: [outputs, blocks, ...].
+    """
+    if granularity == "tensor":
+        return channel_scale(weight.reshape(1, -1), number, rule).reshape(())
+    size = block_size(granularity)
+    if not size:
+        return channel_scale(weight, number, rule)
+    short = -weight.shape[1] % size
+    padded = torch.cat([weight, weight.new_zeros(len(weight), short, *weight.shape[2:])], 1)
+    blocks = padded.reshape(len(weight), -1, size, *weight.shape[2:]).movedim(2, -1)
+    return channel_scale(blocks.flatten(0, -2), number, rule).reshape(blocks.shape[:-1])
+
+
+def spread(scale: Tensor, weight: Tensor, granularity: str = "channel") -> Tensor:
+    """`scale` of the tensor, its channels or its blocks, as it broadcasts over `weight` [outputs, inputs, ...]."""
+    size = block_size(granularity)
+    if not size:
+        return scale.reshape(-1, *[1] * (weight.ndim - 1))
+    return scale.repeat_interleave(size, 1)[:, : weight.shape[1]]
+
+
+def rounded(weight: Tensor, number: Format, rule: str, granularity: str = "channel") -> Tensor:
+    """`weight` [outputs, inputs, ...] on the grid of its scales, still in float."""
+    scale = spread(scales(weight, number, rule, granularity), weight, granularity)
     return number.fake(weight, scale, torch.zeros_like(scale))
 
 
@@ -50,32 +87,79 @@ def by_output(layer: nn.Module, weight: Tensor) -> Tensor:
     return weight.transpose(0, 1) if isinstance(layer, nn.modules.conv._ConvTransposeNd) else weight  # noqa: SLF001
 
 
+def input_channels(layer: nn.Module) -> int:
+    """Input channels that one output of `layer` sees."""
+    weight = layer.weight
+    assert isinstance(weight, Tensor)  # noqa: S101 - every layer has one
+    return by_output(layer, weight).shape[1]
+
+
 def quantize_layer(
-    graph: fx.GraphModule, node: fx.Node, layer: LayerPlan, bias_format: str | None, input_scale: Tensor
+    graph: fx.GraphModule, node: fx.Node, layer: LayerPlan, bias_format: str | None, input_scale: Tensor | None
 ) -> None:
-    """Replace the module that `node` calls by its operator on dequantized integer weights (and bias)."""
+    """Replace the module that `node` calls by its operator on dequantized weights.
+
+    The bias is stored at the accumulator's scale where `bias_format` says so and the inputs, at `input_scale`, are
+    integers too; else it stays in float.
+    """
     module = graphs.module(node)
     assert isinstance(module, nn.modules.conv._ConvNd | nn.Linear)  # noqa: S101, SLF001 - the plan was checked
     assert layer.weight is not None  # noqa: S101
     number = formats.load(layer.weight)
+    if number.exact:
+        return
     rows = by_output(module, module.weight.detach())
-    scale = channel_scale(rows, number, layer.weight_range)
+    scale = scales(rows, number, layer.weight_range, layer.granularity)
     bias = None if module.bias is None else module.bias.detach().float()
-    if bias is not None and bias_format is not None:
+    if bias is not None and bias_format is not None and input_scale is not None and _adds_codes(number, layer):
         scale = _with_bias(scale, rows, bias, input_scale)
-    across = (slice(None), *[None] * (rows.ndim - 1))
-    codes = torch.round(rows / scale[across]).clamp(number.low, number.high).to(number.dtype())
-    name, axis = str(node.target), 0
-    if graphs.operator(node) in _OUTPUT_SECOND:
-        codes, axis = codes.transpose(0, 1).contiguous(), 1
-    weight = _dequantized(graph, node, f"{name}.weight", (codes, scale), axis)
-    if bias is None or bias_format is None:
-        bias_node = None if bias is None else graphs.store(graph, node, f"{name}.bias", bias)
+        added: fx.Node | None = _integer_bias(graph, node, bias, input_scale * scale)
     else:
-        bias_scale = input_scale * scale
-        bias_codes = torch.round(bias.double() / bias_scale.double()).to(torch.int32)
-        bias_node = _dequantized(graph, node, f"{name}.bias", (bias_codes, bias_scale), 0)
-    _replace(graph, node, module, weight, bias_node)
+        added = None if bias is None else graphs.store(graph, node, f"{node.target}.bias", bias)
+    across = spread(scale, rows, layer.granularity)
+    held = number.codes(rows, across, torch.zeros_like(across)), scale if dequantizable(number) else across
+    weight = _weight(graph, node, number, held, block_size(layer.granularity) or 0)
+    weight.meta[FORMAT] = _stored(weight).meta[FORMAT] = layer.weight
+    _replace(graph, node, module, weight, added)
+
+
+def _adds_codes(number: Format, layer: LayerPlan) -> bool:
+    """Whether products with the weight are 8-bit integers at one scale per channel."""
+    return isinstance(number, Integer) and number.dtype().itemsize == 1 and not block_size(layer.granularity)
+
+
+def _stored(numbers: fx.Node) -> fx.Node:
+    """The codes that `numbers` are made of."""
+    while isinstance(numbers.args[0] if numbers.args else None, fx.Node):
+        numbers = numbers.args[0]  # type: ignore[assignment]
+    return numbers
+
+
+def _weight(graph: fx.GraphModule, node: fx.Node, number: Format, held: tuple[Tensor, Tensor], size: int) -> fx.Node:
+    """The numbers that codes [outputs, inputs, ...] stand for by their scales, laid out for the operator of `node`."""
+    name, axis = f"{node.target}.weight", 1 if size else 0
+    if graphs.operator(node) in _OUTPUT_SECOND:
+        axis = 1 - axis
+        held = held[0].transpose(0, 1).contiguous(), held[1].transpose(0, 1) if held[1].ndim > 1 else held[1]
+    if dequantizable(number):
+        return _dequantized(graph, node, name, held, axis, size)
+    stored = graphs.store(graph, node, f"{name}_stored", held[0])
+    cast = ops.function("Cast")
+    if not number.ranged:
+        return graphs.call(stored, cast, (stored,), name, to=_FLOAT)
+    factor = graphs.store(graph, node, f"{name}_scale", held[1].contiguous())
+    numbers = graphs.call(factor, cast, (stored,), f"{name}_numbers", to=_FLOAT)
+    return graphs.call(numbers, ops.function("Mul"), (numbers, factor), name)
+
+
+def dequantizable(number: Format) -> bool:
+    """Whether DequantizeLinear takes the type that the codes are stored in."""
+    return number.ranged and (isinstance(number, Integer) or number.dtype().itemsize == 1)
+
+
+def _integer_bias(graph: fx.GraphModule, node: fx.Node, bias: Tensor, scale: Tensor) -> fx.Node:
+    codes = torch.round(bias.double() / scale.double()).to(torch.int32)
+    return _dequantized(graph, node, f"{node.target}.bias", (codes, scale), 0)
 
 
 def _with_bias(scale: Tensor, weight: Tensor, bias: Tensor, input_scale: Tensor) -> Tensor:
@@ -83,20 +167,27 @@ def _with_bias(scale: Tensor, weight: Tensor, bias: Tensor, input_scale: Tensor)
 
     A channel whose weights are all zero (pruned networks have them) still adds its bias: its scale is the bias's alone.
     """
+    raised = torch.maximum(scale, bias.abs() / (input_scale * _BIAS_CODES))
+    if not scale.ndim:
+        return raised.max()
     dead = weight.abs().flatten(1).amax(1) < scale / 2
     alone = bias.abs() / (input_scale * _DEAD_BIAS_CODES)
     fits = torch.minimum(alone, alone * input_scale) > torch.finfo(torch.float32).tiny
-    raised = torch.maximum(scale, bias.abs() / (input_scale * _BIAS_CODES))
     return torch.where(dead, torch.where(fits, alone, scale), raised)
 
 
-def _dequantized(graph: fx.GraphModule, before: fx.Node, name: str, held: tuple[Tensor, Tensor], axis: int) -> fx.Node:
-    """DequantizeLinear over stored codes and their scale per channel along `axis`; zero point 0."""
-    codes, scale = held
+def _dequantized(
+    graph: fx.GraphModule, before: fx.Node, name: str, held: tuple[Tensor, Tensor], axis: int, size: int = 0
+) -> fx.Node:
+    """DequantizeLinear over stored codes and their scales along `axis`, or in blocks of `size` along it."""
+    codes, scale = held[0], held[1].contiguous()
     stored = graphs.store(graph, before, f"{name}_quantized", codes)
     factor = graphs.store(graph, before, f"{name}_scale", scale)
+    function = ops.function("DequantizeLinear")
+    if size:  # no kernel looks for a zero point there, which would take a byte for each block
+        return graphs.call(factor, function, (stored, factor), name, axis=axis, block_size=size)
     zero = graphs.store(graph, before, f"{name}_zero_point", torch.zeros_like(scale).to(codes.dtype))
-    return graphs.call(zero, ops.function("DequantizeLinear"), (stored, factor, zero), name, axis=axis)
+    return graphs.call(zero, function, (stored, factor, zero), name, axis=axis)
 
 
 def put_biases_behind(graph: fx.GraphModule) -> None:

@@ -5,14 +5,16 @@ from typing import Any
 
 import onnx
 from onnx import helper
-from torch import fx, nn
+from torch import Tensor, fx, nn
 
 import convkit
+from convkit.compress import format as formats
 from convkit.compress import graph as graphs
-from convkit.compress import pads
+from convkit.compress import pads, pairs, weights
 from convkit.compress.errors import ConvkitError
+from convkit.compress.floating import ExMy
 from convkit.compress.model import Model, with_shapes
-from convkit.export import layers, tensors
+from convkit.export import layers, packing, tensors
 from convkit.export.graph import GraphWriter
 
 OLDEST_OPSET = 18
@@ -85,12 +87,35 @@ class _ModelWriter:
 
     def _function(self, node: fx.Node) -> None:
         operator, attributes = graphs.operator(node), dict(node.kwargs)
+        if node.target is ExMy:
+            raise ConvkitError(
+                f"tensor {_value(node)!r} is in a format that ONNX has no type for",
+                hint="it can be simulated; to export it, plan its layers' activations in fp8_e4m3, uint8 or fp32",
+            )
+        if node.meta.get(pairs.BY_ENGINE):
+            self.tensor[node] = self._input(node.args[0])
+            return
         source = node.args[0] if node.args else None
         if isinstance(source, fx.Node) and source in self.pads:
             attributes["pads"] = pads.merged(attributes.get("pads"), self.pads[source])
+        if operator == "Clip" and any(_rounds_to_float(user) for user in node.users):
+            self._clip(node)
+            return
         layer = node.meta.get("layer") if operator in _LAYERED else None
         inputs, results = [self._input(argument) for argument in node.args], self._results(node)
         self.graph.node(operator, layer or next(filter(None, results), _value(node)), inputs, results, **attributes)
+
+    def _clip(self, node: fx.Node) -> None:
+        """Clip as Max and Min: in front of a QuantizeLinear to float8 ONNX Runtime fails to open it."""
+        bounds = [
+            (kind, bound) for kind, bound in zip(("Max", "Min"), node.args[1:3], strict=False) if bound is not None
+        ]
+        name, result = self._input(node.args[0]), self.tensor[node]
+        for kind, bound in bounds:
+            last = kind == bounds[-1][0]
+            made = result if last else self.graph.value_name(f"{result}.{kind.lower()}")
+            self.graph.node(kind, made, [name, self._input(bound)], [made])
+            name = made
 
     def _results(self, node: fx.Node) -> list[str]:
         """Output names; those that nobody reads are blank, except where their number matters (Split)."""
@@ -113,7 +138,16 @@ class _ModelWriter:
         held = graphs.constant(argument)
         if held is None:
             raise TypeError(f"constant {argument.target!r} is no tensor")
-        return self.graph.initializer(_value(argument), held)
+        return self._constant(argument, held)
+
+    def _constant(self, node: fx.Node, held: Tensor) -> str:
+        """The name of a constant; a weight in fewer bits than its type has is packed, once for all who read it."""
+        packed = node.meta.get(weights.FORMAT)
+        if packed is None or not packing.worth_it(number := formats.load(packed), held):
+            return self.graph.initializer(_value(node), held)
+        if node not in self.tensor:
+            self.tensor[node] = packing.write(self.graph, _value(node), held, number)
+        return self.tensor[node]
 
     def _outputs(self, _: fx.Node) -> None:
         """An output that is a graph input, a constant or a tensor with another name is copied to its name."""
@@ -130,6 +164,12 @@ def _results(model: Model) -> tuple[fx.Node, ...]:
 
 def _value(node: fx.Node) -> str:
     return str(node.meta.get("value") or node.name)
+
+
+def _rounds_to_float(node: fx.Node) -> bool:
+    """Whether `node` is a QuantizeLinear to float8."""
+    zero = graphs.constant(node.args[2]) if graphs.operator(node) == "QuantizeLinear" and len(node.args) > 2 else None  # noqa: PLR2004 - x, scale, zero point
+    return zero is not None and zero.is_floating_point()
 
 
 def _is_multiple(node: fx.Node) -> bool:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import statistics
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from convkit.compress.errors import ConvkitError, NotAvailableError
-from convkit.runtimes.session import NodeTime, Options, Runtime, check_inputs
+from convkit.runtimes.session import NodeTime, Options, Runtime, check_inputs, node_time
 
 if TYPE_CHECKING:
     import numpy as np
@@ -43,10 +42,7 @@ class EagerSession:
         timer = _timer(self._model.graph, seconds)
         for _ in range(repeats + 1):
             self._walk(timer, _tensors(inputs))
-        return [
-            NodeTime(name, operator, statistics.median(times[1:] or times), dtype)
-            for (name, operator, dtype), times in seconds.items()
-        ]
+        return [node_time(key, times[1:] or times) for key, times in seconds.items()]
 
     def close(self) -> None:
         """Memory goes with the last reference."""

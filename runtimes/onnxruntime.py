@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import statistics
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from convkit.compress.errors import ConvkitError, NotAvailableError
 from convkit.compress.model import TensorSpec
-from convkit.runtimes.session import NodeTime, Options, Runtime, check_file, check_inputs, engine_error
+from convkit.runtimes.session import NodeTime, Options, Runtime, check_file, check_inputs, engine_error, node_time
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,6 +18,8 @@ if TYPE_CHECKING:
 _LEVELS = {"none": "DISABLE_ALL", "basic": "ENABLE_BASIC", "extended": "ENABLE_EXTENDED", "all": "ENABLE_ALL"}
 _TYPES = {"float": "float32", "double": "float64"}
 _ERRORS_ONLY = 3
+_LARGEST = 2**30
+"""Bytes of a file up to which the engine also writes what it made of it, to tell which node is which."""
 
 
 def _engine() -> Any:  # noqa: ANN401 - the package has no types
@@ -39,6 +40,7 @@ class OnnxRuntimeSession:
         self.inputs = tuple(_spec(value) for value in self._session.get_inputs())
         self.outputs = tuple(_spec(value) for value in self._session.get_outputs())
         self._inner: dict[tuple[str, ...], Any] = {}
+        self._origins: Mapping[str, tuple[str, ...]] | None = None
 
     def run(self, inputs: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         names = [spec.name for spec in self.outputs] if outputs is None else list(outputs)
@@ -54,11 +56,16 @@ class OnnxRuntimeSession:
             settings = self._settings()
             settings.enable_profiling = True
             settings.profile_file_prefix = str(Path(folder) / "profile")
+            optimized = Path(folder) / "optimized.onnx"
+            if self._origins is None and Path(self._path).stat().st_size < _LARGEST:
+                settings.optimized_model_filepath = str(optimized)
             session = self._open(self._path, settings)
             for _ in range(repeats + 1):
                 session.run(None, dict(inputs))
             events = json.loads(Path(session.end_profiling()).read_text())
-        return _node_times(events)
+            if optimized.is_file():
+                self._origins = _origins(self._path, optimized)
+        return _node_times(events, self._origins or {})
 
     def close(self) -> None:
         self._session = None
@@ -114,7 +121,16 @@ def _spec(value: Any) -> TensorSpec:  # noqa: ANN401 - the engine's own type
     return TensorSpec(value.name, shape, _TYPES.get(dtype, dtype), sample if len(sample) == len(shape) else ())
 
 
-def _node_times(events: Sequence[Mapping[str, Any]]) -> list[NodeTime]:
+def _origins(path: str, optimized: Path) -> Mapping[str, tuple[str, ...]]:
+    import onnx
+
+    from convkit.runtimes import _onnxruntime_graph
+
+    files = (onnx.load(file, load_external_data=False) for file in (path, optimized))
+    return _onnxruntime_graph.origins(*files)
+
+
+def _node_times(events: Sequence[Mapping[str, Any]], origins: Mapping[str, tuple[str, ...]]) -> list[NodeTime]:
     """Medians per node; the first run is left out because it allocates."""
     seconds: dict[tuple[str, str, str], list[float]] = {}
     for event in events:
@@ -125,10 +141,7 @@ def _node_times(events: Sequence[Mapping[str, Any]]) -> list[NodeTime]:
         dtype = _TYPES.get(types[0], types[0]) if types else ""
         key = (event["name"].removesuffix("_kernel_time"), details["op_name"], dtype)
         seconds.setdefault(key, []).append(event["dur"] * 1e-6)
-    return [
-        NodeTime(name, operator, statistics.median(times[1:] or times), dtype)
-        for (name, operator, dtype), times in seconds.items()
-    ]
+    return [node_time(key, times[1:] or times, origins.get(key[0], ())) for key, times in seconds.items()]
 
 
 PART = Runtime(

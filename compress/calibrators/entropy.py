@@ -28,12 +28,12 @@ def _divergence(histogram: Histogram, number: Format, low: float, high: float) -
     held = counts[first:last]
     if held.sum() == 0:
         return float("inf")
-    nearest = np.rint(centres[first:last] / float(scale)) + float(zero)
-    codes = nearest.clip(number.low, number.high).astype(np.int64) - number.low
+    nearest = number.fake(histogram.centres[first:last], scale, zero).numpy()
+    values, codes = np.unique(nearest, return_inverse=True)
     clipped = held.copy()
     clipped[0] += counts[:first].sum()
     clipped[-1] += counts[last:].sum()
-    return _kl(clipped, _spread(held, codes, number.high - number.low + 1))
+    return _kl(clipped, _spread(held, codes, len(values)))
 
 
 def _spread(held: Array, codes: np.ndarray, levels: int) -> Array:

@@ -1,5 +1,5 @@
 """Unsigned 8-bit integers with a zero point: what x86 engines want for activations."""
 
-from convkit.compress.format import Format
+from convkit.compress.format import unsigned
 
-PART = Format(about="unsigned 8-bit with zero point", bits=8, low=0, high=255, storage="uint8", symmetric=False)
+PART = unsigned(8, "uint8")

@@ -47,7 +47,7 @@ def QuantizeLinear(
     codes = x / _along(axis, scale, x, block_size)
     if not dtype.is_floating_point:
         codes = torch.round(codes)
-    if zero_point is not None:
+    if zero_point is not None and not dtype.is_floating_point:  # -0 + 0 would lose its sign
         codes = codes + _along(axis, zero_point.to(codes.dtype), x, block_size)
     return codes.clamp(low, high).to(dtype)
 

@@ -17,6 +17,7 @@ import re
 from dataclasses import dataclass
 from typing import Literal
 
+from convkit.compress import units
 from convkit.compress.errors import ConvkitError
 
 Kind = Literal["ratio", "absolute", "difference"]
@@ -26,18 +27,13 @@ SIZES = ("size", "memory")
 MEASURED = (*TIMES, "load", "throughput", *SIZES)
 """Quantities that every bench has; any other name is a metric's."""
 
-_SECONDS = {"us": 1e-6, "ms": 1e-3, "s": 1.0}
-_BYTES = {"B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9, "KiB": 2.0**10, "MiB": 2.0**20, "GiB": 2.0**30}
-_UNITS: dict[str, dict[str, float]] = {
-    **dict.fromkeys((*TIMES, "load"), _SECONDS),
-    **dict.fromkeys(SIZES, _BYTES),
+_UNITS: dict[str, units.Units] = {
+    **dict.fromkeys((*TIMES, "load"), units.SECONDS),
+    **dict.fromkeys(SIZES, units.BYTES),
     "throughput": {"/s": 1.0},
 }
 _METRIC_UNITS = ("", "%", "pt", "dB")
-_GATE = re.compile(
-    r"\s*(?P<what>[A-Za-z_][\w.]*(?::\w+)?)\s*(?P<sense><=|>=)\s*"
-    r"(?P<sign>[+-]?)(?P<number>\d+(?:\.\d*)?(?:[eE][+-]?\d+)?)\s*(?P<unit>[A-Za-z]+|/s|%)?\s*"
-)
+_GATE = re.compile(rf"\s*(?P<what>[A-Za-z_][\w.]*(?::\w+)?)\s*(?P<sense><=|>=)\s*{units.NUMBER}\s*")
 _EXAMPLES = 'give WHAT <= or >= a number, such as "p50 <= 0.8x", "size <= 2MB" or "top1 >= -0.5"'
 
 
@@ -71,15 +67,8 @@ def parse(text: str) -> Gate:
         return Gate(what, sense, number, _metric_kind(text, found["sign"], number, unit), spelling)
     if number < 0:
         raise ConvkitError(f"{text!r} has a negative limit", hint=_EXAMPLES)
-    if unit == "x":
-        return Gate(what, sense, number, "ratio", spelling)
-    units = _UNITS[what]
-    if unit not in units:
-        have = f"unit {unit!r}" if unit else "no unit"
-        raise ConvkitError(
-            f"{text!r} has {have}", hint=f"{what} is given in x (ratio to the baseline), {', '.join(units)}"
-        )
-    return Gate(what, sense, number * units[unit], "absolute", spelling)
+    limit, ratio = units.limit(repr(text), what, _UNITS[what], number, unit, over="the baseline")
+    return Gate(what, sense, limit, "ratio" if ratio else "absolute", spelling)
 
 
 def _metric_kind(text: str, sign: str, number: float, unit: str) -> Kind:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from convkit.runtimes.bench.block import Block, BlockPlan, time_block
-from convkit.runtimes.session import Session
+from convkit.runtimes.session import NodeTime, Session
 from convkit.runtimes.session.isolated import IsolatedSession
 
 if TYPE_CHECKING:
@@ -41,6 +41,9 @@ class Worker(Protocol):
     def run(self, inputs: Inputs) -> dict[str, np.ndarray]:
         """The outputs, for metrics."""
 
+    def profile(self, inputs: Inputs, repeats: int) -> list[NodeTime]:
+        """Time per node that the engine executes."""
+
     def memory(self) -> int:
         """Peak resident bytes so far, engine and interpreter included."""
 
@@ -66,6 +69,9 @@ class ProcessWorker:
 
     def run(self, inputs: Inputs) -> dict[str, np.ndarray]:
         return self._session.run(inputs)
+
+    def profile(self, inputs: Inputs, repeats: int) -> list[NodeTime]:
+        return self._session.profile(inputs, repeats)
 
     def memory(self) -> int:
         return int(self._session.process.ask("memory")[0]["bytes"])
@@ -95,6 +101,9 @@ class InlineWorker:
 
     def run(self, inputs: Inputs) -> dict[str, np.ndarray]:
         return self.session.run(inputs)
+
+    def profile(self, inputs: Inputs, repeats: int) -> list[NodeTime]:
+        return self.session.profile(inputs, repeats)
 
     def memory(self) -> int:
         return 0

@@ -115,10 +115,14 @@ class IsolatedSession:
 
     def profile(self, inputs: Mapping[str, np.ndarray], repeats: int) -> list[NodeTime]:
         reply, _ = self.process.ask("profile", {"repeats": repeats}, inputs)
-        return [NodeTime(**node) for node in reply["nodes"]]
+        return [_node(fields) for fields in reply["nodes"]]
 
     def close(self) -> None:
         self.process.close()
+
+
+def _node(fields: Mapping[str, Any]) -> NodeTime:
+    return NodeTime(**{**fields, "origins": tuple(fields["origins"])})
 
 
 def _spec(fields: Mapping[str, Any]) -> TensorSpec:

@@ -134,8 +134,8 @@ WRONG = {
         "names layer 'conv99', which the model has",
     ),
     "a layer it cannot run": ({"layers": {"clip2": LayerPlan("uint8")}}, "onnxruntime-cpu runs no Clip ('clip2')"),
-    "an unknown format": ({"layers": {"conv0": LayerPlan("uint7", "int8")}}, "no format is called 'uint7'"),
-    "an unknown weight": ({"layers": {"conv0": LayerPlan("uint8", "int7")}}, "no format is called 'int7'"),
+    "an unknown format": ({"layers": {"conv0": LayerPlan("uint9", "int8")}}, "no format is called 'uint9'"),
+    "an unknown weight": ({"layers": {"conv0": LayerPlan("uint8", "int9")}}, "no format is called 'int9'"),
     "a weight with zero point": (
         {"layers": {"conv0": LayerPlan("uint8", "uint8")}},
         "stores the weight of 'conv0' in uint8",

@@ -39,7 +39,7 @@ def test_a_scale_for_each_channel(rule: str, weight: torch.Tensor) -> None:
     assert scale.shape == (len(weight),)
     assert bool((scale > 0).all())
     peak = weight.abs().flatten(1).amax(1)
-    assert bool((peak <= scale * 127 / weights._FRACTIONS.min() * (1 + 1e-5)).all())
+    assert bool((peak <= scale * 127 / INT8.fractions().min() * (1 + 1e-5)).all())
 
 
 @settings(max_examples=40)

@@ -1,0 +1,5 @@
+"""Unsigned 3-bit integers with a zero point: activations clipped to fewer codes, for search and simulation."""
+
+from convkit.compress.format import unsigned
+
+PART = unsigned(3, "uint8")

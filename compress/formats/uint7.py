@@ -1,0 +1,5 @@
+"""Unsigned 7-bit integers with a zero point: activations clipped to fewer codes, for search and simulation."""
+
+from convkit.compress.format import unsigned
+
+PART = unsigned(7, "uint8")

@@ -1,0 +1,123 @@
+"""Promotion: what the formats of an Option really run as on a target, and what their weights take in its file.
+
+A kernel exists for few formats. Narrower integers are codes of its own; everything else is dequantized in front of a
+float kernel, so that it saves storage and no time. Which is which is the target's data (`formats`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, fx
+
+from convkit.compress import format as formats
+from convkit.compress import graph as graphs
+from convkit.compress import weights
+from convkit.compress.floating import Floating
+from convkit.compress.option import FLOAT, Option
+from convkit.compress.plan import LayerPlan, Plan
+from convkit.compress.target import Runs, Target
+
+_FLOAT_BYTES = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Promotion:
+    """`asked` runs as `option`, in kernels that compute in `kernel`, with weights in the type `carrier`.
+
+    `note` is a sentence for the report, "" where all is as asked.
+    """
+
+    asked: Option
+    option: Option
+    kernel: str
+    carrier: str
+    note: str = ""
+
+    @property
+    def saves_time(self) -> bool:
+        """Whether its kernels are others than float32's."""
+        return self.kernel != FLOAT.weight
+
+    def bytes(self, numbers: int, scales: int) -> int:
+        """Bytes of that many weights and their scales in the file."""
+        return formats.load(self.option.weight).packed_bytes(numbers, scales)
+
+
+def promote(asked: Option, target: Target) -> Promotion:
+    """What `asked` runs as on `target`. Raises ConvkitError for a format that there is none of."""
+    weight, activation = formats.load(asked.weight), _activation(asked.activation, target)
+    option = Option(asked.weight, activation)
+    speeds = {_runs(name, target).speed for name in (option.weight, option.activation)}
+    kernel = speeds.pop() if len(speeds) == 1 else FLOAT.weight
+    return Promotion(asked, option, kernel, weight.storage, " ".join(_sentences(asked, option, kernel, target)))
+
+
+def _runs(name: str, target: Target) -> Runs:
+    return target.formats.get(name, Runs())
+
+
+def _activation(name: str, target: Target) -> str:
+    """The format that activations asked for in `name` have: a file can say only those that ONNX has a type for."""
+    number, promoted = formats.load(name), _runs(name, target).activation
+    if promoted is not None:
+        return promoted
+    return FLOAT.activation if isinstance(number, Floating) and not number.native else name
+
+
+def _sentences(asked: Option, option: Option, kernel: str, target: Target) -> Iterator[str]:
+    if option.activation != asked.activation:
+        yield f"Activations in {asked.activation} run in {option.activation} on {target.name}."
+    if kernel == FLOAT.weight:
+        if not formats.is_exact(option.weight):
+            yield f"{option.weight} only saves storage on {target.name}: {option} computes in {kernel}."
+        elif not formats.is_exact(option.activation):
+            yield f"{option.activation} saves nothing on {target.name}: {option} computes in {kernel}."
+    elif _runs(option.weight, target).whole:
+        yield f"{kernel} is a setting of the whole network on {target.name}: all its float layers run in it."
+    elif formats.load(option.weight).bits < formats.load(kernel).bits:
+        yield f"{option.weight} weights are packed in the file and run as {kernel} on {target.name}."
+
+
+def notes(plan: Plan, target: Target) -> list[str]:
+    """The sentences on every Option in `plan`, each once."""
+    asked = (Option(layer.weight, layer.activation) for layer in plan.layers.values() if layer.weight is not None)
+    found = (promote(option, target).note for option in asked)
+    return list(dict.fromkeys(note for note in found if note))
+
+
+def plan_bytes(graph: fx.GraphModule, layers: Mapping[str, LayerPlan]) -> dict[str, int]:
+    """Bytes of weight, scales and bias of every layer of `graph`, packed as `layers` say; float32 where they do not.
+
+    A layer that is called twice is counted once.
+    """
+    found: dict[str, int] = {}
+    for node in graphs.computes(graph):
+        if node.op == "call_module" and graphs.key(node) not in found:
+            found[graphs.key(node)] = layer_bytes(node, layers.get(graphs.key(node)))
+    return found
+
+
+def layer_bytes(node: fx.Node, layer: LayerPlan | None) -> int:
+    """Bytes of the layer that `node` calls: its weight in the format of `layer`, its scales and the rest in float32."""
+    module = graphs.module(node)
+    assert module is not None  # noqa: S101 - the caller looked
+    held = sum(t.numel() for t in (*module.parameters(), *module.buffers()) if t.is_floating_point())
+    if layer is None or layer.weight is None:
+        return held * _FLOAT_BYTES
+    weight = module.weight
+    assert isinstance(weight, Tensor)  # noqa: S101 - a layer with a weight format has one
+    number = formats.load(layer.weight)
+    count = scale_count(weights.by_output(module, weight), layer.granularity)
+    return number.packed_bytes(weight.numel(), count) + (held - weight.numel()) * _FLOAT_BYTES
+
+
+def scale_count(weight: Tensor, granularity: str) -> int:
+    """Scales that `weight` [outputs, inputs, ...] has."""
+    size = weights.block_size(granularity)
+    if not size:
+        return 1 if granularity == "tensor" else len(weight)
+    blocks = (len(weight), -(-weight.shape[1] // size), *weight.shape[2:])
+    return int(torch.Size(blocks).numel())

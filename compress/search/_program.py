@@ -1,0 +1,178 @@
+"""The Problem as a mixed-integer linear program, for HiGHS.
+
+A binary x[u, o] says that unit u runs in option o. For a link, y[a, b] in [0, 1] says that format a is turned into b;
+its margins are the formats of both ends, which makes it whole where x is. Costs are counted from the least of
+their unit or link: that changes no optimum, and what alone costs more than all may, is barred.
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from convkit.compress.search._highs import Row, optimum
+from convkit.compress.search._units import Link, Unit, reduced
+from convkit.compress.search.problem import QUANTITIES, SLACK, Choice, Formats, Problem, meets
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Vector = NDArray[np.float64]
+
+_SCALE = 1e4
+"""What limits and the optimum are scaled to, since HiGHS takes less than 1e-6 for nothing."""
+_SPREAD, _SURE = 1e-4, 1e-2
+"""The optimum is scaled as if it were so much of the dearest column, and again when it is that much less."""
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """Columns are the x of all units, then the y of all links; those in `barred` are zero.
+
+    `least` is what a quantity takes at least, were all else free; `costs` is what each column adds to that.
+    """
+
+    problem: Problem
+    units: tuple[Unit, ...]
+    least: Mapping[str, float]
+    costs: Mapping[str, Vector]
+    rows: tuple[Row, ...]
+    barred: tuple[int, ...]
+
+    @property
+    def binaries(self) -> int:
+        return sum(len(unit.costs) for unit in self.units)
+
+
+def build(problem: Problem, quantities: Collection[str], exclude: Sequence[Formats]) -> Program:
+    """The program of `problem` as far as `quantities` matter, without the plans that agree with one in `exclude`."""
+    import numpy as np
+
+    units, links = reduced(problem, quantities, len(exclude))
+    x = _numbered([(index, option) for index, unit in enumerate(units) for option in unit.costs], 0)
+    y = _numbered([(index, pair) for index, link in enumerate(links) for pair in link.seconds], len(x))
+    least, costs = {}, {}
+    for number, quantity in enumerate(QUANTITIES):
+        blocks = [[cost[number] for cost in unit.costs.values()] for unit in units]
+        blocks += [_finite(link) if quantity == "seconds" else [0.0] * len(link.seconds) for link in links]
+        floors = [min(block) for block in blocks]
+        least[quantity] = math.fsum([problem.fixed[quantity], *floors])
+        above = [value - floor for block, floor in zip(blocks, floors, strict=True) for value in block]
+        costs[quantity] = np.array(above, dtype=np.float64)
+    rows = [*_one_each(units, x), *_margins(units, links, x, y), *_cuts(units, x, exclude)]
+    barred = (y[index, pair] for index, link in enumerate(links) for pair, s in link.seconds.items() if math.isinf(s))
+    return Program(problem, tuple(units), least, costs, tuple(rows), tuple(barred))
+
+
+def _numbered(keys: Sequence[Any], start: int) -> dict[Any, int]:
+    return {key: number for number, key in enumerate(keys, start)}
+
+
+def _finite(link: Link) -> list[float]:
+    """Seconds of each change; what is forbidden is barred, whatever it takes."""
+    known = [seconds for seconds in link.seconds.values() if math.isfinite(seconds)]
+    return [seconds if math.isfinite(seconds) else max(known, default=0.0) for seconds in link.seconds.values()]
+
+
+Columns = Mapping[Any, int]
+
+
+def _one_each(units: Sequence[Unit], x: Columns) -> Iterator[Row]:
+    for index, unit in enumerate(units):
+        yield {x[index, option]: 1.0 for option in unit.costs}, 1.0, 1.0
+
+
+def _margins(units: Sequence[Unit], links: Sequence[Link], x: Columns, y: Columns) -> Iterator[Row]:
+    """Each end of a link is in the format that its unit runs in."""
+    for index, link in enumerate(links):
+        for side, end in enumerate((link.before, link.after)):
+            for name in units[end].formats:
+                row = {y[index, pair]: 1.0 for pair in link.seconds if pair[side] == name}
+                row |= {x[end, option]: -1.0 for option in units[end].costs if option.activation == name}
+                yield row, 0.0, 0.0
+
+
+def _cuts(units: Sequence[Unit], x: Columns, exclude: Sequence[Formats]) -> Iterator[Row]:
+    """Not all that an excluded plan names may be so; one that is out of reach needs no row."""
+    for formats in exclude:
+        named = [(i, {formats[layer] for layer in unit.layers if layer in formats}) for i, unit in enumerate(units)]
+        keys = [(index, option) for index, options in named for option in options]
+        if all(key in x for key in keys) and all(len(options) <= 1 for _, options in named):
+            yield {x[key]: 1.0 for key in keys}, -math.inf, len(keys) - 1.0
+
+
+def minimum(program: Program, quantity: str, limits: Mapping[str, float], known: Choice | None = None) -> Choice | None:
+    """The choice that takes least of `quantity` within `limits`, as `known` is, if given; None where there is none."""
+    spare = {name: limit + SLACK * abs(limit) - program.least[name] for name, limit in limits.items()}
+    if any(value < 0 for value in spare.values()):
+        return None
+    upper = _upper(program, spare)
+    rows = [*program.rows, *(_row(program.costs[name] * upper, value) for name, value in spare.items() if value > 0)]
+    cost = program.costs[quantity] * upper
+    if known is None:
+        order = _order(cost, rows, upper)
+        known = _within(program, limits, cost * (_SCALE / order), rows, upper)
+        if known is None or known.cost[quantity] - program.least[quantity] >= _SURE * order:
+            return known
+    while (most := known.cost[quantity] - program.least[quantity]) > SLACK * abs(known.cost[quantity]):
+        upper[cost > most * (1 + SLACK)] = 0.0
+        found = _within(program, limits, cost * upper * (_SCALE / most), rows, upper)
+        if found is None or found.cost[quantity] - program.least[quantity] >= _SURE * most:
+            return found or known
+        known = found
+    return known
+
+
+def _upper(program: Program, spare: Mapping[str, float]) -> Vector:
+    """Bounds of the columns: those that alone take more than `spare` are barred."""
+    import numpy as np
+
+    upper = np.ones(len(program.costs["loss"]))
+    upper[list(program.barred)] = 0.0
+    for name, value in spare.items():
+        upper[program.costs[name] > value] = 0.0
+    return upper
+
+
+def _order(cost: Vector, rows: Sequence[Row], upper: Vector) -> float:
+    """What the optimum is to be scaled by: its bound, where that is not nothing beside the dearest column."""
+    most = float(cost.max(initial=0.0)) or 1.0
+    relaxed = optimum(cost * (_SCALE / most), rows, upper, binaries=0)
+    return max(most * _SPREAD, 0.0 if relaxed is None else float(cost @ relaxed))
+
+
+def _row(cost: Vector, most: float) -> Row:
+    """At most `most`, scaled."""
+    scale = _SCALE / most
+    return {int(column): float(cost[column]) * scale for column in cost.nonzero()[0]}, -math.inf, _SCALE
+
+
+def _within(
+    program: Program, limits: Mapping[str, float], objective: Vector, rows: Sequence[Row], upper: Vector
+) -> Choice | None:
+    """The least that truly meets `limits`: what only HiGHS' tolerance lets pass is cut off."""
+    rows, cut = list(rows), set()
+    options = [option for unit in program.units for option in unit.costs]
+    while (x := optimum(objective, rows, upper, program.binaries)) is not None:
+        columns = _chosen(program.units, x)
+        formats = {layer: options[c] for unit, c in zip(program.units, columns, strict=True) for layer in unit.layers}
+        choice = program.problem.choice(formats)
+        if math.isfinite(choice.cost.seconds) and all(
+            meets(choice.cost[name], limit) for name, limit in limits.items()
+        ):
+            return choice
+        if columns in cut:
+            raise RuntimeError("HiGHS finds again what was cut off")
+        cut.add(columns)
+        rows.append((dict.fromkeys(columns, 1.0), -math.inf, len(columns) - 1.0))
+    return None
+
+
+def _chosen(units: Sequence[Unit], x: Vector) -> tuple[int, ...]:
+    """The column of each unit's Option."""
+    starts = itertools.accumulate((len(unit.costs) for unit in units), initial=0)
+    return tuple(start + int(x[start : start + len(u.costs)].argmax()) for u, start in zip(units, starts, strict=False))

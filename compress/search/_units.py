@@ -1,0 +1,120 @@
+"""The Problem made small: layers that share an Option as one unit, edges between units, no option that never pays."""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
+
+from convkit.compress.option import Option
+from convkit.compress.search.problem import QUANTITIES, Edge, Problem
+
+Costs = tuple[float, ...]
+"""One number a quantity, in their order."""
+_SECONDS = QUANTITIES.index("seconds")
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """Layers that share one Option, and what each costs them together."""
+
+    layers: tuple[str, ...]
+    costs: Mapping[Option, Costs]
+
+    @property
+    def formats(self) -> list[str]:
+        """Activation formats, in the order they first come."""
+        return list(dict.fromkeys(option.activation for option in self.costs))
+
+
+@dataclass(frozen=True, slots=True)
+class Link:
+    """Seconds of a change from an activation format of one unit to one of another, by the units' places."""
+
+    before: int
+    after: int
+    seconds: Mapping[tuple[str, str], float]
+
+
+def reduced(problem: Problem, quantities: Collection[str], spare: int) -> tuple[list[Unit], list[Link]]:
+    """Units and links of `problem` as far as `quantities` matter.
+
+    An option goes when others that cost no more of anything, and change formats as it does, are more than `spare`:
+    where `spare` plans are excluded, one of those is still as good.
+    """
+    edges = problem.edges if "seconds" in quantities else tuple(_forbidding(edge) for edge in problem.edges)
+    units = _merged(problem)
+    place = {layer: index for index, unit in enumerate(units) for layer in unit.layers}
+    between: dict[tuple[int, int], list[Edge]] = defaultdict(list)
+    for edge in edges:
+        between[place[edge.producer], place[edge.consumer]].append(edge)
+    for (before, after), inner in between.items():
+        if before == after:
+            units[before] = _with_inner(units[before], inner)
+    linked = {pair: found for pair, found in between.items() if _matters(_link(units, pair, found))}
+    ends = {index for pair in linked for index in pair}
+    keys = [index for index, quantity in enumerate(QUANTITIES) if quantity in quantities]
+    units = [_pruned(unit, keys, spare, by_format=index in ends) for index, unit in enumerate(units)]
+    return units, [_link(units, pair, found) for pair, found in linked.items()]
+
+
+def _forbidding(edge: Edge) -> Edge:
+    """`edge` where time does not matter: a change is forbidden, or free."""
+
+    def only(seconds: float) -> float:
+        return seconds if math.isinf(seconds) else 0.0
+
+    return replace(
+        edge, seconds=only(edge.seconds), directed={key: only(value) for key, value in edge.directed.items()}
+    )
+
+
+def _merged(problem: Problem) -> list[Unit]:
+    group = {layer: layers for layers in problem.groups for layer in layers}
+    units = []
+    for layer in problem.options:
+        layers = group.get(layer, (layer,))
+        if layer == layers[0]:
+            units.append(Unit(layers, _summed(problem, layers)))
+    return units
+
+
+def _summed(problem: Problem, layers: Sequence[str]) -> dict[Option, Costs]:
+    """Costs of the options that all layers have."""
+    every = [problem.options[layer] for layer in layers]
+    common = [option for option in every[0] if all(option in options for options in every)]
+    return {o: tuple(math.fsum(options[o][q] for options in every) for q in QUANTITIES) for o in common}
+
+
+def _with_inner(unit: Unit, edges: Sequence[Edge]) -> Unit:
+    """`unit` with what its own layers pay between each other, though they never change formats."""
+    costs = {}
+    for option, known in unit.costs.items():
+        more = math.fsum(edge.change(option.activation, option.activation) for edge in edges)
+        costs[option] = tuple(cost + more * (index == _SECONDS) for index, cost in enumerate(known))
+    return replace(unit, costs=costs)
+
+
+def _link(units: Sequence[Unit], pair: tuple[int, int], edges: Sequence[Edge]) -> Link:
+    before, after = (units[index].formats for index in pair)
+    return Link(*pair, {(a, b): math.fsum(edge.change(a, b) for edge in edges) for a in before for b in after})
+
+
+def _matters(link: Link) -> bool:
+    return any(link.seconds.values())
+
+
+def _pruned(unit: Unit, keys: Sequence[int], spare: int, *, by_format: bool) -> Unit:
+    """`unit` without what more than `spare` others do as well; of equals, the first stays."""
+    order = {option: index for index, option in enumerate(unit.costs)}
+
+    def beats(one: Option, other: Option) -> bool:
+        if by_format and one.activation != other.activation:
+            return False
+        ours, theirs = ([unit.costs[option][key] for key in keys] for option in (one, other))
+        worse = any(our > their for our, their in zip(ours, theirs, strict=True))
+        return not worse and (ours != theirs or order[one] < order[other])
+
+    kept = [option for option in order if sum(beats(other, option) for other in order) <= spare]
+    return replace(unit, costs={option: unit.costs[option] for option in kept})

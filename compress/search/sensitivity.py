@@ -1,0 +1,156 @@
+"""Sensitivity: what each layer costs in each Option, alone, foretold for all at once or measured truly.
+
+Foretold: the layer's own error δ is exact, its kernel run again on rounded numbers; what becomes of it behind the
+layer is linearised. For a random probe v one backward pass gives g = ∂(vᵀu)/∂y at every layer's output y, and the mean
+of (gᵀδ)² over probes is the squared error that arrives at the outputs' features u (see `loss`); with labels the slope
+of the loss adds its own gᵀδ. That is a Gauss-Newton second-order term on the data itself, without a diagonal or a
+block of it being taken for the whole. Measured: the network is run from the layer on, all else being as in float.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, fx
+
+from convkit.compress.errors import ConvkitError
+from convkit.compress.method import Batches
+from convkit.compress.model import Model
+from convkit.compress.option import FLOAT, Option
+from convkit.compress.plan import Plan
+from convkit.compress.search import alone
+from convkit.compress.search import loss as losses
+from convkit.compress.search._trace import Trace, outputs, run
+from convkit.compress.search.alone import Site, Values
+from convkit.compress.search.loss import Loss
+from convkit.compress.target import Target
+
+PROBES = 4
+Losses = dict[str, dict[Option, float]]
+"""By layer and Option: relative noise, or the loss by labels more than the float network's. Additive over layers."""
+Options = Mapping[str, Sequence[Option]]
+Labels = Sequence[Tensor] | None
+"""A tensor for each batch, as `Data.labels` has them."""
+
+
+def sensitivity(
+    model: Model,
+    target: Target,
+    plan: Plan,
+    options: Options,
+    samples: Batches,
+    *,
+    labels: Labels = None,
+    probes: int = PROBES,
+    seed: int = 0,
+) -> Losses:
+    """Expected loss of every layer alone in each of its options, in one pass over `samples`.
+
+    `model` is prepared, `plan` has a range for every tensor that an activation format rounds and the rule of every
+    weight; a layer that it has not takes the rule "max". Without `labels` the loss is the squared distance to the
+    float network's outputs over their power, with them their cross-entropy or squared error more than the float's.
+    """
+    batches, wanted = _apart(model, samples, labels)
+    loss = _loss(model, batches, wanted)
+    sites = _with_offsets(model, alone.sites(model, target, plan, options), options, batches)
+    generator = torch.Generator().manual_seed(seed)
+    found: Losses = {name: dict.fromkeys(chosen, 0.0) for name, chosen in options.items()}
+    for at, batch in enumerate(batches):
+        trace = Trace(model, sites.values(), batch, loss)
+        trace.probe(at, probes, generator)
+        for name, site in sites.items():
+            for option, cost in trace.costs(site, options[name]):
+                found[name][option] += cost
+    return found
+
+
+def measured(
+    model: Model,
+    target: Target,
+    plan: Plan,
+    options: Options,
+    samples: Batches,
+    *,
+    labels: Labels = None,
+    calibration: Batches | None = None,
+) -> Losses:
+    """The same by simulation: the network is run again from each layer on, for every one of its options.
+
+    `calibration` are the samples that bias correction, where the plan has it, takes its means from (default: the same).
+    """
+    loss = _loss(model, samples, labels)
+    made = alone.sites(model, target, plan, options)
+    sites = _with_offsets(model, made, options, samples if calibration is None else calibration)
+    found: Losses = {name: dict.fromkeys(chosen, 0.0) for name, chosen in options.items()}
+    with torch.no_grad():
+        for at, batch in enumerate(samples):
+            values = run(model, batch)
+            exact = loss.features(outputs(model, values))
+            for name, site in sites.items():
+                for option in set(options[name]) - {FLOAT}:
+                    got = loss.features(outputs(model, rerun(model, values, site, option)))
+                    found[name][option] += loss.excess(got, exact, at)
+    return found
+
+
+def rerun(model: Model, values: Values, site: Site, option: Option) -> Values:
+    """What the graph makes with only `site` in `option`: `values` but for what depends on that."""
+    read = site.read(values, option.activation)
+    changed: dict[fx.Node, Any] = {tensor: read[tensor] for tensor in site.arguments.values() if read}
+    mixed = {**values, **changed}
+    kernel = {site.node, *site.arguments, *changed}
+    for node in model.graph.graph.nodes:
+        if node is site.end:
+            mixed[node] = changed[node] = site.run(values, option, read)
+        elif _computes(node) and node not in kernel and any(source in changed for source in node.all_input_nodes):
+            mixed[node] = changed[node] = alone.compute(node, mixed)
+    return mixed
+
+
+def _computes(node: fx.Node) -> bool:
+    return node.op in ("call_module", "call_function")
+
+
+def _loss(model: Model, batches: Batches, labels: Labels) -> Loss:
+    """The distance to the float outputs on `batches`, or the loss by their labels."""
+    results = [[z for z in model(batch).values() if z.is_floating_point()] for batch in batches]
+    if not results or not results[0]:
+        raise ConvkitError(f"the sensitivity of {model.name} needs samples and an output in float")
+    return losses.distance(results) if labels is None else losses.labelled(results, labels)
+
+
+def _with_offsets(model: Model, sites: Mapping[str, Site], options: Options, batches: Batches) -> dict[str, Site]:
+    """The sites, those that bias correction serves with their mean error on `batches` in each of their options."""
+    pairs = [(name, o) for name, site in sites.items() for o in options[name] if site.is_corrected(o)]
+    sums: dict[tuple[str, Option], Tensor] = {}
+    with torch.no_grad():
+        for batch in batches if pairs else ():
+            values = run(model, batch)
+            for name, option in pairs:
+                mean = _mean_error(sites[name], option, values) / len(batches)
+                sums[name, option] = sums.get((name, option), torch.zeros(())) + mean
+    offsets = {name: {option: sums[name, option].float() for owner, option in pairs if owner == name} for name in sites}
+    return {name: replace(site, offsets=offsets[name]) for name, site in sites.items()}
+
+
+def _mean_error(site: Site, option: Option, values: Values) -> Tensor:
+    """Of each channel (axis 1) of what the layer itself makes, float64."""
+    off = (site.raw(values, option, site.read(values, option.activation)) - values[site.node]).double()
+    mean: Tensor = off.mean([axis for axis in range(off.ndim) if axis != 1])
+    return mean
+
+
+def _apart(model: Model, samples: Batches, labels: Labels) -> tuple[Batches, Labels]:
+    """Samples one by one where the batch is free: each then counts for itself, and memory stays small."""
+    if not all(spec.shape and isinstance(spec.shape[0], str) for spec in model.inputs):
+        return samples, labels
+    single: Batches = [dict(zip(batch, rows, strict=True)) for batch in samples for rows in _rows(batch.values())]
+    return single, None if labels is None else [row for one in labels for (row,) in _rows([one])]
+
+
+def _rows(tensors: Iterable[Tensor]) -> Iterator[tuple[Tensor, ...]]:
+    """Each row of `tensors`, as a batch of one."""
+    return zip(*([tensor[i : i + 1] for i in range(len(tensor))] for tensor in tensors), strict=True)

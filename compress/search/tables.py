@@ -1,0 +1,118 @@
+"""Saved tables: a Problem with what it was made from, so that a new budget needs neither the network nor its device."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from convkit.compress import record, schema
+from convkit.compress.errors import ConvkitError
+from convkit.compress.option import Option
+from convkit.compress.search.problem import QUANTITIES, Cost, Edge, Problem
+
+SCHEMA_VERSION = 1
+_HINT = "let the search make them anew"
+_TOP: schema.Types = {"model": str, "digests": dict, "layers": dict, "edges": list, "groups": list, "fixed": dict}
+_EDGE: schema.Types = {"producer": str, "consumer": str, "seconds": object, "directed": list}
+_COST: schema.Types = dict.fromkeys(QUANTITIES, (int, float))
+
+
+@dataclass(frozen=True, slots=True)
+class Tables:
+    """`problem`, the digest of its model, and the digests of whatever else it was made from, by name."""
+
+    model: str
+    problem: Problem
+    digests: Mapping[str, str]
+
+
+def write(path: str | Path, tables: Tables) -> None:
+    """`tables` as JSON, written atomically; a change that is forbidden takes null seconds."""
+    problem = tables.problem
+    layers = {
+        layer: {str(option): asdict(cost) for option, cost in options.items()}
+        for layer, options in problem.options.items()
+    }
+    record.write_json(
+        path,
+        {
+            "schema_version": SCHEMA_VERSION,
+            "model": tables.model,
+            "digests": dict(sorted(tables.digests.items())),
+            "layers": layers,
+            "edges": [_edge_json(edge) for edge in problem.edges],
+            "groups": problem.groups,
+            "fixed": asdict(problem.fixed),
+        },
+    )
+
+
+def read(path: str | Path, model: str | None = None) -> Tables:
+    """The tables in a JSON file; raises ConvkitError where it holds none, or those of another model than `model`."""
+    try:
+        found = _parse(json.loads(Path(path).read_text(encoding="utf-8")))
+    except OSError as error:
+        raise ConvkitError(f"cannot read tables {path}: {error.strerror}", hint=_HINT) from error
+    except (ValueError, RecursionError, ConvkitError) as error:
+        raise ConvkitError(f"{path} holds no tables: {' '.join(str(error).split())}", hint=_HINT) from error
+    if model is not None and found.model != model:
+        raise ConvkitError(f"{path} holds the tables of another model", hint=_HINT)
+    return found
+
+
+def _parse(text: object) -> Tables:
+    if not isinstance(text, dict) or text.pop("schema_version", None) != SCHEMA_VERSION:
+        raise ValueError(f"its schema_version is not {SCHEMA_VERSION}")
+    found = schema.fields("it", text, _TOP, tuple(_TOP))
+    options = {layer: _options(layer, given) for layer, given in found["layers"].items()}
+    groups = tuple(tuple(map(str, _listed("a group", group))) for group in found["groups"])
+    problem = Problem(options, tuple(map(_edge, found["edges"])), groups, _cost("what is fixed", found["fixed"]))
+    return Tables(found["model"], problem, found["digests"])
+
+
+def _options(layer: str, given: object) -> dict[Option, Cost]:
+    if not isinstance(given, dict) or not given:
+        raise ValueError(f"layer {layer!r} has no options")
+    return {Option.parse(name): _cost(f"{name} of {layer!r}", cost) for name, cost in given.items()}
+
+
+def _cost(where: str, given: object) -> Cost:
+    found = schema.fields(where, given, _COST, QUANTITIES)
+    return Cost(**{name: schema.number(f"{name!r} of {where}", value) for name, value in found.items()})
+
+
+def _edge_json(edge: Edge) -> dict[str, Any]:
+    changes = [[before, after, _finite(seconds)] for (before, after), seconds in edge.directed.items()]
+    return {
+        "producer": edge.producer,
+        "consumer": edge.consumer,
+        "seconds": _finite(edge.seconds),
+        "directed": changes,
+    }
+
+
+def _finite(seconds: float) -> float | None:
+    return seconds if math.isfinite(seconds) else None
+
+
+def _edge(given: object) -> Edge:
+    found = schema.fields("an edge", given, _EDGE, tuple(_EDGE))
+    directed = {}
+    for change in found["directed"]:
+        before, after, seconds = _listed("a change of format", change, 3)
+        directed[str(before), str(after)] = _seconds(seconds)
+    return Edge(found["producer"], found["consumer"], _seconds(found["seconds"]), directed)
+
+
+def _seconds(given: object) -> float:
+    return math.inf if given is None else schema.number("the time of a change of format", given)
+
+
+def _listed(where: str, given: object, length: int | None = None) -> list[Any]:
+    if not isinstance(given, list) or not given or (length is not None and len(given) != length):
+        raise ValueError(f"{where} is {given!r}")
+    return given

@@ -1,0 +1,105 @@
+"""The measurement: a network's builds opened side by side, profiled, and made into its LatencyTable."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from convkit.compress import parts
+from convkit.compress.errors import ConvkitError
+from convkit.compress.model import Model
+from convkit.compress.target import Target
+from convkit.runtimes.bench import inputs as feeds
+from convkit.runtimes.bench import machine
+from convkit.runtimes.bench.candidate import Candidate
+from convkit.runtimes.bench.worker import Inputs, ProcessWorker, Worker
+from convkit.runtimes.latency import builds as recipes
+from convkit.runtimes.latency.builds import Build, Write
+from convkit.runtimes.latency.fit import fit
+from convkit.runtimes.latency.profile import Schedule, profile
+from convkit.runtimes.latency.structure import structure
+from convkit.runtimes.latency.table import Fingerprint, LatencyTable
+from convkit.runtimes.session import Options
+
+_FLOATING = {"f32": "fp32", "bf16": "bf16", "f16": "fp16"}
+_OF_THE_MOMENT = ("load", "memory", "python")
+"""What the machine's fingerprint says that a latency does not depend on."""
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """A prepared `model` (by `methods`) for `target`, and how its engine is to run it.
+
+    `write` makes the file of a build; `inputs` is one sample for the calls, random numbers by default.
+    """
+
+    model: Model
+    target: Target
+    methods: tuple[str, ...]
+    write: Write
+    options: Options = field(default_factory=Options)
+    inputs: Inputs | None = None
+    open: Callable[[Candidate], Worker] = ProcessWorker
+
+
+def floating(options: Options) -> str:
+    """The format that layers in float run in."""
+    return _FLOATING[options.precision]
+
+
+def fingerprint(model: Model, target: Target, methods: Sequence[str], options: Options) -> Fingerprint:
+    """What a table that is measured now holds for."""
+    facts: Mapping[str, Any] = machine.fingerprint()
+    knobs = dataclasses.asdict(options) | {"methods": list(methods)}
+    shapes = {name: list(shape) for name, shape in options.shapes.items()}
+    return Fingerprint(
+        model.digest,
+        target.name,
+        target.engine,
+        str(parts.load("runtimes", target.engine).version()),
+        {name: fact for name, fact in facts.items() if name not in _OF_THE_MOMENT},
+        knobs | {"shapes": shapes},
+    )
+
+
+def measure(job: Job, schedule: Schedule | None = None) -> LatencyTable:
+    """The table of a network on this machine. Raises ConvkitError where the engine refuses a build."""
+    network = structure(job.model, job.target)
+    found = recipes.patterns(job.model, job.target)
+    builds = [Build(name, layers, job.write(layers)) for name, layers in found.items()]
+    with contextlib.ExitStack() as stack:
+        workers = [_opened(job, build, stack) for build in builds]
+        profiles = profile(workers, _inputs(job, workers), schedule or Schedule())
+    fitted = fit(network, list(zip(builds, profiles, strict=True)), floating(job.options))
+    return LatencyTable(
+        fingerprint(job.model, job.target, job.methods, job.options),
+        False,
+        floating(job.options),
+        fitted.layers,
+        network.tensors,
+        fitted.changes,
+        fitted.rest,
+        fitted.mapped,
+    )
+
+
+def _opened(job: Job, build: Build, stack: contextlib.ExitStack) -> Worker:
+    worker = job.open(Candidate(build.name, job.target.engine, str(build.path), job.options))
+    stack.callback(worker.close)
+    return worker
+
+
+def _inputs(job: Job, workers: Sequence[Worker]) -> Inputs:
+    """One sample, given to every worker."""
+    specs = workers[0].inputs
+    given = job.inputs
+    if given is None:
+        (given, *_) = feeds.random(specs, feeds.shapes(specs, job.options.shapes, None), seed=0)
+    if sorted(given) != sorted(spec.name for spec in specs):
+        raise ConvkitError(f"the latency sample has inputs {sorted(given)}, the network other ones")
+    for worker in workers:
+        worker.prepare([given])
+    return given

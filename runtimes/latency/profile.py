@@ -1,0 +1,91 @@
+"""The Profile: what each build takes as a whole and by node, measured side by side.
+
+A profiler costs time of its own and others on the machine cost more, so a build's nodes are scaled to what it takes
+without a profiler, round by round: a slow moment cancels.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from convkit.runtimes.bench.block import Block, BlockPlan
+from convkit.runtimes.bench.clock import Clock, SystemClock
+from convkit.runtimes.bench.worker import Inputs, Worker
+from convkit.runtimes.session import NodeTime
+
+FEWEST = 5
+"""Rounds."""
+_REPEATS = 20
+_QUICK = 0.25
+"""Quantile of a block's calls: others on the machine only ever add to a time."""
+_CALLS, _BLOCK, _WARM = 5, 0.06, 0.03
+
+Node = tuple[str, tuple[str, ...]]
+"""An executed node's own name, and the names in the file that it stands for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """One build: seconds a call without a profiler, and of each node; these sum to it."""
+
+    seconds: float
+    nodes: Mapping[Node, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """`budget`: seconds of measuring all builds together."""
+
+    budget: float = 40.0
+    seed: int = 0
+    clock: Clock = field(default_factory=SystemClock)
+    progress: Callable[[float], None] = lambda _share: None
+
+
+def profile(workers: Sequence[Worker], inputs: Inputs, schedule: Schedule) -> list[Profile]:
+    """Profiles of the builds that `workers` have open and prepared, in their order.
+
+    Seconds of the first are its own; those of the others are told by their ratio to the first within rounds.
+    """
+    order, clock = random.Random(schedule.seed), schedule.clock  # noqa: S311 - an order, no secret
+    started = clock.now()
+    timed: list[list[Block]] = [[] for _ in workers]
+    nodes: list[list[dict[Node, float]]] = [[] for _ in workers]
+    while _goes_on(len(timed[0]), clock.now() - started, schedule.budget):
+        for turn in order.sample(range(len(workers)), len(workers)):
+            timed[turn].append(workers[turn].time(BlockPlan(seconds=_BLOCK, calls=_CALLS, warm_seconds=_WARM)))
+            nodes[turn].append(_shares(workers[turn].profile(inputs, _REPEATS)))
+        schedule.progress(min(1.0, (clock.now() - started) / schedule.budget))
+    totals = _totals(timed)
+    return [Profile(total, _typical(found, total)) for total, found in zip(totals, nodes, strict=True)]
+
+
+def _goes_on(rounds: int, spent: float, budget: float) -> bool:
+    return rounds < FEWEST or spent * (rounds + 1) / rounds <= budget
+
+
+def _shares(times: Sequence[NodeTime]) -> dict[Node, float]:
+    """Each node's share of the profile's time."""
+    whole = sum(node.quick for node in times)
+    shares: dict[Node, float] = {}
+    for node in times:
+        key = node.name, node.origins
+        shares[key] = shares.get(key, 0.0) + node.quick / whole
+    return shares
+
+
+def _totals(timed: Sequence[Sequence[Block]]) -> list[float]:
+    typical = np.array([[np.quantile(block.seconds, _QUICK) for block in blocks] for blocks in timed])
+    return [float(np.median(typical[0]) * np.median(row / typical[0])) for row in typical]
+
+
+def _typical(rounds: Sequence[Mapping[Node, float]], total: float) -> dict[Node, float]:
+    """Median over rounds of each node's share, scaled to `total`."""
+    names = dict.fromkeys(name for found in rounds for name in found)
+    typical = {name: float(np.median([found.get(name, 0.0) for found in rounds])) for name in names}
+    scale = total / sum(typical.values())
+    return {name: share * scale for name, share in typical.items()}

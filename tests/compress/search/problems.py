@@ -1,0 +1,45 @@
+"""Small problems of all kinds: pins, groups, changes of format that cost, pay or are forbidden."""
+
+import itertools
+import math
+
+from hypothesis import strategies as st
+
+from convkit.compress.option import FLOAT, Option
+from convkit.compress.search.problem import QUANTITIES, Cost, Edge, Problem
+
+NAMES = "abcdef"
+CHOICES = (FLOAT, Option("int8", "uint8"), Option("int4", "uint8"), Option("int8", "bf16"))
+WHOLE = st.integers(0, 12).map(float)
+REAL = st.floats(0, 1e-3).map(lambda value: float(f"{value:.4g}"))
+
+
+@st.composite
+def costs(draw: st.DrawFn, number: st.SearchStrategy[float]) -> Cost:
+    return Cost(*(draw(number) for _ in QUANTITIES))
+
+
+@st.composite
+def problems_of(draw: st.DrawFn, number: st.SearchStrategy[float] = WHOLE) -> Problem:
+    layers = NAMES[: draw(st.integers(1, 6))]
+    options = st.lists(st.sampled_from(CHOICES), min_size=1, max_size=3, unique=True)
+    grouped = draw(st.booleans()) and len(layers) > 2
+    shared = draw(options)
+    table = {
+        layer: {option: draw(costs(number)) for option in (shared if grouped and layer in "bd" else draw(options))}
+        for layer in layers
+    }
+    pair = st.sampled_from([*itertools.permutations(layers, 2)]) if len(layers) > 1 else st.nothing()
+    pairs = draw(st.lists(pair, max_size=8)) if len(layers) > 1 else []
+    groups = (tuple(layer for layer in "bd" if layer in layers),) if grouped else ()
+    return Problem(table, tuple(draw(edges(*ends)) for ends in pairs), groups, draw(costs(number)))
+
+
+@st.composite
+def edges(draw: st.DrawFn, producer: str, consumer: str) -> Edge:
+    change = st.integers(-2, 6).map(float) | st.just(math.inf)
+    names = st.sampled_from(["fp32", "uint8", "bf16"])
+    directed = draw(
+        st.dictionaries(st.tuples(names, names).filter(lambda pair: pair[0] != pair[1]), change, max_size=3)
+    )
+    return Edge(producer, consumer, draw(WHOLE), directed)

@@ -1,0 +1,146 @@
+"""Choosing with tables that are wrong, by measuring: against the true front of every plan there is."""
+
+import itertools
+import math
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import pytest
+
+from convkit.compress.option import FLOAT, Option
+from convkit.compress.search import budget
+from convkit.compress.search.problem import Choice, Cost, Edge, Formats, Problem, corrected, scaled
+from convkit.compress.search.refine import Wish, refine
+from tests.compress.search import instance
+
+ROUNDS = 8
+
+
+@dataclass
+class Device:
+    """The truth: costs other than the tables have them, and pairs of layers that disturb each other."""
+
+    truth: Problem
+    pairs: dict[tuple[str, str], tuple[float, float]]
+    count: int = 0
+    batches: list[int] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, problem: Problem, seed: int, own: float = 0.2, pair: float = 0.1) -> "Device":
+        draw = random.Random(seed)
+
+        def wrong(cost: Cost) -> Cost:
+            seconds = cost.seconds * draw.lognormvariate(0, own / 2)
+            return Cost(cost.loss * draw.lognormvariate(0, own), seconds, cost.bytes, cost.bops)
+
+        table = problem.options
+        costs = {(layer, option): wrong(cost) for layer, known in table.items() for option, cost in known.items()}
+        factors = draw.uniform(0.7, 1.5), draw.uniform(0.8, 1.25)
+        truth = scaled(scaled(corrected(problem, costs), "loss", factors[0]), "seconds", factors[1])
+        return cls(truth, {ends: (draw.gauss(0, pair), draw.gauss(0, pair / 3)) for ends in itertools.pairwise(table)})
+
+    def cost(self, formats: Formats) -> Cost:
+        """The sum of all layers, but neighbours that both run low change it by a part of themselves."""
+        own = {layer: self.truth.options[layer][option] for layer, option in formats.items()}
+        total = self.truth.cost(formats)
+        loss, seconds = total.loss, total.seconds
+        for (a, b), (more, longer) in self.pairs.items():
+            if formats[a].activation == formats[b].activation != "fp32":
+                loss += more * (own[a].loss * own[b].loss) ** 0.5
+                seconds += longer * (own[a].seconds * own[b].seconds) ** 0.5
+        return Cost(loss, seconds, total.bytes, total.bops)
+
+    def measure(self, choices: Sequence[Choice]) -> list[tuple[float, float]]:
+        self.count += len(choices)
+        self.batches.append(len(choices))
+        return [(cost.loss, cost.seconds) for cost in (self.cost(choice.formats) for choice in choices)]
+
+    def every(self) -> list[Cost]:
+        options = self.truth.options
+        return [self.cost(dict(zip(options, plan, strict=True))) for plan in itertools.product(*options.values())]
+
+
+SMALL = instance.network(6, 8, seed=5, options=4)
+
+
+def _limit(device: Device, plans: Sequence[Cost], part: float) -> float:
+    low, high = min(plan.seconds for plan in plans), device.cost(dict.fromkeys(SMALL.options, FLOAT)).seconds
+    return low + part * (high - low)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_the_plan_lies_within_a_percent_of_the_true_front(seed: int) -> None:
+    device = Device.of(SMALL, seed)
+    plans = device.every()
+    assert len(plans) >= 500
+    for part in (0.1, 0.3, 0.6):
+        found = refine(SMALL, device.measure, Wish({"seconds": _limit(device, plans, part)}), ROUNDS)
+        best = found.best.measured
+        assert found.allowed
+        assert len(found.trials) <= 12
+        assert not any(p.loss * 1.01 < best.loss and p.seconds * 1.01 < best.seconds for p in plans)
+    assert device.count < 30
+
+
+def test_true_tables_are_believed_at_once() -> None:
+    device = Device(SMALL, {})
+    limit = _limit(device, device.every(), 0.4)
+    found = refine(SMALL, device.measure, Wish({"seconds": limit}, around=(1.0,)), ROUNDS)
+    choice = budget.solve(SMALL, {"seconds": limit})
+    assert choice is not None
+    assert found.agreed
+    assert [trial.formats for trial in found.trials] == [choice.formats]
+
+
+def test_prediction_and_measurement_meet() -> None:
+    device = Device.of(SMALL, seed=1)
+    found = refine(SMALL, device.measure, Wish({"seconds": _limit(device, device.every(), 0.4)}), ROUNDS)
+    assert found.agreed
+    for trial in found.trials:
+        again = found.problem.cost(trial.formats)
+        assert again.loss == pytest.approx(trial.measured.loss, rel=0.02)
+        assert again.seconds == pytest.approx(trial.measured.seconds, rel=0.02)
+
+
+def test_loss_is_a_limit_too() -> None:
+    device = Device.of(SMALL, seed=2)
+    plans = device.every()
+    limit = sorted(plan.loss for plan in plans)[len(plans) // 3]
+    found = refine(SMALL, device.measure, Wish({"loss": limit}, "seconds"), ROUNDS)
+    assert found.allowed
+    assert found.best.measured.seconds <= 1.01 * min(plan.seconds for plan in plans if plan.loss <= limit)
+
+
+def test_a_wish_out_of_reach_ends_with_the_nearest() -> None:
+    device = Device.of(SMALL, seed=3)
+    fastest = min(plan.seconds for plan in device.every())
+    found = refine(SMALL, device.measure, Wish({"seconds": 0.5 * fastest}), ROUNDS)
+    assert not found.allowed
+    assert found.best.measured.seconds <= 1.01 * fastest
+
+
+def test_what_was_measured_before_is_not_measured_again() -> None:
+    device = Device.of(SMALL, seed=0)
+    wish = Wish({"seconds": _limit(device, device.every(), 0.3)})
+    whole = refine(SMALL, device.measure, wish, ROUNDS)
+    device.count = 0
+    resumed = refine(SMALL, device.measure, wish, ROUNDS, known=whole.trials[: device.batches[0]])
+    assert resumed.best == whole.best
+    assert resumed.trials == whole.trials
+    assert device.count == len(whole.trials) - device.batches[0]
+    assert refine(SMALL, device.measure, wish, ROUNDS, known=whole.trials) == whole
+
+
+def test_one_round_is_enough_for_an_answer() -> None:
+    device = Device.of(SMALL, seed=0)
+    found = refine(SMALL, device.measure, Wish({"seconds": 1.0}), rounds=1)
+    assert found.allowed
+    assert device.batches == [len(found.trials)]
+
+
+def test_without_a_plan_there_is_nothing_to_refine() -> None:
+    forbidden = Edge("a", "b", math.inf)
+    problem = Problem({"a": {FLOAT: Cost()}, "b": {Option("int8", "uint8"): Cost()}}, (forbidden,))
+    with pytest.raises(ValueError, match="no plan is possible"):
+        refine(problem, Device(problem, {}).measure, Wish({"seconds": 1.0}), ROUNDS)

@@ -1,0 +1,76 @@
+"""A table is measured once, and again when anything that its times depend on is another."""
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+from convkit.runtimes.latency import cache
+from convkit.runtimes.latency.cache import cached
+from convkit.runtimes.latency.table import Fingerprint, LatencyTable
+
+PRINT = Fingerprint("model", "target", "onnxruntime", "1.0", {"cpu": "any", "usable": 2}, {"threads": 2})
+OTHERS = {
+    "model": "another",
+    "target": "another",
+    "engine": "openvino",
+    "version": "1.1",
+    "machine": {"cpu": "any", "usable": 4},
+    "options": {"threads": 1},
+}
+
+
+class Bench:
+    """Counts what is measured."""
+
+    def __init__(self, *, estimated: bool = False) -> None:
+        self.runs, self.estimated = 0, estimated
+
+    def __call__(self, fingerprint: Fingerprint) -> LatencyTable:
+        self.runs += 1
+        return LatencyTable(fingerprint, self.estimated, "fp32", {}, (), {}, rest=float(self.runs))
+
+
+def test_the_same_is_measured_once(tmp_path: Path) -> None:
+    bench = Bench()
+    first, second = (cached(PRINT, lambda: bench(PRINT), tmp_path / "kept") for _ in range(2))
+    assert first == second
+    assert bench.runs == 1
+
+
+@pytest.mark.parametrize("field", OTHERS)
+def test_anything_else_is_measured_anew(field: str, tmp_path: Path) -> None:
+    bench, other = Bench(), dataclasses.replace(PRINT, **{field: OTHERS[field]})
+    cached(PRINT, lambda: bench(PRINT), tmp_path)
+    assert cached(other, lambda: bench(other), tmp_path).rest == 2.0
+
+
+def test_an_estimate_is_not_kept(tmp_path: Path) -> None:
+    bench = Bench(estimated=True)
+    cached(PRINT, lambda: bench(PRINT), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_broken_file_is_measured_again(tmp_path: Path) -> None:
+    bench = Bench()
+    (tmp_path / f"{PRINT.digest}.json").write_text("{")
+    cached(PRINT, lambda: bench(PRINT), tmp_path)
+    cached(PRINT, lambda: bench(PRINT), tmp_path)
+    assert bench.runs == 1
+
+
+def test_a_table_under_the_name_of_another_is_not_taken(tmp_path: Path) -> None:
+    bench, other = Bench(), dataclasses.replace(PRINT, version="2")
+    cached(PRINT, lambda: bench(PRINT), tmp_path)
+    (tmp_path / f"{PRINT.digest}.json").rename(tmp_path / f"{other.digest}.json")
+    assert cached(other, lambda: bench(other), tmp_path).fingerprint == other
+
+
+def test_a_folder_that_cannot_be_written_to_costs_nothing_but_time(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    assert cached(PRINT, lambda: Bench()(PRINT), tmp_path / "file" / "kept").rest == 1.0
+
+
+def test_it_lies_in_the_users_cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    assert cache.folder() == tmp_path / "convkit" / "latency"
