@@ -38,6 +38,8 @@ class Candidate:
     name: str
     plan: Plan
     path: Path
+    simulated: float | None = None
+    """SQNR that its own simulation promises, in dB; None for the contest's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,18 +70,26 @@ class Standing:
     final: Measurement
 
 
-def hold(contest: Contest, candidates: Sequence[Candidate], say: Callable[[str], None]) -> Standing:
-    """Measure, and keep the fastest candidate that is as good on the engine and surely faster than the original."""
-    alone = len(candidates) <= _FINALISTS
-    final = _measure(contest, candidates, contest.budget * (1.0 if alone else _LOOK), say)
+Pick = Callable[[Sequence[Candidate], "Mapping[str, Result]"], Candidate | None]
+
+
+def hold(
+    contest: Contest, candidates: Sequence[Candidate], say: Callable[[str], None], pick: Pick | None = None
+) -> Standing:
+    """Measure, and keep the fastest candidate that is as good on the engine and surely faster than the original.
+
+    `pick`, where given, chooses among those; all are measured to the end then.
+    """
+    alone = len(candidates) <= _FINALISTS or pick is not None
+    final = measured(contest, candidates, contest.budget * (1.0 if alone else _LOOK), say)
     results = {result.name: result for result in final.results}
-    fit = [c for c in candidates if _fits(contest, results[c.name], results[ORIGINAL])]
+    fit = [c for c in candidates if _fits(_for(contest, c), results[c.name], results[ORIGINAL])]
     if not alone and fit:
         fit = sorted(fit, key=lambda c: _pace(results[c.name]))[:_FINALISTS]
-        final = _measure(contest, fit, contest.budget * (1 - _LOOK), say)
+        final = measured(contest, fit, contest.budget * (1 - _LOOK), say)
         results |= {result.name: result for result in final.results}
     faster = [c for c in fit if results[c.name].ratios["p50"].high < 1.0]
-    kept = _fastest(faster or fit, results)
+    kept = (pick or _fastest)(faster or fit, results)
     shown = tuple(results.values())
     if kept is None:
         return Standing(None, _why_none(contest, candidates, results), shown, final)
@@ -90,16 +100,17 @@ def hold(contest: Contest, candidates: Sequence[Candidate], say: Callable[[str],
     return Standing(kept, times, shown, final)
 
 
-def _measure(
+def measured(
     contest: Contest, candidates: Sequence[Candidate], budget: float, say: Callable[[str], None]
 ) -> Measurement:
+    """The candidates side by side with the original, `budget` seconds long."""
     from convkit.runtimes.bench import candidate as bench
     from convkit.runtimes.bench.measure import Settings, measure
     from convkit.runtimes.session import Options
 
     options = Options(threads=contest.threads)
     files = [(ORIGINAL, contest.original), *((c.name, c.path) for c in candidates)]
-    what = f"measuring {len(candidates)} placements on {contest.target.engine}"
+    what = f"measuring {len(candidates)} networks on {contest.target.engine}"
     return measure(
         [bench.Candidate(name, contest.target.engine, str(path), options) for name, path in files],
         ORIGINAL,
@@ -107,6 +118,11 @@ def _measure(
         Settings(budget=budget, width=_WIDTH, seed=contest.seed, metrics=contest.metrics),
         progress=lambda share: say(f"{what}: {share:.0%}"),
     )
+
+
+def _for(contest: Contest, candidate: Candidate) -> Contest:
+    """`contest` with what the candidate's own simulation promises."""
+    return contest if candidate.simulated is None else replace(contest, simulated=candidate.simulated)
 
 
 def _fits(contest: Contest, result: Result, original: Result) -> bool:

@@ -60,28 +60,40 @@ def quantize(job: Job, say: Callable[[str], None]) -> Outcome:
 def _quantized(job: Job, say: Callable[[str], None]) -> Outcome:
     from convkit.compress.search import remedies
 
-    calibration_data, held = split(job.data, job.seed)
-    task = _task(job, calibration_data, held)
-    tried: list[Attempt] = []
-    for attempt in remedies.attempts(task) if job.plan is None else (remedies.given(task, job.plan),):
-        tried.append(attempt)
-        say(f"{attempt.remedy}: {_words(attempt.scores, len(held))}")
-    chosen = remedies.best(tried, task.rank)
+    data, held = split(job.data, job.seed)
+    asked = task(job, data, held)
+    tried = attempts(job, asked, len(held), say)
+    chosen = remedies.best(tried, asked.rank)
     with tempfile.TemporaryDirectory(prefix="convkit-") as folder:
-        candidates = list(_candidates(job, task, chosen, Path(folder)))
-        standing = contest.hold(_contest(job, held, chosen, tried, Path(folder)), candidates, say)
-        seen = len(held) if len(job.data) > 1 else 0
-        if standing.kept is None:
-            empty = Plan(job.model.digest, job.target.name)
-            return Outcome(
-                contest.ORIGINAL, "kept float", standing.why, empty, original_bytes(job), tried, standing, seen
-            )
-        checked = remark(seen) or f"no loss shown on {seen} samples held back"
-        why, written = f"{standing.why}, {checked}", standing.kept.path.read_bytes()
-        return Outcome(standing.kept.name, "quantized", why, standing.kept.plan, written, tried, standing, seen)
+        candidates = list(_candidates(job, asked, chosen, Path(folder)))
+        standing = contest.hold(arena(job, held, chosen, tried, Path(folder)), candidates, say)
+        return outcome(job, standing, tried, len(held))
 
 
-def _contest(job: Job, held: Data, chosen: Attempt, tried: Sequence[Attempt], folder: Path) -> contest.Contest:
+def attempts(job: Job, asked: Task, held: int, say: Callable[[str], None]) -> list[Attempt]:
+    """Every remedy that was tried, or the plan that was given; `held` samples are held back."""
+    from convkit.compress.search import remedies
+
+    tried: list[Attempt] = []
+    for attempt in remedies.attempts(asked) if job.plan is None else (remedies.given(asked, job.plan),):
+        tried.append(attempt)
+        say(f"{attempt.remedy}: {_words(attempt.scores, held)}")
+    return tried
+
+
+def outcome(job: Job, standing: contest.Standing, tried: Sequence[Attempt], held: int) -> Outcome:
+    """What the contest makes of the job."""
+    seen = held if len(job.data) > 1 else 0
+    if standing.kept is None:
+        empty = Plan(job.model.digest, job.target.name)
+        return Outcome(contest.ORIGINAL, "kept float", standing.why, empty, original_bytes(job), tried, standing, seen)
+    checked = remark(seen) or f"no loss shown on {seen} samples held back"
+    why, written = f"{standing.why}, {checked}", standing.kept.path.read_bytes()
+    return Outcome(standing.kept.name, "quantized", why, standing.kept.plan, written, tried, standing, seen)
+
+
+def arena(job: Job, held: Data, chosen: Attempt, tried: Sequence[Attempt], folder: Path) -> contest.Contest:
+    """Where networks made of the attempt `chosen` compete with the original, whose file goes into `folder`."""
     original = folder / "original.onnx"
     record.write_bytes(original, original_bytes(job))
     return contest.Contest(
@@ -98,7 +110,8 @@ def _contest(job: Job, held: Data, chosen: Attempt, tried: Sequence[Attempt], fo
     )
 
 
-def _task(job: Job, data: Data, held: Data) -> Task:
+def task(job: Job, data: Data, held: Data) -> Task:
+    """The job as the remedies see it: calibrated on `data`, judged on `held`."""
     from convkit.compress import simulate
     from convkit.compress.search.remedies import Task
 
@@ -122,26 +135,25 @@ def _task(job: Job, data: Data, held: Data) -> Task:
     )
 
 
-def _candidates(job: Job, task: Task, chosen: Attempt, folder: Path) -> Iterator[contest.Candidate]:
+def _candidates(job: Job, asked: Task, chosen: Attempt, folder: Path) -> Iterator[contest.Candidate]:
     """The chosen plan in each placement that the target's data names, as files; equal ones once."""
     from convkit.compress import calibration, placement
     from convkit.compress.apply import apply_prepared, prepare
     from convkit.export.onnx import to_onnx
 
     seen: set[bytes] = set()
-    base = prepare(job.model, chosen.plan.methods, task.data.probe[0])
+    base = prepare(job.model, chosen.plan.methods, asked.data.probe[0])
     floats = _floats(base, job.target, chosen.plan)
     variants = ({},) if job.plan else job.target.placements or ({},)
     for index, variant in enumerate(variants):
-        allowed = (name for name in variant.get("methods", ()) if _leaves_kept(job, base, name, task))
-        methods = (*chosen.plan.methods, *allowed)
-        model = prepare(job.model, methods, task.data.probe[0])
+        methods = (*chosen.plan.methods, *_allowed(job, base, variant, asked))
+        model = prepare(job.model, methods, asked.data.probe[0])
         kept = {*job.keep, *variant.get("float", ()), *_ends(model, variant)}
         layers = placement.place(model.graph, job.target, kept | floats)
         layers = {name: chosen.plan.layers.get(name, layer) for name, layer in layers.items()}
         same = replace(chosen.plan, methods=methods, layers=layers)
-        plan = calibration.complete(model, job.target, same, task.data)
-        quantized = apply_prepared(model, plan, job.target, task.data.probe)
+        plan = calibration.complete(model, job.target, same, asked.data)
+        quantized = apply_prepared(model, plan, job.target, asked.data.probe)
         written = bytes(to_onnx(quantized, job.target.opset).SerializeToString(deterministic=True))
         if not layers or written in seen:
             continue
@@ -151,7 +163,19 @@ def _candidates(job: Job, task: Task, chosen: Attempt, folder: Path) -> Iterator
         yield contest.Candidate(variant.get("name", "as planned"), plan, path)
 
 
-def _leaves_kept(job: Job, base: Model, method: str, task: Task) -> bool:
+def placed_methods(job: Job, asked: Task, chosen: Attempt) -> tuple[str, ...]:
+    """Methods of the target's usual placement, the first."""
+    from convkit.compress.apply import prepare
+
+    base = prepare(job.model, chosen.plan.methods, asked.data.probe[0])
+    return _allowed(job, base, job.target.placements[0], asked) if job.target.placements else ()
+
+
+def _allowed(job: Job, base: Model, variant: Mapping[str, Any], asked: Task) -> tuple[str, ...]:
+    return tuple(name for name in variant.get("methods", ()) if _leaves_kept(job, base, name, asked))
+
+
+def _leaves_kept(job: Job, base: Model, method: str, asked: Task) -> bool:
     """Whether `method` makes nothing else of the layers and operators that are to stay in float."""
     from convkit.compress import graph as graphs
     from convkit.compress.apply import prepare
@@ -160,7 +184,7 @@ def _leaves_kept(job: Job, base: Model, method: str, task: Task) -> bool:
         return True
     before, after = (
         {graphs.key(node): graphs.operator(node) for node in graphs.computes(model.graph)}
-        for model in (base, prepare(base, (method,), task.data.probe[0]))
+        for model in (base, prepare(base, (method,), asked.data.probe[0]))
     )
     return all(after.get(key) == kind for key, kind in before.items() if {key, kind} & {*job.keep})
 

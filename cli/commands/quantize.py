@@ -11,6 +11,7 @@ from convkit.cli import output as place
 
 if TYPE_CHECKING:
     from convkit.cli.quantizing import Job, Outcome
+    from convkit.cli.searching import Searched, Wishes
     from convkit.compress.data import DataRef
     from convkit.compress.model import ModelRef
 
@@ -34,6 +35,14 @@ if TYPE_CHECKING:
     metavar="DB",
     help="Signal to quantization noise at the output, at least.  [default: 10.0 for classes, else 20.0]",
 )
+@click.option(
+    "--formats",
+    metavar="NAME,...",
+    help="Search the format of each layer among these and float: int8,int4,fp8_e4m3; `convkit list formats`.",
+)
+@click.option("--latency", metavar="BUDGET", help='At most so long a call: "<=4ms", or "<=0.6x" the original\'s.')
+@click.option("--size", metavar="BUDGET", help='A file of at most "<=2MB" or "<=0.25x".')
+@click.option("--bops", metavar="BUDGET", help='At most "<=20G" bit operations, or "<=0.1x".')
 @click.option("--keep", multiple=True, metavar="LAYER|OPERATOR", help="Leave this layer or kind in float.")
 @click.option("--plan", metavar="FILE", help="Apply this plan.yaml, edited by hand perhaps, instead of searching.")
 @click.option(
@@ -56,6 +65,10 @@ def quantize(
     output: str,
     max_drop: float,
     min_sqnr: float | None,
+    formats: str | None,
+    latency: str | None,
+    size: str | None,
+    bops: str | None,
     keep: tuple[str, ...],
     plan: str | None,
     budget: float,
@@ -64,20 +77,27 @@ def quantize(
     as_json: bool,
     dry_run: bool,
 ) -> None:
-    """Quantize a trained network to INT8 for a target, measured against the original on it.
+    """Quantize a trained network for a target, measured against the original on it.
 
     A quarter of the samples is held back: every result is checked on them, the next remedy tried where it is not as
     good, and the original returned where INT8 is not surely faster. OUTPUT gets model.onnx, plan.yaml, manifest.json
     and report.json.
 
+    With --formats or a budget (--latency, --size, --bops) the format of each layer is searched, by accuracy and by
+    latency measured on the target: the most accurate network within the budgets, else the fastest that is as good.
+    A budget out of reach is exit 1, with the nearest network and the nearest budget.
+
     \b
     Examples:
       convkit quantize net.onnx --data calib.npz --target onnxruntime-cpu -o out/
       convkit quantize net.onnx --data photos/ --target openvino-cpu --max-drop 1 -o out/
+      convkit quantize net.onnx --data calib.npz --formats int8,int4 --size "<=0.2x" -o out/
+      convkit quantize net.onnx --data calib.npz --formats int8 --latency "<=4ms" -o out/
       convkit quantize models:resnet18 --weights r18.safetensors --shape x:Nx3x224x224 --data calib.npz -o out/
     """
-    from convkit.cli import goodness, quantizing
+    from convkit.cli import goodness, quantizing, searching
     from convkit.compress import plan as plans
+    from convkit.compress.errors import VerdictError
 
     place.check(output, plan, dry_run=dry_run)
     job = _job(
@@ -87,17 +107,21 @@ def quantize(
         goodness.Limits(max_drop, min_sqnr),
         {"seed": seed, "threads": threads, "budget": budget, "keep": keep, "plan": plans.read(plan) if plan else None},
     )
+    wishes = _wishes(job, formats, {"latency": latency, "size": size, "bops": bops})
     if dry_run:
         show.text(_intention(job, output))
         return
     with show.progress(f"quantizing {job.model.name} for {job.target.name}") as say:
-        outcome = quantizing.quantize(job, say)
-    report = _report(job, outcome)
-    _write(output, job, outcome, report)
+        searched = None if wishes is None else searching.search(job, wishes, say)
+        outcome = quantizing.quantize(job, say) if searched is None else searched.outcome
+    report = _report(job, outcome, searched)
+    _write(output, job, outcome, report, searched)
     if as_json:
         show.json(report)
     else:
-        _show(outcome, output)
+        _show(outcome, output, searched)
+    if searched is not None and searched.missed:
+        raise VerdictError("; ".join(searched.missed))
 
 
 PART = quantize
@@ -125,6 +149,24 @@ def _job(model: ModelRef, data: DataRef, target: str, limits: Any, settings: dic
     return Job(model.path, loaded, data_sets.load(data, loaded.inputs), chosen, limits, **settings)
 
 
+def _wishes(job: Job, formats: str | None, budgets: dict[str, str | None]) -> Wishes | None:
+    """What is asked of a search; None where none is asked for."""
+    from convkit.cli.searching import Wishes
+    from convkit.compress import budget
+    from convkit.compress import format as numbers
+    from convkit.compress.errors import ConvkitError
+
+    given = tuple(budget.parse(name, text) for name, text in budgets.items() if text is not None)
+    if formats is None and not given:
+        return None
+    if job.plan is not None:
+        raise ConvkitError("--plan decides every format already", hint="leave out --formats and budgets, or the plan")
+    names = [name.strip() for name in formats.split(",")] if formats else [job.target.weight]
+    for name in names:
+        numbers.load(name)
+    return Wishes(tuple(dict.fromkeys(names)), given)
+
+
 def _intention(job: Job, output: str) -> str:
     from convkit.cli import batches
     from convkit.compress import placement
@@ -140,10 +182,10 @@ def _intention(job: Job, output: str) -> str:
     )
 
 
-def _report(job: Job, outcome: Outcome) -> dict[str, Any]:
+def _report(job: Job, outcome: Outcome, searched: Searched | None) -> dict[str, Any]:
     import dataclasses
 
-    from convkit.cli import goodness
+    from convkit.cli import goodness, search_report
 
     best = outcome.plan.layers
     return {
@@ -158,10 +200,12 @@ def _report(job: Job, outcome: Outcome) -> dict[str, Any]:
         "attempts": [{"remedy": a.remedy, "good": a.good, "scores": dict(a.scores)} for a in outcome.attempts],
         "networks": [dataclasses.asdict(result) for result in outcome.standing.results],
         "measurement": dataclasses.asdict(outcome.standing.final),
+        **({} if searched is None else {"search": search_report.report(searched)}),
     }
 
 
-def _write(output: str, job: Job, outcome: Outcome, report: dict[str, Any]) -> None:
+def _write(output: str, job: Job, outcome: Outcome, report: dict[str, Any], searched: Searched | None) -> None:
+    from convkit.cli import search_report
     from convkit.compress import plan as plans
     from convkit.compress import record
 
@@ -171,10 +215,13 @@ def _write(output: str, job: Job, outcome: Outcome, report: dict[str, Any]) -> N
         record.write_bytes(folder / "model.onnx", outcome.model)
         record.write_text(folder / "plan.yaml", plans.dump(outcome.plan))
         record.write_json(folder / "report.json", report)
+        if searched is not None:
+            search_report.write(searched, folder)
         record.write_json(folder / record.MANIFEST, manifest)
 
 
-def _show(outcome: Outcome, output: str) -> None:
+def _show(outcome: Outcome, output: str, searched: Searched | None) -> None:
+    from convkit.cli import search_report
     from convkit.cli.contest import ORIGINAL
     from convkit.cli.goodness import remark, tells
     from convkit.compress import metric
@@ -198,6 +245,8 @@ def _show(outcome: Outcome, output: str) -> None:
     title = f"{outcome.verdict}: {outcome.reason}"
     scores = [f"{m} (tells little)" if remark(outcome.held_back) else m for m in shown]
     show.table(("network", "p50", "ratio", "95 %", "undisturbed", "size", *scores), rows, title=title)
+    if searched is not None:
+        show.text(search_report.words(searched))
     show.text(f"* kept, in {output}" + ("" if outcome.kept == ORIGINAL else f": {_WHY}"))
 
 

@@ -1,0 +1,160 @@
+"""The search space: the Options open to every layer on a target, what each costs, and the Plan that a choice is."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import replace
+
+from torch import fx
+
+from convkit.compress import format as formats
+from convkit.compress import graph as graphs
+from convkit.compress import placement, promotion
+from convkit.compress.analysis import analyse
+from convkit.compress.errors import ConvkitError
+from convkit.compress.format import Integer
+from convkit.compress.model import Model
+from convkit.compress.option import FLOAT, Option
+from convkit.compress.plan import LayerPlan, Plan
+from convkit.compress.search.problem import Cost, Edge, Formats, Problem
+from convkit.compress.target import Target
+
+Options = Mapping[str, tuple[Option, ...]]
+_NARROW = 8
+"""Bits from which on a weight's range is its largest magnitude; below, some clipping is worth its error."""
+
+
+def options(
+    model: Model, target: Target, wanted: Sequence[str], floating: Option = FLOAT, keep: Collection[str] = ()
+) -> Options:
+    """What each layer that `target` runs in low precision may run in: `floating`, and what the formats `wanted` give.
+
+    A layer without a weight runs in the target's activations or in float. Raises ConvkitError where no format of
+    `wanted` gives any layer an Option beside float.
+    """
+    placed = placement.place(model.graph, target, keep)
+    found = {name: tuple(dict.fromkeys((floating, *_low(layer, target, wanted)))) for name, layer in placed.items()}
+    if placed and all(len(chosen) == 1 for chosen in found.values()):
+        raise ConvkitError(
+            f"none of {', '.join(wanted)} is a format for weights on {target.name}",
+            hint=f"{target.name} runs {target.weight}; `convkit list formats` shows all",
+        )
+    return found
+
+
+def _low(layer: LayerPlan, target: Target, wanted: Sequence[str]) -> list[Option]:
+    """Options of one layer beside float."""
+    if layer.weight is None:
+        return [Option(layer.activation, layer.activation)]
+    found = []
+    for name in wanted:
+        number = formats.load(name)
+        if not number.ranged or not number.symmetric:
+            continue
+        # An integer weight meets the activations that the kernel reads, a float one those of its own format.
+        activation = layer.activation if isinstance(number, Integer) else name
+        found.append(promotion.promote(Option(name, activation), target).option)
+    return found
+
+
+def layer_plan(layer: LayerPlan, option: Option) -> LayerPlan:
+    """`layer` with the formats of `option`; a weight of few bits has its range by least squared error."""
+    if layer.weight is None:
+        return replace(layer, activation=option.activation)
+    narrow = formats.load(option.weight).bits < _NARROW and option.weight != layer.weight
+    rule = "mse" if narrow else layer.weight_range
+    return replace(layer, weight=option.weight, activation=option.activation, weight_range=rule)
+
+
+def problem(
+    model: Model,
+    layers: Mapping[str, LayerPlan],
+    found: Options,
+    losses: Mapping[str, Mapping[Option, float]],
+    seconds: Mapping[str, Mapping[str, float]],
+    edges: Sequence[Edge],
+    rest: Cost,
+) -> Problem:
+    """The Problem of choosing among `found`: `losses` by option, `seconds` by format of activations.
+
+    `rest` is what the network takes beside its layers; layers that have no choice count as fixed too.
+    """
+    macs = {layer.name: layer.macs for layer in analyse(model).layers}
+    times = _with_borders(seconds, edges, found)
+    nodes = {graphs.key(node): node for node in graphs.computes(model.graph)}
+    costs = {
+        name: {
+            option: Cost(
+                losses[name].get(option, 0.0),
+                _seconds(times.get(name, {}), option),
+                _bytes(nodes[name], layers[name], option),
+                _bops(macs.get(name, 0), layers[name], option),
+            )
+            for option in chosen
+        }
+        for name, chosen in found.items()
+    }
+    fixed = Cost(
+        seconds=rest.seconds + sum(max(known.values()) for name, known in seconds.items() if name not in found),
+        bytes=rest.bytes + sum(_bytes(node, None, FLOAT) for name, node in nodes.items() if name not in found),
+        bops=sum(_bops(count, None, FLOAT) for name, count in macs.items() if name not in found),
+    )
+    return Problem(costs, tuple(edge for edge in edges if {edge.producer, edge.consumer} <= set(found)), fixed=fixed)
+
+
+def _with_borders(
+    seconds: Mapping[str, Mapping[str, float]], edges: Sequence[Edge], found: Options
+) -> dict[str, dict[str, float]]:
+    """`seconds` with the changes of format towards layers that have no choice, which stay in float."""
+    times = {name: dict(known) for name, known in seconds.items()}
+    for edge in edges:
+        for (before, after), change in edge.directed.items():
+            if edge.producer in found and edge.consumer not in found and before in times[edge.producer]:
+                times[edge.producer][before] += change if before != after else 0.0
+            elif edge.consumer in found and edge.producer not in found and after in times[edge.consumer]:
+                times[edge.consumer][after] += change if before != after else 0.0
+    return times
+
+
+def _seconds(times: Mapping[str, float], option: Option) -> float:
+    """Of the kernel that `option` runs in; what only saves storage runs in the float one."""
+    return times.get(option.activation, max(times.values(), default=0.0))
+
+
+def _bytes(node: fx.Node, layer: LayerPlan | None, option: Option) -> int:
+    if node.op != "call_module":
+        return 0
+    floats = layer is None or formats.is_exact(option.weight) or not formats.load(option.weight).ranged
+    return promotion.layer_bytes(node, None if floats or layer is None else layer_plan(layer, option))
+
+
+def _bops(macs: int, layer: LayerPlan | None, option: Option) -> float:
+    """Multiply-accumulates times bits of both operands (FLIQS, eq. 4: GBOPs = Σ GMACs · b_w · b_a)."""
+    if layer is not None and layer.weight is None:
+        return 0.0
+    return float(macs * formats.load(option.weight).bits * formats.load(option.activation).bits)
+
+
+def realised(model: Model, target: Target, plan: Plan, chosen: Formats, floating: Option = FLOAT) -> Plan:
+    """`plan` with its layers in the Options `chosen`, as far as the target's rules for neighbours allow.
+
+    An operator without weights follows what it reads; where that is in float it is in float too.
+    """
+    kept = {name for name, option in chosen.items() if option == floating}
+    placed = placement.place(model.graph, target, kept | (set(_placeable(model, target)) - set(chosen)))
+    layers = {name: layer_plan(plan.layers.get(name, layer), chosen[name]) for name, layer in placed.items()}
+    return replace(plan, layers=layers)
+
+
+def _placeable(model: Model, target: Target) -> Mapping[str, LayerPlan]:
+    return placement.place(model.graph, target)
+
+
+def formats_of(plan: Plan, found: Options, floating: Option = FLOAT) -> dict[str, Option]:
+    """The Option that every layer of `found` runs in under `plan`."""
+
+    def option(name: str) -> Option:
+        layer = plan.layers.get(name)
+        return floating if layer is None else Option(layer.weight or layer.activation, layer.activation)
+
+    return {name: option(name) for name in found}
