@@ -55,16 +55,15 @@ def _least_squares(rows: Tensor, scale: Tensor, number: Format) -> Tensor:
 def scales(weight: Tensor, number: Format, rule: str, granularity: str = "channel") -> Tensor:
     """Scales of `weight` [outputs, inputs, ...]: of the tensor [], its channels [outputs], or its blocks.
 
-    As ONNX has blocks, each holds that many input channels at one place of the kernel: [outputs, blocks, ...].
+    As ONNX has blocks, each holds that many input channels, which it must divide, at one place of the kernel:
+    [outputs, blocks, ...].
     """
     if granularity == "tensor":
         return channel_scale(weight.reshape(1, -1), number, rule).reshape(())
     size = block_size(granularity)
     if not size:
         return channel_scale(weight, number, rule)
-    short = -weight.shape[1] % size
-    padded = torch.cat([weight, weight.new_zeros(len(weight), short, *weight.shape[2:])], 1)
-    blocks = padded.reshape(len(weight), -1, size, *weight.shape[2:]).movedim(2, -1)
+    blocks = weight.reshape(len(weight), -1, size, *weight.shape[2:]).movedim(2, -1)
     return channel_scale(blocks.flatten(0, -2), number, rule).reshape(blocks.shape[:-1])
 
 
@@ -73,7 +72,7 @@ def spread(scale: Tensor, weight: Tensor, granularity: str = "channel") -> Tenso
     size = block_size(granularity)
     if not size:
         return scale.reshape(-1, *[1] * (weight.ndim - 1))
-    return scale.repeat_interleave(size, 1)[:, : weight.shape[1]]
+    return scale.repeat_interleave(size, 1)
 
 
 def rounded(weight: Tensor, number: Format, rule: str, granularity: str = "channel") -> Tensor:
