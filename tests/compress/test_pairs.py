@@ -189,8 +189,6 @@ def test_weights_alone_leave_activations_alone(model: Model) -> None:
     assert kinds(made).count("DequantizeLinear") == 1
     assert "QuantizeLinear" not in kinds(made)
     assert "scores" in [n.target for n in made.graph.graph.nodes if n.op == "call_module"]
-        :4
-    ]
 
 
 def test_formats_of_a_tensor_that_no_kernel_makes_are_rounded_from_itself() -> None:
