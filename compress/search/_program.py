@@ -25,6 +25,10 @@ if TYPE_CHECKING:
 
 _SCALE = 1e4
 """What limits and the optimum are scaled to, since HiGHS takes less than 1e-6 for nothing."""
+_MARGIN = 1e-5
+"""Part of a limit that HiGHS is allowed beyond it. It takes a binary for whole that is 1e-6 off, drops it with all near
+it where the whole one does not fit, and so may miss the optimum just beneath a limit. What lies in the margin fits, and
+is cut off here."""
 _SPREAD, _SURE = 1e-4, 1e-2
 """The optimum is scaled as if it were so much of the dearest column, and again when it is that much less."""
 
@@ -110,6 +114,8 @@ def minimum(program: Program, quantity: str, limits: Mapping[str, float], known:
     spare = {name: limit + SLACK * abs(limit) - program.least[name] for name, limit in limits.items()}
     if any(value < 0 for value in spare.values()):
         return None
+    if known is None:
+        spare = {name: value * (1 + _MARGIN) for name, value in spare.items()}
     upper = _upper(program, spare)
     rows = [*program.rows, *(_row(program.costs[name] * upper, value) for name, value in spare.items() if value > 0)]
     cost = program.costs[quantity] * upper
@@ -154,7 +160,7 @@ def _row(cost: Vector, most: float) -> Row:
 def _within(
     program: Program, limits: Mapping[str, float], objective: Vector, rows: Sequence[Row], upper: Vector
 ) -> Choice | None:
-    """The least that truly meets `limits`: what only HiGHS' tolerance lets pass is cut off."""
+    """The least that truly meets `limits`: what lies between them and `rows` is cut off."""
     rows, cut = list(rows), set()
     options = [option for unit in program.units for option in unit.costs]
     while (x := optimum(objective, rows, upper, program.binaries)) is not None:

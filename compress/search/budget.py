@@ -8,8 +8,8 @@ from convkit.compress.search import _program
 from convkit.compress.search._program import Program
 from convkit.compress.search.problem import Choice, Formats, Problem, meets
 
-_STEP = 1e-8
-"""Points of a front lie so far apart at least, relative to its dearer end."""
+_STEP = 2e-5
+"""Points of a front lie so far apart at least, relative to what they take beyond the least of every layer."""
 
 
 def solve(
@@ -74,17 +74,14 @@ def walk(
     found = _least(program, "loss", quantity, limits or {})
     if last is None or found is None:
         return
-    low, high = last.cost[quantity], found.cost[quantity]
-    grid = _grid(low, high, points)
-    step = _STEP * max(abs(low), abs(high))
-    while found is not None:
+    low = last.cost[quantity]
+    grid = _grid(low, found.cost[quantity], points)
+    while found is not None and found.cost[quantity] > low:
         yield found
-        if found.cost[quantity] - step <= low:
-            return
-        limit = max(
-            (limit for limit in grid if limit < found.cost[quantity] - step), default=found.cost[quantity] - step
-        )
-        found = _least(program, "loss", quantity, {**(limits or {}), quantity: limit})
+        under = found.cost[quantity] - _STEP * (found.cost[quantity] - program.least[quantity])
+        limit = max((limit for limit in grid if limit < under), default=under)
+        found = _least(program, "loss", quantity, {**(limits or {}), quantity: max(limit, low)})
+    yield last
 
 
 def _grid(low: float, high: float, points: int | None) -> list[float]:
