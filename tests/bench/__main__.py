@@ -1,6 +1,6 @@
 """What `make bench` runs: convkit and other quantizers on the same networks, data and engines, held against limits.
 
-python -m tests.bench -o OUT [PART...]     PART: networks, commands (both by default), zero-shot
+python -m tests.bench -o OUT [PART...]     PART: networks, commands, resolve (these by default), zero-shot
 """
 
 import dataclasses
@@ -16,14 +16,14 @@ from convkit.cli import figures, show
 from convkit.compress import record
 from convkit.compress.errors import ConvkitError
 from convkit.runtimes.bench import machine
-from tests.bench import cases, cifar, comparison, limits, product, zero_shot
+from tests.bench import cases, cifar, comparison, limits, product, resolve, zero_shot
 from tests.bench import peer as peers
 from tests.bench.comparison import Comparison
 from tests.bench.limits import Line
 from tests.bench.product import Quantized
 from tests.bench.zero_shot import ZeroShot
 
-PARTS = ("networks", "commands", "zero-shot")
+PARTS = ("networks", "commands", "resolve", "zero-shot")
 TARGETS = {"onnxruntime": "onnxruntime-cpu", "openvino": "openvino-cpu"}
 
 
@@ -80,6 +80,13 @@ def commands(run: Run, report: dict[str, Any]) -> Iterator[Line]:
     yield from limits.of_help(report["help_seconds"])
 
 
+def resolves(run: Run, report: dict[str, Any]) -> Iterator[Line]:
+    """New budgets from saved tables."""
+    found = resolve.resolve(run.say)
+    report["resolve"] = dataclasses.asdict(found)
+    yield from limits.of_resolve(found)
+
+
 def zero_shots(run: Run, report: dict[str, Any]) -> Iterator[Line]:
     """CIFAR-10 without having been trained for it."""
     case = run.case("lite0")
@@ -90,7 +97,7 @@ def zero_shots(run: Run, report: dict[str, Any]) -> Iterator[Line]:
 
 
 RUNS: Mapping[str, Callable[[Run, dict[str, Any]], Iterator[Line]]] = dict(
-    zip(PARTS, (networks, commands, zero_shots), strict=True)
+    zip(PARTS, (networks, commands, resolves, zero_shots), strict=True)
 )
 
 
@@ -119,7 +126,7 @@ def main(
     lines: list[Line] = []
     with show.progress("bench") as say:
         run = Run(output, names or tuple(cases.CASES), engines or tuple(TARGETS), budget, samples, images, reuse, say)
-        for part in parts or PARTS[:2]:
+        for part in parts or PARTS[:3]:
             report = _facts()
             found = list(RUNS[part](run, report))
             report["limits"] = [dataclasses.asdict(line) | {"met": line.met, "sure": line.sure} for line in found]
