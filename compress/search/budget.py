@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from convkit.compress.search import _program
-from convkit.compress.search._program import Program
 from convkit.compress.search.problem import Choice, Formats, Problem, meets
 
 _STEP = 2e-5
@@ -22,7 +21,7 @@ def solve(
     """
     second = _second(minimise, limits)
     program = _program.build(problem, {minimise, second, *limits}, exclude)
-    return _least(program, minimise, second, limits)
+    return _program.minimum(program, minimise, second, limits)
 
 
 def nearest(
@@ -70,17 +69,18 @@ def walk(
 ) -> Iterator[Choice]:
     """The front, point by point as they are found."""
     program = _program.build(problem, {"loss", quantity, *(limits or {})}, exclude)
-    last = _least(program, quantity, "loss", limits or {})
-    found = _least(program, "loss", quantity, limits or {})
+    last = _program.minimum(program, quantity, "loss", limits or {})
+    found = _program.minimum(program, "loss", quantity, limits or {})
     if last is None or found is None:
         return
     low = last.cost[quantity]
     grid = _grid(low, found.cost[quantity], points)
     while found is not None and found.cost[quantity] > low:
-        yield found
-        under = found.cost[quantity] - _STEP * (found.cost[quantity] - program.least[quantity])
+        better, under = found, found.cost[quantity] - _STEP * (found.cost[quantity] - program.least[quantity])
         limit = max((limit for limit in grid if limit < under), default=under)
-        found = _least(program, "loss", quantity, {**(limits or {}), quantity: max(limit, low)})
+        found = _program.minimum(program, "loss", quantity, {**(limits or {}), quantity: max(limit, low)})
+        if found is None or found.cost.loss > better.cost.loss:
+            yield better
     yield last
 
 
@@ -93,11 +93,3 @@ def _second(minimise: str, limits: Mapping[str, float]) -> str:
     """The quantity that decides among equals."""
     others = [quantity for quantity in limits if quantity != minimise]
     return others[0] if others else "seconds" if minimise == "loss" else "loss"
-
-
-def _least(program: Program, first: str, second: str, limits: Mapping[str, float]) -> Choice | None:
-    """The least of `first`, and among equals of `second`."""
-    found = _program.minimum(program, first, limits)
-    if found is None:
-        return None
-    return _program.minimum(program, second, {**limits, first: found.cost[first]}, known=found)
