@@ -6,6 +6,7 @@ weights; running it is the simulation, writing it down is the export.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -102,6 +103,7 @@ def check(graph: fx.GraphModule, plan: Plan, target: Target) -> None:
                 hint="remove the layer's line to keep it in float",
             )
         _check_layer(known[name], layer)
+        _check_type(name, layer.activation, target)
     for placed in placement.quantized_tensors(graph, target, plan.layers).values():
         if placed.ranged and graphs.value(placed.root) not in plan.ranges:
             raise ConvkitError(
@@ -132,10 +134,18 @@ def _check_layer(node: fx.Node, layer: LayerPlan) -> None:
         _check_blocks(name, number, size, weights.input_channels(module))
 
 
+def _check_type(name: str, activation: str, target: Target) -> None:
+    runs = target.formats.get(activation)
+    if runs is not None and runs.missing:
+        hint = f"take {runs.activation or target.activation}"
+        raise ConvkitError(f"{target.name} has no {activation}, in which the plan has layer {name!r}", hint=hint)
+
+
 def _check_blocks(name: str, number: Format, size: int, channels: int) -> None:
-    if channels < size:
+    if channels % size:
         raise ConvkitError(
-            f"the plan has blocks of {size} input channels for {name!r}, which has {channels}", hint="take channel"
+            f"the plan has blocks of {size} input channels for {name!r}, which has {channels}",
+            hint=f"blocks must divide them (OpenVINO takes no others): block:{math.gcd(size, channels)}, or channel",
         )
     if not weights.dequantizable(number):
         raise ConvkitError(f"the plan has blocks for {name!r}, whose format has no type in ONNX", hint="take channel")

@@ -18,6 +18,7 @@ from convkit.compress import graph as graphs
 from convkit.compress.model import TensorSpec
 
 _Q, _DQ = "QuantizeLinear", "DequantizeLinear"
+_FROM_CODES = (_DQ, "Cast", "Mul")
 _SETTINGS = frozenset({"Clip", "Pad", "Resize", _Q, _DQ})
 """Operators whose constant inputs are settings, not trained parameters."""
 
@@ -50,8 +51,13 @@ _ABSENT = Operand((), 0, present=False)
 
 
 def is_constant(node: fx.Node) -> bool:
-    """Whether `node` only dequantizes stored codes."""
-    return graphs.operator(node) == _DQ and graphs.constant(node.args[0]) is not None
+    """Whether `node` only makes numbers of stored codes: dequantizes, or casts and multiplies by a stored scale."""
+    inputs = [arg for arg in node.args if isinstance(arg, fx.Node)]
+    return (
+        graphs.operator(node) in _FROM_CODES
+        and bool(inputs)
+        and all(graphs.constant(arg) is not None or is_constant(arg) for arg in inputs)
+    )
 
 
 def operands(node: fx.Node) -> list[Operand]:
@@ -83,12 +89,19 @@ def fused(node: fx.Node) -> bool:
 def _operand(arg: Any, operator: str) -> Operand:  # noqa: ANN401 - fx arguments are anything
     if not isinstance(arg, fx.Node):
         return _ABSENT
-    tensor = graphs.constant(arg.args[0] if is_constant(arg) else arg)
+    tensor = graphs.constant(_codes(arg))
     if tensor is not None:
         trained = operator not in _SETTINGS and (is_constant(arg) or _is_trained(tensor, operator))
         return Operand(tuple(tensor.shape), tensor.itemsize, tensor, trained)
     source = arg.args[0] if graphs.operator(arg) == _DQ else arg
     return _activation(arg, source if isinstance(source, fx.Node) else arg)
+
+
+def _codes(node: fx.Node) -> fx.Node:
+    """The codes that a constant `node` is made of, else `node` itself."""
+    while is_constant(node):
+        node = node.args[0]  # type: ignore[assignment]
+    return node
 
 
 def _is_trained(tensor: Tensor, operator: str) -> bool:

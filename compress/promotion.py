@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, fx
 
 from convkit.compress import format as formats
@@ -119,5 +118,4 @@ def scale_count(weight: Tensor, granularity: str) -> int:
     size = weights.block_size(granularity)
     if not size:
         return 1 if granularity == "tensor" else len(weight)
-    blocks = (len(weight), -(-weight.shape[1] // size), *weight.shape[2:])
-    return int(torch.Size(blocks).numel())
+    return weight.numel() // size

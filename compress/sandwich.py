@@ -10,7 +10,7 @@ from __future__ import annotations
 from torch import fx
 
 from convkit.compress import graph as graphs
-from convkit.compress import ops
+from convkit.compress import ops, weights
 from convkit.compress.target import Target
 
 _CHANNELS = 1
@@ -28,7 +28,11 @@ def keep_float(graph: fx.GraphModule, target: Target) -> None:
 
 
 def _has_float_weight(node: fx.Node) -> bool:
-    return graphs.module(node) is not None or graphs.constant(node.args[1]) is not None
+    """Whether the engine sees a float constant: also what it makes of stored numbers by a cast and a product."""
+    if graphs.module(node) is not None or graphs.constant(node.args[1]) is not None:
+        return True
+    made = node.args[1]
+    return isinstance(made, fx.Node) and weights.FORMAT in made.meta and graphs.operator(made) != "DequantizeLinear"
 
 
 def _is_quantized(node: fx.Node) -> bool:

@@ -38,12 +38,13 @@ class Rule:
 class Runs:
     """How the engine runs numbers of a format: in kernels that compute in `speed`; in "fp32" they are dequantized, and
     save storage alone. `activation`: the format that activations have instead. `whole`: it is a setting of the whole
-    network, not of a layer.
+    network, not of a layer. `missing`: the engine has it not, or computes something else.
     """
 
     speed: str = "fp32"
     activation: str | None = None
     whole: bool = False
+    missing: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +107,7 @@ _RULE: schema.Types = {
     "activation": str,
     "weight": bool,
 }
-_RUNS: schema.Types = {"speed": str, "activation": str, "whole": bool}
+_RUNS: schema.Types = {"speed": str, "activation": str, "whole": bool, "missing": bool}
 _PLACEMENT: schema.Types = {"name": str, "methods": list, "float": list, "ends": list}
 _ROOFLINE: schema.Types = {"macs_per_second": dict, "bytes_per_second": object, "layer_seconds": object}
 _CHOICES = {

@@ -24,6 +24,8 @@ _OUTPUT_SECOND = ("MatMul", "ConvTranspose")
 """Operators whose weight has its output channels on axis 1."""
 _BIAS_CODES = 2.0**30
 """Bias codes stay below this, so that accumulating onto one cannot overflow 32 bits."""
+_FEW, _STRIDE = 17, 5
+"""Fractions that are all tried; of more, every fifth is, and then the neighbours of the best."""
 _FLOAT = 1
 """float32 as ONNX numbers it."""
 _DEAD_BIAS_CODES = 2.0**22
@@ -47,24 +49,40 @@ def channel_scale(weight: Tensor, number: Format, rule: str) -> Tensor:
 
 
 def _least_squares(rows: Tensor, scale: Tensor, number: Format) -> Tensor:
-    zero, fractions = torch.zeros_like(scale)[:, None], number.fractions()
-    errors = torch.stack([(number.fake(rows, (scale * f)[:, None], zero) - rows).square().sum(1) for f in fractions])
-    return scale * fractions[errors.argmin(0)]
+    """`scale` times the fraction with the least squared error, row by row: a coarse search, then what lies around."""
+    fractions = number.fractions()
+    last, stride = len(fractions) - 1, 1 if len(fractions) <= _FEW else _STRIDE
+    best = torch.full_like(scale, last, dtype=torch.int64)
+    least = torch.full_like(scale, torch.inf)
+    for index in range(last, -1, -stride):
+        best, least = _better(rows, scale, number, (best, least), torch.full_like(best, index))
+    centre = best
+    for offset in (step for step in range(1 - stride, stride) if step):
+        best, least = _better(rows, scale, number, (best, least), (centre + offset).clamp(0, last))
+    return scale * fractions[best]
+
+
+def _better(
+    rows: Tensor, scale: Tensor, number: Format, known: tuple[Tensor, Tensor], indices: Tensor
+) -> tuple[Tensor, Tensor]:
+    """The index of the best fraction for each row and its error, `known` or that of `indices`."""
+    tried = (scale * number.fractions()[indices])[:, None]
+    error = (number.fake(rows, tried, torch.zeros_like(tried)) - rows).square().sum(1)
+    return torch.where(error < known[1], indices, known[0]), torch.minimum(error, known[1])
 
 
 def scales(weight: Tensor, number: Format, rule: str, granularity: str = "channel") -> Tensor:
     """Scales of `weight` [outputs, inputs, ...]: of the tensor [], its channels [outputs], or its blocks.
 
-    As ONNX has blocks, each holds that many input channels at one place of the kernel: [outputs, blocks, ...].
+    As ONNX has blocks, each holds that many input channels, which it must divide, at one place of the kernel:
+    [outputs, blocks, ...].
     """
     if granularity == "tensor":
         return channel_scale(weight.reshape(1, -1), number, rule).reshape(())
     size = block_size(granularity)
     if not size:
         return channel_scale(weight, number, rule)
-    short = -weight.shape[1] % size
-    padded = torch.cat([weight, weight.new_zeros(len(weight), short, *weight.shape[2:])], 1)
-    blocks = padded.reshape(len(weight), -1, size, *weight.shape[2:]).movedim(2, -1)
+    blocks = weight.reshape(len(weight), -1, size, *weight.shape[2:]).movedim(2, -1)
     return channel_scale(blocks.flatten(0, -2), number, rule).reshape(blocks.shape[:-1])
 
 
@@ -73,7 +91,7 @@ def spread(scale: Tensor, weight: Tensor, granularity: str = "channel") -> Tenso
     size = block_size(granularity)
     if not size:
         return scale.reshape(-1, *[1] * (weight.ndim - 1))
-    return scale.repeat_interleave(size, 1)[:, : weight.shape[1]]
+    return scale.repeat_interleave(size, 1)
 
 
 def rounded(weight: Tensor, number: Format, rule: str, granularity: str = "channel") -> Tensor:

@@ -70,7 +70,7 @@ def _indices(codes: Tensor, number: Format) -> Tensor:
     assert isinstance(number, Floating)  # noqa: S101 - the caller asked whether it is worth it
     values, table = codes.float(), number.magnitudes()
     magnitude = torch.searchsorted(table, values.abs().contiguous()).to(_INT32)
-    return magnitude + torch.signbit(values).to(_INT32) * 2 ** (number.bits - 1)
+    return magnitude + torch.signbit(values).to(_INT32) * (1 << (number.bits - 1))
 
 
 @functools.cache

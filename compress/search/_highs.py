@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 Row = tuple[Mapping[int, float], float, float]
 """Coefficients by column, and the interval that their sum must lie in."""
-_GAP = 1e-6
+_GAP = 1e-10
 """Relative distance to the optimum at which a solution ends."""
 _OPTIMAL, _INFEASIBLE = 0, 2
 _STDOUT = 1

@@ -25,6 +25,12 @@ if TYPE_CHECKING:
 
 _SCALE = 1e4
 """What limits and the optimum are scaled to, since HiGHS takes less than 1e-6 for nothing."""
+_MARGIN = 1e-5
+"""Part of a limit that HiGHS is allowed beyond it. It takes a binary for whole that is 1e-6 off, drops it with all near
+it where the whole one does not fit, and so may miss the optimum just beneath a limit. What lies in the margin fits, and
+is cut off here."""
+_TIE = 1e-2
+"""What decides among equals is scaled to: a millionth of the optimum."""
 _SPREAD, _SURE = 1e-4, 1e-2
 """The optimum is scaled as if it were so much of the dearest column, and again when it is that much less."""
 
@@ -105,26 +111,44 @@ def _cuts(units: Sequence[Unit], x: Columns, exclude: Sequence[Formats]) -> Iter
             yield {x[key]: 1.0 for key in keys}, -math.inf, len(keys) - 1.0
 
 
-def minimum(program: Program, quantity: str, limits: Mapping[str, float], known: Choice | None = None) -> Choice | None:
-    """The choice that takes least of `quantity` within `limits`, as `known` is, if given; None where there is none."""
+def minimum(program: Program, first: str, second: str, limits: Mapping[str, float]) -> Choice | None:
+    """The choice that takes least of `first` within `limits`, of equals the least of `second`; None where none does."""
+    found = _minimum(program, first, second, limits)
+    if found is None or not _is_least(program, found, first):
+        return found
+    return _minimum(program, second, None, {**limits, first: found.cost[first]}) or found
+
+
+def _is_least(program: Program, choice: Choice, quantity: str) -> bool:
+    return choice.cost[quantity] - program.least[quantity] <= SLACK * abs(choice.cost[quantity])
+
+
+def _minimum(program: Program, quantity: str, ties: str | None, limits: Mapping[str, float]) -> Choice | None:
+    """The choice that takes least of `quantity`; `ties` counts for less than HiGHS' own gap."""
     spare = {name: limit + SLACK * abs(limit) - program.least[name] for name, limit in limits.items()}
     if any(value < 0 for value in spare.values()):
         return None
+    spare = {name: value * (1 + _MARGIN) for name, value in spare.items()}
     upper = _upper(program, spare)
     rows = [*program.rows, *(_row(program.costs[name] * upper, value) for name, value in spare.items() if value > 0)]
+    cost, tie = program.costs[quantity], _tie(program, ties, spare, upper)
+    order, found = _order(cost * upper, rows, upper), None
+    while found is None or not _is_least(program, found, quantity):
+        found = _within(program, limits, cost * upper * (_SCALE / order) + tie, rows, upper) or found
+        if found is None or (most := found.cost[quantity] - program.least[quantity]) >= _SURE * order:
+            return found
+        order = most
+        upper[cost > order * (1 + SLACK)] = 0.0
+    return found
+
+
+def _tie(program: Program, quantity: str | None, spare: Mapping[str, float], upper: Vector) -> Vector:
+    """What `quantity` adds to the objective: all of it together, as far as it may go, no more than _TIE."""
+    if quantity is None:
+        return 0.0 * upper
     cost = program.costs[quantity] * upper
-    if known is None:
-        order = _order(cost, rows, upper)
-        known = _within(program, limits, cost * (_SCALE / order), rows, upper)
-        if known is None or known.cost[quantity] - program.least[quantity] >= _SURE * order:
-            return known
-    while (most := known.cost[quantity] - program.least[quantity]) > SLACK * abs(known.cost[quantity]):
-        upper[cost > most * (1 + SLACK)] = 0.0
-        found = _within(program, limits, cost * upper * (_SCALE / most), rows, upper)
-        if found is None or found.cost[quantity] - program.least[quantity] >= _SURE * most:
-            return found or known
-        known = found
-    return known
+    reach = min(float(cost.sum()), spare.get(quantity, math.inf))
+    return cost * (_TIE / reach) if reach > 0 else cost
 
 
 def _upper(program: Program, spare: Mapping[str, float]) -> Vector:
@@ -154,7 +178,7 @@ def _row(cost: Vector, most: float) -> Row:
 def _within(
     program: Program, limits: Mapping[str, float], objective: Vector, rows: Sequence[Row], upper: Vector
 ) -> Choice | None:
-    """The least that truly meets `limits`: what only HiGHS' tolerance lets pass is cut off."""
+    """The least that truly meets `limits`: what lies between them and `rows` is cut off."""
     rows, cut = list(rows), set()
     options = [option for unit in program.units for option in unit.costs]
     while (x := optimum(objective, rows, upper, program.binaries)) is not None:

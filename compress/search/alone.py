@@ -22,6 +22,7 @@ from convkit.compress.format import Format, Integer
 from convkit.compress.model import Model
 from convkit.compress.option import FLOAT, Option
 from convkit.compress.plan import LayerPlan, Plan, Range
+from convkit.compress.search.space import layer_plan
 from convkit.compress.target import Rule, Target
 
 Values = Mapping[fx.Node, Any]
@@ -52,16 +53,16 @@ class Site:
 
     @property
     def makes_tensor(self) -> bool:
-        """Whether the kernel makes one tensor, not the parts of one."""
-        return "tensor" in self.end.meta
+        """Whether the kernel makes one tensor of numbers, not the parts of one."""
+        return graphs.is_float(self.end)
 
     def read(self, values: Values, activation: str) -> dict[fx.Node, Tensor]:
         """The tensors that are rounded, and the arguments made of them, in the format `activation`."""
         if activation == FLOAT.activation:
             return {}
-        found = {tensor: self._rounded(tensor, values[tensor], activation) for tensor in self.arguments.values()}
+        found = {tensor: self.rounded(tensor, values[tensor], activation) for tensor in self.arguments.values()}
         moved = [(argument, tensor) for argument, tensor in self.arguments.items() if argument is not tensor]
-        return found | {argument: self._rounded(tensor, values[argument], activation) for argument, tensor in moved}
+        return found | {argument: self.rounded(tensor, values[argument], activation) for argument, tensor in moved}
 
     def others(self, tensor: fx.Node) -> list[fx.Node]:
         """Readers of a rounded tensor beside this kernel; all of them where the kernel makes parts."""
@@ -70,7 +71,7 @@ class Site:
         return [user for user in tensor.users if user not in own]
 
     def run(self, values: Values, option: Option, read: Values) -> Any:  # noqa: ANN401 - a tensor, or a tuple of them
-        """What `end` is in `option`, given float values and what `read` made of them."""
+        """What `end` is in `option`, given values and what `read` made of them (nothing where they are rounded)."""
         made = self.raw(values, option, read)
         offset = self.offsets.get(option)
         if offset is not None:
@@ -78,7 +79,7 @@ class Site:
         if self.end is not self.node:
             made = compute(self.end, {**values, self.node: made})
         is_rounded = self.writes and option.activation != FLOAT.activation
-        return self._rounded(self.end, made, option.activation) if is_rounded else made
+        return self.rounded(self.end, made, option.activation) if is_rounded else made
 
     def raw(self, values: Values, option: Option, read: Values) -> Any:  # noqa: ANN401 - a tensor, or a tuple of them
         """What `node` makes in `option`, no mean taken off."""
@@ -91,7 +92,8 @@ class Site:
             return False
         return all(isinstance(_number(name), Integer) for name in (option.weight, option.activation))
 
-    def _rounded(self, tensor: fx.Node, value: Tensor, activation: str) -> Tensor:
+    def rounded(self, tensor: fx.Node, value: Tensor, activation: str) -> Tensor:
+        """`value` of `tensor` in the format `activation`, by the tensor's range."""
         number, chosen = _number(activation), self.ranges[tensor]
         low, high = (0.0, 0.0) if chosen is None else (chosen.low, chosen.high)
         return number.fake(value, *number.parameters(torch.tensor(low), torch.tensor(high)))
@@ -104,7 +106,8 @@ class Site:
         if name not in self._weights:
             assert isinstance(module.weight, Tensor)  # noqa: S101 - every layer has one
             rows = weights.by_output(module, module.weight.detach())
-            made = weights.rounded(rows, _number(name), self.plan.weight_range, self.plan.granularity)
+            plan = layer_plan(self.plan, Option(name, name))
+            made = weights.rounded(rows, _number(name), plan.weight_range, plan.granularity)
             self._weights[name] = weights.by_output(module, made).contiguous()
         return self._weights[name]
 
@@ -121,7 +124,8 @@ def compute(node: fx.Node, values: Values, parameters: Mapping[str, Tensor] | No
 def sites(model: Model, target: Target, plan: Plan, options: Mapping[str, Sequence[Option]]) -> dict[str, Site]:
     """A Site for each layer that `options` names, ranges and rules from `plan`.
 
-    Raises ConvkitError for a layer that the model has not or calls twice, and where a range is missing.
+    Raises ConvkitError for a layer that the model has not or calls twice, for activations in the format of an operator
+    that the target runs in float only, and where a range is missing.
     """
     found: dict[str, list[fx.Node]] = {}
     for node in graphs.computes(model.graph):
@@ -136,11 +140,16 @@ def sites(model: Model, target: Target, plan: Plan, options: Mapping[str, Sequen
 
 def _site(node: fx.Node, target: Target, plan: Plan, options: Iterable[Option]) -> Site:
     rule, module = target.operators.get(graphs.operator(node)), graphs.module(node)
-    layer = plan.layers.get(graphs.key(node), LayerPlan(FLOAT.activation))
+    layer = plan.layers.get(graphs.key(node), LayerPlan(target.activation, target.weight))
     site = Site(node, placement.kernel_output(node, target), layer)
     lowered = [option.activation for option in options if option.activation != FLOAT.activation]
-    if rule is None or not lowered:
+    if not lowered:
         return site
+    if rule is None:
+        raise ConvkitError(
+            f"{target.name} runs no {graphs.operator(node)} ({graphs.key(node)!r}) in {lowered[0]}",
+            hint="leave its activations in float",
+        )
     has_bias = rule.bias is not None and module is not None and module.bias is not None
     corrects = has_bias and "bias_correction" in plan.methods and graphs.operator(node) in _CORRECTED
     needs = any(_number(name).ranged for name in lowered)
@@ -151,7 +160,7 @@ def _with_tensors(site: Site, target: Target, rule: Rule, ranges: Mapping[str, R
     """`site` with the tensors that are rounded; what moves codes in parts only has the one that it reads."""
     tensors = list(placement.data_inputs(site.node, target))
     arguments = [a for a in site.node.args if isinstance(a, fx.Node) and graphs.is_float(a)]
-    writes = rule.output == "quantized" and graphs.is_float(site.end)
+    writes = rule.output == "quantized" and site.makes_tensor
     found = {tensor: ranges.get(graphs.value(tensor)) for tensor in tensors}
     if writes:
         root = tensors[0] if rule.same_range and tensors else site.end

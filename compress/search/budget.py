@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 
 from convkit.compress.search import _program
-from convkit.compress.search._program import Program
 from convkit.compress.search.problem import Choice, Formats, Problem, meets
 
-_STEP = 1e-8
-"""Points of a front lie so far apart at least, relative to its dearer end."""
+_STEP = 2e-5
+"""Points of a front lie so far apart at least, relative to what they take beyond the least of every layer."""
 
 
 def solve(
@@ -22,7 +21,7 @@ def solve(
     """
     second = _second(minimise, limits)
     program = _program.build(problem, {minimise, second, *limits}, exclude)
-    return _least(program, minimise, second, limits)
+    return _program.minimum(program, minimise, second, limits)
 
 
 def nearest(
@@ -70,21 +69,19 @@ def walk(
 ) -> Iterator[Choice]:
     """The front, point by point as they are found."""
     program = _program.build(problem, {"loss", quantity, *(limits or {})}, exclude)
-    last = _least(program, quantity, "loss", limits or {})
-    found = _least(program, "loss", quantity, limits or {})
+    last = _program.minimum(program, quantity, "loss", limits or {})
+    found = _program.minimum(program, "loss", quantity, limits or {})
     if last is None or found is None:
         return
-    low, high = last.cost[quantity], found.cost[quantity]
-    grid = _grid(low, high, points)
-    step = _STEP * max(abs(low), abs(high))
-    while found is not None:
-        yield found
-        if found.cost[quantity] - step <= low:
-            return
-        limit = max(
-            (limit for limit in grid if limit < found.cost[quantity] - step), default=found.cost[quantity] - step
-        )
-        found = _least(program, "loss", quantity, {**(limits or {}), quantity: limit})
+    low = last.cost[quantity]
+    grid = _grid(low, found.cost[quantity], points)
+    while found is not None and found.cost[quantity] > low:
+        better, under = found, found.cost[quantity] - _STEP * (found.cost[quantity] - program.least[quantity])
+        limit = max((limit for limit in grid if limit < under), default=under)
+        found = _program.minimum(program, "loss", quantity, {**(limits or {}), quantity: max(limit, low)})
+        if found is None or found.cost.loss > better.cost.loss:
+            yield better
+    yield last
 
 
 def _grid(low: float, high: float, points: int | None) -> list[float]:
@@ -96,11 +93,3 @@ def _second(minimise: str, limits: Mapping[str, float]) -> str:
     """The quantity that decides among equals."""
     others = [quantity for quantity in limits if quantity != minimise]
     return others[0] if others else "seconds" if minimise == "loss" else "loss"
-
-
-def _least(program: Program, first: str, second: str, limits: Mapping[str, float]) -> Choice | None:
-    """The least of `first`, and among equals of `second`."""
-    found = _program.minimum(program, first, limits)
-    if found is None:
-        return None
-    return _program.minimum(program, second, {**limits, first: found.cost[first]}, known=found)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from typing import Any
 
 import torch
 from torch import Tensor, fx
@@ -98,15 +97,18 @@ def measured(
 
 def rerun(model: Model, values: Values, site: Site, option: Option) -> Values:
     """What the graph makes with only `site` in `option`: `values` but for what depends on that."""
-    read = site.read(values, option.activation)
-    changed: dict[fx.Node, Any] = {tensor: read[tensor] for tensor in site.arguments.values() if read}
-    mixed = {**values, **changed}
-    kernel = {site.node, *site.arguments, *changed}
+    lowered = set(site.arguments.values()) if option.activation != FLOAT.activation else set()
+    mixed, changed = dict(values), set[fx.Node]()
     for node in model.graph.graph.nodes:
         if node is site.end:
-            mixed[node] = changed[node] = site.run(values, option, read)
-        elif _computes(node) and node not in kernel and any(source in changed for source in node.all_input_nodes):
-            mixed[node] = changed[node] = alone.compute(node, mixed)
+            mixed[node] = site.run(mixed, option, {})
+        elif node is not site.node and _computes(node) and not changed.isdisjoint(node.all_input_nodes):
+            mixed[node] = alone.compute(node, mixed)
+        elif node not in lowered:
+            continue
+        if node in lowered:
+            mixed[node] = site.rounded(node, mixed[node], option.activation)
+        changed.add(node)
     return mixed
 
 

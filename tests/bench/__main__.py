@@ -1,6 +1,6 @@
 """What `make bench` runs: convkit and other quantizers on the same networks, data and engines, held against limits.
 
-python -m tests.bench -o OUT [PART...]     PART: networks, commands (both by default), zero-shot
+python -m tests.bench -o OUT [PART...]     PART: networks, commands, resolve, sensitivity (these by default), zero-shot
 """
 
 import dataclasses
@@ -16,14 +16,15 @@ from convkit.cli import figures, show
 from convkit.compress import record
 from convkit.compress.errors import ConvkitError
 from convkit.runtimes.bench import machine
-from tests.bench import cases, cifar, comparison, limits, product, zero_shot
+from tests.bench import cases, cifar, comparison, limits, product, resolve, sensitivity, zero_shot
 from tests.bench import peer as peers
 from tests.bench.comparison import Comparison
 from tests.bench.limits import Line
 from tests.bench.product import Quantized
+from tests.bench.sensitivity import Correlation
 from tests.bench.zero_shot import ZeroShot
 
-PARTS = ("networks", "commands", "zero-shot")
+PARTS = ("networks", "commands", "resolve", "sensitivity", "zero-shot")
 TARGETS = {"onnxruntime": "onnxruntime-cpu", "openvino": "openvino-cpu"}
 
 
@@ -80,6 +81,13 @@ def commands(run: Run, report: dict[str, Any]) -> Iterator[Line]:
     yield from limits.of_help(report["help_seconds"])
 
 
+def resolves(run: Run, report: dict[str, Any]) -> Iterator[Line]:
+    """New budgets from saved tables."""
+    found = resolve.resolve(run.say)
+    report["resolve"] = dataclasses.asdict(found)
+    yield from limits.of_resolve(found)
+
+
 def zero_shots(run: Run, report: dict[str, Any]) -> Iterator[Line]:
     """CIFAR-10 without having been trained for it."""
     case = run.case("lite0")
@@ -89,8 +97,18 @@ def zero_shots(run: Run, report: dict[str, Any]) -> Iterator[Line]:
     yield from limits.of_zero_shot(found, list(TARGETS))
 
 
+def sensitivities(run: Run, report: dict[str, Any]) -> Iterator[Line]:
+    """Every layer in every option, foretold and measured."""
+    report["sensitivity"] = []
+    for name in (name for name in run.networks if name in sensitivity.SAMPLES):
+        found = sensitivity.correlate(run.case(name), run.say)
+        report["sensitivity"].append(dataclasses.asdict(found))
+        _show_sensitivity(found)
+        yield from limits.of_sensitivity(found)
+
+
 RUNS: Mapping[str, Callable[[Run, dict[str, Any]], Iterator[Line]]] = dict(
-    zip(PARTS, (networks, commands, zero_shots), strict=True)
+    zip(PARTS, (networks, commands, resolves, sensitivities, zero_shots), strict=True)
 )
 
 
@@ -119,7 +137,7 @@ def main(
     lines: list[Line] = []
     with show.progress("bench") as say:
         run = Run(output, names or tuple(cases.CASES), engines or tuple(TARGETS), budget, samples, images, reuse, say)
-        for part in parts or PARTS[:2]:
+        for part in parts or PARTS[:4]:
             report = _facts()
             found = list(RUNS[part](run, report))
             report["limits"] = [dataclasses.asdict(line) | {"met": line.met, "sure": line.sure} for line in found]
@@ -174,6 +192,15 @@ def _show(found: Comparison) -> None:
 def _show_zero_shot(found: ZeroShot) -> None:
     rows = [[name, f"{found.accuracy[name]:.2f}", f"{found.agreement[name]:.2f}"] for name in found.accuracy]
     show.table(["candidate", "accuracy %", "agreement %"], rows, title=f"zero-shot CIFAR-10, {found.images} images")
+
+
+def _show_sensitivity(found: Correlation) -> None:
+    rows = [[option, f"{rank:.3f}"] for option, rank in {"all": found.all_pairs, **found.by_option}.items()]
+    title = (
+        f"{found.network}, sensitivity: {found.pairs} pairs foretold on {found.samples} samples by {found.probes} "
+        f"probes in {found.all_seconds:.1f} s, measured on {found.measured_on} others in {found.measured_seconds:.1f} s"
+    )
+    show.table(["weight/activation", "Spearman"], rows, title=title)
 
 
 def _show_limits(lines: Sequence[Line]) -> None:

@@ -8,6 +8,8 @@ from convkit.cli.contest import ORIGINAL
 from convkit.runtimes.bench.estimate import Interval, point
 from tests.bench.comparison import CONVKIT, FLOAT, Comparison
 from tests.bench.product import FailedError, Quantized, median
+from tests.bench.resolve import EDGES, LAYERS, Resolved
+from tests.bench.sensitivity import Correlation
 from tests.bench.zero_shot import ZeroShot, name_of
 
 OVER_RIVAL = {"onnxruntime": 0.95, "openvino": 1.0}
@@ -16,6 +18,9 @@ AT_LEAST = {"lite0": {"top1": 83.0, "agreement": 97.0}}
 """Metrics on the labelled photos."""
 LOST_ZERO_SHOT = 0.5
 QUANTIZE_SECONDS, QUANTIZE_BYTES, HELP_SECONDS = 60.0, 2 << 30, 0.2
+RESOLVE_SECONDS, FRONT_SECONDS = 2.0, 20.0
+RANKED, SENSITIVITY_SECONDS = 0.9, 25.0
+"""Spearman over all pairs of layer and option; seconds for four options a layer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,3 +92,18 @@ def of_help(seconds: Sequence[float]) -> Iterator[Line]:
     """Median of its calls, with the fastest and slowest."""
     measured = Interval(median(seconds), min(seconds), max(seconds))
     yield Line("command line", "convkit --help", measured, "<=", HELP_SECONDS, "s")
+
+
+def of_resolve(found: Resolved) -> Iterator[Line]:
+    """The slowest budget, for a person may ask for any; and the front."""
+    where, slowest = f"tables of {LAYERS} layers, {EDGES} edges", max(found.budgets)
+    yield Line(where, "a new budget", Interval(slowest, min(found.budgets), slowest), "<=", RESOLVE_SECONDS, "s")
+    yield Line(where, f"a front of {found.points} points", point(found.front), "<=", FRONT_SECONDS, "s")
+
+
+def of_sensitivity(found: Correlation) -> Iterator[Line]:
+    """Ranked as measured, in time on the classifier."""
+    where = f"{found.network}, sensitivity"
+    yield Line(where, f"Spearman over {found.pairs} pairs", point(found.all_pairs), ">=", RANKED, "")
+    if found.network == "lite0":
+        yield Line(where, "four options a layer", point(found.seconds), "<=", SENSITIVITY_SECONDS, "s")

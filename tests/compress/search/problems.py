@@ -11,7 +11,8 @@ from convkit.compress.search.problem import QUANTITIES, Cost, Edge, Problem
 NAMES = "abcdef"
 CHOICES = (FLOAT, Option("int8", "uint8"), Option("int4", "uint8"), Option("int8", "bf16"))
 WHOLE = st.integers(0, 12).map(float)
-REAL = st.floats(0, 1e-3).map(lambda value: float(f"{value:.4g}"))
+SMALL = st.integers(0, 1000).map(lambda value: value * 1e-6)
+"""As seconds and losses are; their sums are not exact, but never almost the same."""
 
 
 @st.composite
@@ -20,7 +21,8 @@ def costs(draw: st.DrawFn, number: st.SearchStrategy[float]) -> Cost:
 
 
 @st.composite
-def problems_of(draw: st.DrawFn, number: st.SearchStrategy[float] = WHOLE) -> Problem:
+def problems_of(draw: st.DrawFn, number: st.SearchStrategy[float] = WHOLE, unit: float = 1.0) -> Problem:
+    """`number`s for costs, and changes of format that take some `unit`s of seconds."""
     layers = NAMES[: draw(st.integers(1, 6))]
     options = st.lists(st.sampled_from(CHOICES), min_size=1, max_size=3, unique=True)
     grouped = draw(st.booleans()) and len(layers) > 2
@@ -32,14 +34,14 @@ def problems_of(draw: st.DrawFn, number: st.SearchStrategy[float] = WHOLE) -> Pr
     pair = st.sampled_from([*itertools.permutations(layers, 2)]) if len(layers) > 1 else st.nothing()
     pairs = draw(st.lists(pair, max_size=8)) if len(layers) > 1 else []
     groups = (tuple(layer for layer in "bd" if layer in layers),) if grouped else ()
-    return Problem(table, tuple(draw(edges(*ends)) for ends in pairs), groups, draw(costs(number)))
+    return Problem(table, tuple(draw(edges(*ends, unit)) for ends in pairs), groups, draw(costs(number)))
 
 
 @st.composite
-def edges(draw: st.DrawFn, producer: str, consumer: str) -> Edge:
-    change = st.integers(-2, 6).map(float) | st.just(math.inf)
+def edges(draw: st.DrawFn, producer: str, consumer: str, unit: float) -> Edge:
+    change = st.integers(-2, 6).map(lambda units: units * unit) | st.just(math.inf)
     names = st.sampled_from(["fp32", "uint8", "bf16"])
     directed = draw(
         st.dictionaries(st.tuples(names, names).filter(lambda pair: pair[0] != pair[1]), change, max_size=3)
     )
-    return Edge(producer, consumer, draw(WHOLE), directed)
+    return Edge(producer, consumer, draw(change.filter(lambda seconds: seconds >= 0)), directed)

@@ -1,0 +1,131 @@
+"""What formats run as on a target, said as it is, and what weights take in a file."""
+
+import pytest
+
+from convkit.compress import format as formats
+from convkit.compress import parts, promotion
+from convkit.compress import target as targets
+from convkit.compress import weights as weight_formats
+from convkit.compress.apply import apply, prepare
+from convkit.compress.errors import ConvkitError
+from convkit.compress.option import FLOAT, Option
+from convkit.compress.plan import LayerPlan, Plan, Range
+from convkit.export.onnx import size_in_bytes, to_onnx
+from tests.compress.network import Net, residual
+
+TARGETS = parts.names("recipes/targets", ".yaml")
+every_target = pytest.mark.parametrize("target", TARGETS)
+ORT, OPENVINO = targets.load("onnxruntime-cpu"), targets.load("openvino-cpu")
+
+
+@every_target
+def test_integers_run_in_the_8_bit_kernels_exactly(target: str) -> None:
+    for bits in range(2, 9):
+        promoted = promotion.promote(Option(f"int{bits}", "uint8"), targets.load(target))
+        assert promoted.option == promoted.asked
+        assert (promoted.kernel, promoted.carrier, promoted.saves_time) == ("int8", "int8", True)
+        assert promoted.note == (
+            f"int{bits} weights are packed in the file and run as int8 on {target}." if bits < 8 else ""
+        )
+
+
+@every_target
+def test_fewer_codes_of_activations_save_nothing(target: str) -> None:
+    promoted = promotion.promote(Option("int4", "uint4"), targets.load(target))
+    assert promoted.option == Option("int4", "uint8")
+    assert promoted.kernel == "int8"
+    assert promoted.note.startswith(f"Activations in uint4 run in uint8 on {target}.")
+
+
+@every_target
+@pytest.mark.parametrize("name", ["fp8_e4m3", "fp8_e5m2", "int16", "fp16"])
+def test_what_has_no_kernel_only_saves_storage(target: str, name: str) -> None:
+    promoted = promotion.promote(Option(name, name), targets.load(target))
+    assert (promoted.kernel, promoted.saves_time) == ("fp32", False)
+    assert promoted.note == f"{name} only saves storage on {target}: {name} computes in fp32."
+
+
+@every_target
+@pytest.mark.parametrize("name", ["fp4_e2m1", "e2m3", "e3m4"])
+def test_activations_that_no_file_can_hold_stay_float(target: str, name: str) -> None:
+    promoted = promotion.promote(Option(name, name), targets.load(target))
+    assert promoted.option == Option(name, "fp32")
+    assert f"Activations in {name} run in fp32" in promoted.note
+    assert f"{name} only saves storage" in promoted.note
+
+
+def test_bf16_is_a_setting_of_the_whole_network_in_openvino() -> None:
+    assert promotion.promote(Option("bf16", "bf16"), ORT).kernel == "fp32"
+    promoted = promotion.promote(Option("bf16", "bf16"), OPENVINO)
+    assert (promoted.kernel, promoted.carrier) == ("bf16", "bfloat16")
+    assert promoted.note == "bf16 is a setting of the whole network on openvino-cpu: all its float layers run in it."
+
+
+@every_target
+def test_weights_alone_and_mixtures_run_in_float(target: str) -> None:
+    for option in (Option("int4", "fp32"), Option("int8", "fp8_e4m3"), Option("bf16", "uint8")):
+        promoted = promotion.promote(option, targets.load(target))
+        assert promoted.kernel == "fp32"
+        assert f"{option.weight} only saves storage on {target}: {option} computes in fp32." in promoted.note
+    assert promotion.promote(FLOAT, targets.load(target)).note == ""
+    assert promotion.promote(FLOAT, targets.load(target)).kernel == "fp32"
+
+
+@every_target
+def test_every_format_is_promoted_to_what_a_file_can_say(target: str) -> None:
+    for name in parts.names("compress/formats"):
+        promoted = promotion.promote(Option("int8", name), targets.load(target))
+        number = formats.load(promoted.option.activation)
+        assert number.native or not number.ranged
+        assert promotion.promote(promoted.option, targets.load(target)).option == promoted.option
+
+
+def test_an_unknown_format_is_told() -> None:
+    with pytest.raises(ConvkitError, match="no format is called 'int9'; did you mean 'int8'"):
+        promotion.promote(Option("int9", "uint8"), ORT)
+
+
+def test_a_report_says_each_sentence_once() -> None:
+    layers = {f"conv{i}": LayerPlan("uint8", "int4") for i in range(3)} | {"add": LayerPlan("uint8")}
+    plan = Plan("", ORT.name, (), layers | {"fc": LayerPlan("uint8", "int8")})
+    assert promotion.notes(plan, ORT) == ["int4 weights are packed in the file and run as int8 on onnxruntime-cpu."]
+
+
+GRANULARITIES = {"tensor": 1, "channel": 48, "block:16": 48 * 2 * 9, "block:8": 48 * 4 * 9}
+
+
+@pytest.mark.parametrize("granularity", GRANULARITIES)
+@pytest.mark.parametrize("name", ["int3", "int8", "fp8_e4m3", "fp4_e2m1", "bf16", "e3m4"])
+def test_bytes_are_those_of_the_file(name: str, granularity: str) -> None:
+    """A few hundred bytes beside: the activations' scales, and what tells how to unpack."""
+    if name in ("bf16", "e3m4") and granularity != "channel":
+        return
+    net = Net("N", 32, 8, 8, seed=1)
+    model = prepare(net.model(net.conv("x", 48, 3)), ())
+    layer = LayerPlan("uint8", name, granularity=granularity)
+    ranges = {"x": Range(-3.0, 3.0, "minmax"), "conv0": Range(-4.0, 4.0, "minmax")}
+    made = apply(model, Plan(model.digest, ORT.name, (), {"conv0": layer}, ranges), ORT)
+    found = promotion.plan_bytes(model.graph, {"conv0": layer})["conv0"]
+    scales = GRANULARITIES[granularity] if formats.load(name).ranged else 0
+    assert found == formats.load(name).packed_bytes(48 * 32 * 9, scales) + 48 * 4
+    table = 2 ** formats.load(name).bits * 4 if name in ("fp4_e2m1", "e3m4") else 0
+    zero_points = scales  # a zero point for each scale, a byte each; the bias of integers has both again
+    assert 0 <= size_in_bytes(to_onnx(made)) - found - table <= zero_points + 8 * 48 + 500
+
+
+def test_bytes_of_a_whole_network() -> None:
+    model = prepare(residual().model("scores"), ("simplify", "fold_batch_norm"))
+    floats = promotion.plan_bytes(model.graph, {})
+    layers = [model.graph.get_submodule(name) for name in floats]
+    assert sum(floats.values()) == 4 * sum(p.numel() for layer in layers for p in layer.parameters())
+    plan = dict.fromkeys(floats, LayerPlan("uint8", "int4"))
+    assert all(found < floats[name] / 2 for name, found in promotion.plan_bytes(model.graph, plan).items())
+
+
+def test_scales_are_as_many_as_are_made() -> None:
+    import torch
+
+    weight = torch.randn(6, 10, 3, 3)
+    for granularity in ("tensor", "channel", "block:5", "block:10", "block:2"):
+        made = weight_formats.scales(weight, formats.load("int4"), "max", granularity)
+        assert promotion.scale_count(weight, granularity) == made.numel()
