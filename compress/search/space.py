@@ -146,6 +146,13 @@ def realised(model: Model, target: Target, plan: Plan, chosen: Formats, floating
     return replace(plan, layers=layers)
 
 
+def with_shared_ranges(model: Model, target: Target, plan: Plan) -> Plan:
+    """`plan` with a range of its own for every tensor that it quantizes at the range of another."""
+    placed = placement.quantized_tensors(model.graph, target, plan.layers).values()
+    shared = {graphs.value(p.node): plan.ranges[graphs.value(p.root)] for p in placed}
+    return replace(plan, ranges={**shared, **plan.ranges})
+
+
 def _placeable(model: Model, target: Target) -> Mapping[str, LayerPlan]:
     return placement.place(model.graph, target)
 
