@@ -64,9 +64,11 @@ def test_never_worse_than_nearest_and_on_the_grid(name: str, seed: int, groups: 
     grid, moments = grid_of(name, weight), moments_of(seed + 2, weight)
     square, cross = moments.normal(centred=True)
     square = square + 1e-3 * torch.eye(k, dtype=torch.float64)
-    learned = rounding.descend(square, cross, grid.nearest(weight), grid.neighbours(weight))
+    start = grid.nearest(weight)
+    learned = rounding.descend(square, cross, start, grid.neighbours(weight))
+    assert torch.equal(start, grid.nearest(weight))
     assert torch.equal(grid.nearest(learned), learned)
-    before = value(square, cross, grid.nearest(weight))
+    before = value(square, cross, start)
     assert bool((value(square, cross, learned) <= before + 1e-9 * before.abs()).all())
 
 
