@@ -29,7 +29,7 @@ class Moments:
 
     @classmethod
     def of(cls, patches: Patches) -> Moments:
-        """Those of one batch; products in float32, as many positions as a batch has lose nothing that matters."""
+        """Those of `patches`; products in float32, in which some thousand positions lose nothing that matters."""
         x, y = patches.inputs, patches.outputs
         return cls(
             x.shape[1],

@@ -32,11 +32,24 @@ def of(node: fx.Node, x: Tensor, y: Tensor, most: int, generator: torch.Generato
         return _linear(x, y, most, generator)
     places = _drawn(math.prod(y.shape[2:]), most, generator)
     index = _index(node, x.shape[2:], y.shape[2:], places)
-    padded = torch.cat([x.flatten(2), x.new_zeros(*x.shape[:2], 1)], 2)
-    taken = padded[:, :, index.flatten()].reshape(len(x), groups(node), -1, *index.shape)
+    read = x.flatten(2)
+    if bool((index == read.shape[2]).any()):
+        read = torch.cat([read, x.new_zeros(*x.shape[:2], 1)], 2)
+    taken = read[:, :, index.flatten()].reshape(len(x), groups(node), -1, *index.shape)
     inputs = taken.permute(1, 0, 3, 2, 4).reshape(groups(node), len(x) * len(places), -1)
     made = y.flatten(2)[:, :, places].reshape(len(y), groups(node), -1, len(places))
     return Patches(inputs, made.permute(1, 0, 3, 2).reshape(groups(node), len(y) * len(places), -1))
+
+
+def joined(parts: Sequence[Patches]) -> Patches:
+    """The positions of all `parts`."""
+    return Patches(torch.cat([part.inputs for part in parts], 1), torch.cat([part.outputs for part in parts], 1))
+
+
+def of_samples(patches: Patches, which: Tensor) -> Patches:
+    """The positions of some of the samples, by a mask of them all."""
+    chosen = which.repeat_interleave(patches.inputs.shape[1] // len(which))
+    return Patches(patches.inputs[:, chosen], patches.outputs[:, chosen])
 
 
 def rows(node: fx.Node, weight: Tensor) -> Tensor:

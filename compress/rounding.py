@@ -73,7 +73,7 @@ def descend(square: Tensor, cross: Tensor, start: Tensor, neighbours: tuple[Tens
 
     `square` is H [groups, k, k] with a positive diagonal, `cross` C [groups, m, k].
     """
-    below, above, values = (t.mT.contiguous() for t in (*neighbours, start))
+    below, above, values = (t.mT.clone(memory_format=torch.contiguous_format) for t in (*neighbours, start))
     gradient = square @ values - cross.mT
     for _ in range(_SWEEPS):
         moved = False

@@ -61,16 +61,13 @@ def _rows(layer: fx.Node, node: fx.Node) -> Tensor:
 def _moments(node: fx.Node, inputs: list[Tensor], outputs: list[Tensor]) -> tuple[Moments, Moments]:
     """Of the samples that are learned from, and of those held back; the same ones where there are too few to part."""
     generator, count = torch.Generator().manual_seed(0), sum(map(len, inputs))
-    most, sums, first = -(-_POSITIONS // count), dict[bool, Moments](), 0
-    for x, y in zip(inputs, outputs, strict=True):
-        kept_back = torch.arange(first, first + len(x)) % _HELD_BACK == _HELD_BACK - 1
-        first += len(x)
-        for side in (False, True):
-            which = kept_back == side
-            if bool(which.any()):
-                found = Moments.of(patches.of(node, x[which], y[which], most, generator))
-                sums[side] = sums[side] + found if side in sums else found
-    return sums[False], sums.get(True, sums[False])
+    most = -(-_POSITIONS // count)
+    found = patches.joined(
+        [patches.of(node, x, y, most, generator) for x, y in zip(inputs, outputs, strict=True)],
+    )
+    kept_back = torch.arange(count) % _HELD_BACK == _HELD_BACK - 1
+    seen, held_back = (Moments.of(patches.of_samples(found, which)) for which in (~kept_back, kept_back))
+    return seen, held_back if held_back.count else seen
 
 
 def _learn_layer(held: stored.Weight, weight: Tensor, seen: Moments, kept_back: Moments) -> None:

@@ -28,94 +28,142 @@ class Fitted:
 
 
 @dataclass(frozen=True, slots=True)
+class _Spent:
+    """Seconds of one layer: in its kernel, and behind it, on its result."""
+
+    kernel: float = 0.0
+    behind: float = 0.0
+
+    @property
+    def both(self) -> float:
+        """All of it."""
+        return self.kernel + self.behind
+
+    def beyond(self, usual: _Spent) -> _Spent:
+        """What it takes more than `usual`."""
+        return _Spent(self.kernel - usual.kernel, self.behind - usual.behind)
+
+
+_Usual = Mapping[str, Mapping[str, _Spent]]
+"""Layer -> format -> what it takes where all around it have the same."""
+
+
+@dataclass(frozen=True, slots=True)
 class _Sorted:
-    """A build's time by the layer whose kernel or whose result's format it went into; OUTSIDE: the inputs'."""
+    """A build's time by layers; OUTSIDE: what is done to the network's inputs."""
 
     formats: Formats
-    own: Mapping[str, float]
+    spent: Mapping[str, _Spent]
     rest: float
     seconds: float
+
+    def of(self, name: str) -> _Spent:
+        """The layer's; nothing where it runs inside another's kernel."""
+        return self.spent.get(name, _Spent())
 
 
 def fit(network: Structure, builds: Sequence[tuple[Build, Profile]], floating: str) -> Fitted:
     """Times from profiled builds, among them one without and one with all layers in low precision."""
     found = [_sorted(network, build, profile) for build, profile in builds]
     uniform = [one for one in found if not one.formats or set(one.formats) == set(network.low)]
-    layers = {name: _layer(name, uniform, floating) for name in network.layers}
-    layers[OUTSIDE] = {floating: next(one.own.get(OUTSIDE, 0.0) for one in found if not one.formats)}
-    rest = statistics.median(one.rest for one in found)
+    usual = {name: _layer(name, uniform, floating) for name in network.layers}
+    usual[OUTSIDE] = {floating: next(one.of(OUTSIDE) for one in found if not one.formats)}
     raw: dict[tuple[str, str], list[float]] = {}
     for one in found:
-        for key, seconds in _charges(network, one, layers, floating).items():
+        for key, seconds in _charges(network, one, usual, floating).items():
             raw.setdefault(key, []).append(seconds)
+    rest = statistics.median(one.rest for one in found) + usual.pop(OUTSIDE)[floating].both
+    layers = {name: {number: spent.both for number, spent in kinds.items()} for name, kinds in usual.items()}
     mapped = min(1 - one.rest / one.seconds for one in found)
-    rest += layers.pop(OUTSIDE)[floating]
     return Fitted(layers, _changes(network, raw, floating), rest, mapped)
 
 
 def _sorted(network: Structure, build: Build, profile: Profile) -> _Sorted:
+    """A layer's first node is its kernel; those behind it change the format of what it made."""
     carried = carried_in(build.path)
-    own: dict[str, float] = {}
+    spent: dict[str, _Spent] = {}
     rest = 0.0
     for (_, origins), seconds in profile.nodes.items():
         layer = network.layer(origins, carried)
         if layer is None:
             rest += seconds
+        elif layer in spent:
+            spent[layer] = _Spent(spent[layer].kernel, spent[layer].behind + seconds)
         else:
-            own[layer] = own.get(layer, 0.0) + seconds
-    return _Sorted(build.formats, own, rest, profile.seconds)
+            spent[layer] = _Spent(kernel=seconds)
+    return _Sorted(build.formats, spent, rest, profile.seconds)
 
 
-def _layer(name: str, uniform: Sequence[_Sorted], floating: str) -> dict[str, float]:
-    found: dict[str, list[float]] = {}
-    for one in uniform:
-        found.setdefault(one.formats.get(name, floating), []).append(one.own.get(name, 0.0))
-    return {number: statistics.fmean(seconds) for number, seconds in found.items()}
+def _layer(name: str, uniform: Sequence[_Sorted], floating: str) -> dict[str, _Spent]:
+    return {one.formats.get(name, floating): one.of(name) for one in reversed(uniform)}
 
 
-def _charges(
-    network: Structure, one: _Sorted, layers: Mapping[str, Mapping[str, float]], floating: str
-) -> dict[tuple[str, str], float]:
+def _charges(network: Structure, one: _Sorted, usual: _Usual, floating: str) -> dict[tuple[str, str], float]:
     """What every change of format in a build cost there, by tensor and change."""
     found: dict[tuple[str, str], float] = {}
-    for key, seconds in _excess(network, one, layers, floating):
+    for key, seconds in _excess(network, one, usual, floating):
         found[key] = found.get(key, 0.0) + seconds
     return found
 
 
-def _excess(
-    network: Structure, one: _Sorted, layers: Mapping[str, Mapping[str, float]], floating: str
-) -> Iterator[tuple[tuple[str, str], float]]:
-    """What each layer takes here beyond its own time, charged to the change behind it, else before it."""
+def _excess(network: Structure, one: _Sorted, usual: _Usual, floating: str) -> Iterator[tuple[tuple[str, str], float]]:
+    """What each layer takes here beyond its usual time, charged to changes of format beside it: in its kernel to those
+    of its inputs, behind it to that of its result, or to the other where only that one changes."""
     changed = {tensor: tables.changes(tensor, one.formats, floating) for tensor in network.tensors}
     for name in (*network.layers, OUTSIDE):
-        usual = layers[name][one.formats.get(name, floating)]
-        more = one.own.get(name, 0.0) - usual
-        made = [t for t in network.tensors if t.producer == name and changed[t]]
-        read = [t for t in network.tensors if name in t.readers and changed[t]] if name else []
-        charged = made or read
-        for tensor in charged:
-            for key in changed[tensor]:
-                yield (tensor.name, key), more / len(charged)
+        more = one.of(name).beyond(usual[name][one.formats.get(name, floating)])
+        made = [(t.name, key) for t in network.tensors if t.producer == name for key in changed[t]]
+        read = [(t.name, key) for t in network.tensors if name and name in t.readers for key in changed[t]]
+        for seconds, charged in ((more.kernel, read or made), (more.behind, made or read)):
+            for key in charged:
+                yield key, seconds / len(charged)
 
 
 def _changes(
     network: Structure, raw: Mapping[tuple[str, str], Sequence[float]], floating: str
 ) -> dict[str, dict[str, float]]:
-    """Seconds of every change there may be: as seen, else as others of its kind by their size."""
-    kinds: dict[str, list[tuple[int, float]]] = {}
-    sizes = {tensor.name: tensor.elements for tensor in network.tensors}
+    """Seconds of every change there may be: by its tensor's size, and as seen as far as what was seen agrees."""
+    kinds: dict[str, dict[str, Sequence[float]]] = {}
     for (name, key), seconds in raw.items():
-        kinds.setdefault(key, []).append((sizes[name], statistics.fmean(seconds)))
-    lines = {key: _line(points) for key, points in kinds.items()}
+        kinds.setdefault(key, {})[name] = seconds
+    sizes = {tensor.name: tensor.elements for tensor in network.tensors}
+    known = {key: _kind(seen, sizes) for key, seen in kinds.items()}
     found: dict[str, dict[str, float]] = {}
     for tensor in network.tensors:
         for key in _possible(network, tensor, floating):
-            seen = raw.get((tensor.name, key))
-            slope, offset = lines.get(key, (0.0, 0.0))
-            typical = statistics.fmean(seen) if seen else offset + slope * tensor.elements
-            found.setdefault(tensor.name, {})[key] = max(0.0, typical)
+            if key in known:
+                found.setdefault(tensor.name, {})[key] = max(0.0, known[key].seconds(tensor))
     return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Kind:
+    """One change of format on all tensors: a line over their size, and what single ones were seen to take."""
+
+    slope: float
+    offset: float
+    seen: Mapping[str, Sequence[float]]
+    noise: float
+    """Variance of one sight of a tensor."""
+    spread: float
+    """Variance of tensors around the line, noise among it."""
+
+    def seconds(self, tensor: Tensor) -> float:
+        """Between line and sight by how sure the sight is (Efron & Morris, Stein's estimator, JASA 1973)."""
+        line, seen = self.offset + self.slope * tensor.elements, self.seen.get(tensor.name)
+        if not seen:
+            return line
+        noise = self.noise / len(seen)
+        trust = max(0.0, 1 - noise / self.spread) if self.spread > 0 else 0.0
+        return line + trust * (statistics.fmean(seen) - line)
+
+
+def _kind(seen: Mapping[str, Sequence[float]], sizes: Mapping[str, int]) -> _Kind:
+    slope, offset = _line([(sizes[name], statistics.fmean(seconds)) for name, seconds in seen.items()])
+    over = {name: [s - offset - slope * sizes[name] for s in seconds] for name, seconds in seen.items()}
+    again = [statistics.variance(values) for values in over.values() if len(values) > 1]
+    noise = statistics.fmean(again) if again else 0.0
+    return _Kind(slope, offset, seen, noise, statistics.fmean(statistics.fmean(v) ** 2 for v in over.values()))
 
 
 def _possible(network: Structure, tensor: Tensor, floating: str) -> Iterator[str]:
