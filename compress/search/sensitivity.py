@@ -48,8 +48,8 @@ def sensitivity(
 ) -> Losses:
     """Expected loss of every layer alone in each of its options, in one pass over `samples`.
 
-    `model` is prepared, `plan` has a range for every tensor that an activation format rounds and the rule of every
-    weight; a layer that it has not takes the rule "max". Without `labels` the loss is the squared distance to the
+    `model` is prepared, `plan` has a range for every tensor that an activation format rounds, and weights have theirs
+    by its rules as `layer_plan` takes them to each option. Without `labels` the loss is the squared distance to the
     float network's outputs over their power, with them their cross-entropy or squared error more than the float's.
     """
     batches, wanted = _apart(model, samples, labels)
