@@ -36,8 +36,10 @@ if TYPE_CHECKING:
 Say = Callable[[str], None]
 _FRONT = 24
 """Points of the predicted front."""
-_ROUNDS, _ROUND_SECONDS = 3, 6.0
-"""How often candidates are measured and the tables corrected, and for how long."""
+_ROUNDS = 3
+"""How often candidates are measured and the tables corrected."""
+_TABLE_SHARE, _ROUND_SHARE = 2.0, 0.4
+"""Seconds that the latency table and a round of candidates take, as parts of the final measurement's."""
 _BISECTIONS = 4
 """Looks along the front for the loss that is still good."""
 
@@ -128,6 +130,7 @@ def _overhead(builder: Builder, plan: Plan) -> float:
 def _table(job: Job, builder: Builder, plan: Plan, say: Say) -> LatencyTable:
     """Of this machine, measured once and kept."""
     from convkit.runtimes.latency import cache, measure
+    from convkit.runtimes.latency.profile import Schedule
     from convkit.runtimes.session import Options
 
     def write(layers: Mapping[str, LayerPlan]) -> Path:
@@ -139,7 +142,7 @@ def _table(job: Job, builder: Builder, plan: Plan, say: Say) -> LatencyTable:
     own = measure.Job(builder.model, job.target, plan.methods, write, options, sample)
     say(f"latency of every layer on {job.target.engine}")
     fingerprint = measure.fingerprint(builder.model, job.target, plan.methods, options)
-    return cache.cached(fingerprint, lambda: measure.measure(own))
+    return cache.cached(fingerprint, lambda: measure.measure(own, Schedule(job.budget * _TABLE_SHARE, job.seed)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,7 +171,7 @@ class _Lab:
             network = self.space.builder.network(plan)
             losses.append(10 ** (-self.task.score(network)["sqnr"] / 10))
             candidates.append(Candidate(f"choice {index}", plan, self.space.builder.file(network)))
-        timed = contest.measured(self.arena, candidates, _ROUND_SECONDS, self.say)
+        timed = contest.measured(self.arena, candidates, self.arena.budget * _ROUND_SHARE, self.say)
         seconds = [timed[candidate.name].ratios["p10"].value * self.original for candidate in candidates]
         self.say("; ".join(f"{10**3 * s:.2f} ms at noise {loss:.1e}" for loss, s in zip(losses, seconds, strict=True)))
         return list(zip(losses, seconds, strict=True))

@@ -1,4 +1,4 @@
-"""Quantize a trained network to INT8 for a target, measured against the original on it."""
+"""Quantize a trained network for a target, measured against the original on it."""
 
 from __future__ import annotations
 
@@ -153,8 +153,8 @@ def _wishes(job: Job, formats: str | None, budgets: dict[str, str | None]) -> Wi
     """What is asked of a search; None where none is asked for."""
     from convkit.cli.searching import Wishes
     from convkit.compress import budget
-    from convkit.compress import format as numbers
     from convkit.compress.errors import ConvkitError
+    from convkit.compress.search import space
 
     given = tuple(budget.parse(name, text) for name, text in budgets.items() if text is not None)
     if formats is None and not given:
@@ -162,8 +162,7 @@ def _wishes(job: Job, formats: str | None, budgets: dict[str, str | None]) -> Wi
     if job.plan is not None:
         raise ConvkitError("--plan decides every format already", hint="leave out --formats and budgets, or the plan")
     names = [name.strip() for name in formats.split(",")] if formats else [job.target.weight]
-    for name in names:
-        numbers.load(name)
+    space.check_formats(names)
     return Wishes(tuple(dict.fromkeys(names)), given)
 
 
@@ -247,7 +246,7 @@ def _show(outcome: Outcome, output: str, searched: Searched | None) -> None:
     show.table(("network", "p50", "ratio", "95 %", "undisturbed", "size", *scores), rows, title=title)
     if searched is not None:
         show.text(search_report.words(searched))
-    show.text(f"* kept, in {output}" + ("" if outcome.kept == ORIGINAL else f": {_WHY}"))
+    show.text(f"* kept, in {output}" + ("" if outcome.kept == ORIGINAL or searched is not None else f": {_WHY}"))
 
 
 _WHY = "of those as good, the fastest when nothing else ran (the fastest tenth of the calls, against the original's)"

@@ -76,5 +76,4 @@ def _weights(problem: Problem, quantity: str, plans: Sequence[Formats], predicte
     own = np.array([[alike(one, other) for other in plans] for one in plans]) / size**2
     covariance = _OWN**2 * own + _COMMON**2 * np.outer(predicted, predicted) / size**2
     noise = (_NOISE * np.maximum(np.abs(measured) / size, _NOISE)) ** 2
-    weights: Vector = np.linalg.solve(covariance + np.diag(noise), (measured - predicted) / size) / size
-    return weights
+    return np.asarray(np.linalg.solve(covariance + np.diag(noise), (measured - predicted) / size) / size, np.float64)

@@ -29,32 +29,28 @@ def options(
 ) -> Options:
     """What each layer that `target` runs in low precision may run in: `floating`, and what the formats `wanted` give.
 
-    A layer without a weight runs in the target's activations or in float. Raises ConvkitError where no format of
-    `wanted` gives any layer an Option beside float.
+    A layer without a weight runs in the target's activations or in float.
     """
     placed = placement.place(model.graph, target, keep)
-    found = {name: tuple(dict.fromkeys((floating, *_low(layer, target, wanted)))) for name, layer in placed.items()}
-    if placed and all(len(chosen) == 1 for chosen in found.values()):
-        raise ConvkitError(
-            f"none of {', '.join(wanted)} is a format for weights on {target.name}",
-            hint=f"{target.name} runs {target.weight}; `convkit list formats` shows all",
-        )
-    return found
+    return {name: tuple(dict.fromkeys((floating, *_low(layer, target, wanted)))) for name, layer in placed.items()}
+
+
+def check_formats(wanted: Sequence[str]) -> None:
+    """Raise ConvkitError for a name that is no format, or none that a weight can be stored in with a scale."""
+    for name in wanted:
+        number = formats.load(name)
+        if not number.ranged or not number.symmetric:
+            hint = "name formats of weights, such as int8 or int4; float is always open to every layer"
+            raise ConvkitError(f"{name} is no format to search weights in", hint=hint)
 
 
 def _low(layer: LayerPlan, target: Target, wanted: Sequence[str]) -> list[Option]:
     """Options of one layer beside float."""
     if layer.weight is None:
         return [Option(layer.activation, layer.activation)]
-    found = []
-    for name in wanted:
-        number = formats.load(name)
-        if not number.ranged or not number.symmetric:
-            continue
-        # An integer weight meets the activations that the kernel reads, a float one those of its own format.
-        activation = layer.activation if isinstance(number, Integer) else name
-        found.append(promotion.promote(Option(name, activation), target).option)
-    return found
+    # An integer weight meets the activations that the kernel reads, a float one those of its own format.
+    asked = (Option(n, layer.activation if isinstance(formats.load(n), Integer) else n) for n in wanted)
+    return [promotion.promote(option, target).option for option in asked]
 
 
 def layer_plan(layer: LayerPlan, option: Option) -> LayerPlan:

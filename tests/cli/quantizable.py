@@ -57,7 +57,7 @@ def job(folder: Path, **changes: object) -> Job:
 def candidates(work: Job, folder: Path) -> dict[str, tuple[str, bytes]]:
     """Text of the plan and bytes of the file, by placement."""
     folder.mkdir()
-    task = quantizing._task(work, *batches.split(work.data, work.seed))
+    task = quantizing.task(work, *batches.split(work.data, work.seed))
     chosen = remedies.best(list(remedies.attempts(task)), task.rank)
     made = quantizing._candidates(work, task, chosen, folder)
     return {c.name: (plans.dump(c.plan), c.path.read_bytes()) for c in made}

@@ -98,7 +98,7 @@ def test_a_second_output_that_collapses_is_seen(folder: Path, tmp_path: Path) ->
     model = models.load(ModelRef(str(tmp_path / "two.onnx")))
     data = data_sets.load(DataRef(str(folder / "calib.npz")), model.inputs)
     work = Job("", model, data, targets.load("onnxruntime-cpu"), Limits(5, 10))
-    tried = list(remedies.attempts(quantizing._task(work, *batches.split(work.data, work.seed))))
+    tried = list(remedies.attempts(quantizing.task(work, *batches.split(work.data, work.seed))))
     assert not tried[0].good
     assert tried[-1].good
     assert small not in tried[-1].plan.layers
