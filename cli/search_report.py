@@ -77,8 +77,8 @@ def _points(searched: Searched) -> list[Point]:
     found = [
         Point("", c.cost["seconds"] / whole, _db(problem.cost(c.formats)["loss"]), "predicted") for c in searched.front
     ]
-    for index, trial in enumerate(searched.refined.trials):
-        found.append(Point(str(index), trial.measured["seconds"] / whole, _db(trial.measured["loss"]), "measured"))
+    measured = [trial.measured for trial in searched.refined.trials]
+    found += [Point("", cost["seconds"] / whole, _db(cost["loss"]), "measured") for cost in measured]
     kinds: dict[str, picture.Kind] = {contest.ORIGINAL: "original", "uniform": "peer", searched.outcome.kept: "kept"}
     for result in searched.outcome.standing.results:
         kind = kinds.get(result.name, "measured")

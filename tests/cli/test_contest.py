@@ -38,7 +38,7 @@ def held(monkeypatch: pytest.MonkeyPatch, *runs: Times, simulated: float = 30.0)
         results = tuple(result(name, *told[name]) for name in (ORIGINAL, *asked[-1]))
         return Measurement(ORIGINAL, results, 6, 1, None, Settings(), {}, ())
 
-    monkeypatch.setattr(contest, "_measure", measure)
+    monkeypatch.setattr(contest, "measured", measure)
     data = Data({"x": np.zeros((30, 1), np.float32)}, None, "")
     target = targets.load("onnxruntime-cpu")
     work = Contest(target, Path("original.onnx"), data, ("agreement", "sqnr"), Limits(5), simulated, True, 2, 1.0, 0)
