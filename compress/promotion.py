@@ -47,8 +47,8 @@ class Promotion:
 
 def promote(asked: Option, target: Target) -> Promotion:
     """What `asked` runs as on `target`. Raises ConvkitError for a format that there is none of."""
-    weight, activation = formats.load(asked.weight), _activation(asked.activation, target)
-    option = Option(asked.weight, activation)
+    name = _runs(asked.weight, target).weight or asked.weight
+    weight, option = formats.load(name), Option(name, _activation(asked.activation, target))
     speeds = {_runs(name, target).speed for name in (option.weight, option.activation)}
     kernel = speeds.pop() if len(speeds) == 1 else FLOAT.weight
     return Promotion(asked, option, kernel, weight.storage, " ".join(_sentences(asked, option, kernel, target)))
@@ -67,6 +67,8 @@ def _activation(name: str, target: Target) -> str:
 
 
 def _sentences(asked: Option, option: Option, kernel: str, target: Target) -> Iterator[str]:
+    if option.weight != asked.weight:
+        yield f"Weights in {asked.weight} run in {option.weight} on this processor, whose sums they would overflow."
     if option.activation != asked.activation:
         yield f"Activations in {asked.activation} run in {option.activation} on {target.name}."
     if kernel == FLOAT.weight:

@@ -3,8 +3,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -37,14 +37,30 @@ class Rule:
 @dataclass(frozen=True, slots=True)
 class Runs:
     """How the engine runs numbers of a format: in kernels that compute in `speed`; in "fp32" they are dequantized, and
-    save storage alone. `activation`: the format that activations have instead. `whole`: it is a setting of the whole
-    network, not of a layer. `missing`: the engine has it not, or computes something else.
+    save storage alone. `activation`, `weight`: the format that activations or weights have instead. `whole`: it is a
+    setting of the whole network, not of a layer. `missing`: the engine has it not, or computes something else.
     """
 
     speed: str = "fp32"
     activation: str | None = None
+    weight: str | None = None
     whole: bool = False
     missing: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Overflow:
+    """Processors whose kernels add two products of bytes in 16 bits: those with all the instructions `where` and none
+    of `unless`. There the target's weights are in the format `weight`, whose products cannot exceed them.
+    """
+
+    where: tuple[str, ...]
+    unless: tuple[str, ...]
+    weight: str
+
+    def strikes(self, flags: Collection[str]) -> bool:
+        """Whether a processor with these instruction sets is one of them."""
+        return set(self.where) <= set(flags) and not set(self.unless) & set(flags)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,12 +92,21 @@ class Target:
     requantizes: tuple[str, ...] = ()
     """Operators whose float weight the engine would quantize by itself where they stand between quantized tensors."""
     roofline: Roofline | None = None
+    overflow: Overflow | None = None
     formats: Mapping[str, Runs] = field(default_factory=dict)
     """The formats that have kernels; those that are not listed only save storage."""
     operators: Mapping[str, Rule] = field(default_factory=dict)
     placements: tuple[Mapping[str, Any], ...] = ()
     """Alternatives to measure: each has a `name` and says which operators (`float`) and which ends of the network
     (`ends`: first, last) stay in float."""
+
+    def on(self, flags: Collection[str]) -> Target:
+        """The target as it is on a processor with the instruction sets `flags`."""
+        if self.overflow is None or not self.overflow.strikes(flags):
+            return self
+        known = self.formats.get(self.weight, Runs())
+        promoted = {self.weight: replace(known, weight=self.overflow.weight)}
+        return replace(self, weight=self.overflow.weight, formats={**self.formats, **promoted})
 
 
 _TOP: schema.Types = {
@@ -94,6 +119,7 @@ _TOP: schema.Types = {
     "biases": str,
     "requantizes": list,
     "roofline": dict,
+    "overflow": dict,
     "formats": dict,
     "operators": dict,
     "placements": list,
@@ -107,8 +133,9 @@ _RULE: schema.Types = {
     "activation": str,
     "weight": bool,
 }
-_RUNS: schema.Types = {"speed": str, "activation": str, "whole": bool, "missing": bool}
+_RUNS: schema.Types = {"speed": str, "activation": str, "weight": str, "whole": bool, "missing": bool}
 _PLACEMENT: schema.Types = {"name": str, "methods": list, "float": list, "ends": list}
+_OVERFLOW: schema.Types = {"where": list, "unless": list, "weight": str}
 _ROOFLINE: schema.Types = {"macs_per_second": dict, "bytes_per_second": object, "layer_seconds": object}
 _CHOICES = {
     "output": ("quantized", "any"),
@@ -141,14 +168,30 @@ def _parse(name: str, text: dict[str, Any]) -> Target:
     text["formats"] = {str(name): _runs(str(name), given) for name, given in text.get("formats", {}).items()}
     requantizes = tuple(str(operator) for operator in text.pop("requantizes", ()))
     roofline = _roofline(text.pop("roofline")) if "roofline" in text else None
-    return Target(name=name, operators=rules, placements=placements, requantizes=requantizes, roofline=roofline, **text)
+    overflow = _overflow(text.pop("overflow")) if "overflow" in text else None
+    return Target(
+        name=name,
+        operators=rules,
+        placements=placements,
+        requantizes=requantizes,
+        roofline=roofline,
+        overflow=overflow,
+        **text,
+    )
 
 
 def _runs(name: str, given: object) -> Runs:
     known = schema.fields(f"the format {name}", {} if given is None else given, _RUNS)
-    for number in (name, known.get("speed", name), known.get("activation", name)):
+    for number in (name, *(known.get(key, name) for key in ("speed", "activation", "weight"))):
         formats.load(number)
     return Runs(**known)
+
+
+def _overflow(given: object) -> Overflow:
+    known = schema.fields("the overflow", given, _OVERFLOW, ("where", "weight"))
+    formats.load(known["weight"])
+    where, unless = (tuple(map(str, known.get(key, ()))) for key in ("where", "unless"))
+    return Overflow(where, unless, known["weight"])
 
 
 def _roofline(given: object) -> Roofline:

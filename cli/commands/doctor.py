@@ -6,7 +6,6 @@ An engine that is missing is no fault: the answer is its install line. Only `--t
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import Any
 
 import click
@@ -14,20 +13,6 @@ import click
 from convkit.cli import options, show
 from convkit.compress import parts, record, target
 from convkit.compress.errors import ConvkitError, NotAvailableError
-
-FEATURES = (
-    "avx2",
-    "avx_vnni",
-    "avx512f",
-    "avx512_vnni",
-    "avx512_bf16",
-    "amx_bf16",
-    "amx_int8",
-    "asimddp",
-    "i8mm",
-    "bf16",
-)
-"""What decides how fast INT8 and BF16 are on a CPU, as Linux names it."""
 
 
 @click.command
@@ -82,17 +67,10 @@ def _target(name: str, engines: dict[str, dict[str, Any]]) -> dict[str, Any]:
 def _machine() -> dict[str, Any]:
     import psutil
 
+    from convkit.runtimes.bench.machine import flags
+
     memory = f"{psutil.virtual_memory().total / 2**30:.0f} GiB"
-    return {**record.machine(), "cores": os.cpu_count(), "memory": memory, "features": _features()}
-
-
-def _features() -> list[str]:
-    try:
-        text = Path("/proc/cpuinfo").read_text()
-    except OSError:
-        return []
-    flags = next((line for line in text.splitlines() if line.startswith(("flags", "Features"))), "").split()
-    return [feature for feature in FEATURES if feature in flags]
+    return {**record.machine(), "cores": os.cpu_count(), "memory": memory, "features": flags()}
 
 
 def _show(facts: dict[str, Any], engines: dict[str, dict[str, Any]], targets: dict[str, dict[str, Any]]) -> None:

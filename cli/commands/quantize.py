@@ -138,9 +138,10 @@ def _job(model: ModelRef, data: DataRef, target: str, limits: Any, settings: dic
     from convkit.compress import parts, placement, simulate
     from convkit.compress import target as targets
     from convkit.compress.errors import ConvkitError
+    from convkit.runtimes.bench import machine
 
     torch.set_num_threads(settings["threads"])
-    chosen = targets.load(target)
+    chosen = targets.load(target).on(machine.flags())
     parts.load("runtimes", chosen.engine).version()
     loaded = models.load(replace(model, sizes=data_sets.shapes(data)))
     placement.check_keep(loaded.graph, settings["keep"])

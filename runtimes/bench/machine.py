@@ -20,6 +20,7 @@ _TELLING = (
     "avx512_bf16",
     "amx_int8",
     "amx_bf16",
+    "bf16",
     "asimd",
     "asimddp",
     "i8mm",
@@ -33,7 +34,6 @@ def fingerprint() -> dict[str, Any]:
     import psutil
 
     cpu = _cpu()
-    flags = set(cpu.get("flags", cpu.get("Features", "")).split())
     return {
         "cpu": cpu.get("model name", platform.processor() or platform.machine()),
         "architecture": platform.machine(),
@@ -41,12 +41,19 @@ def fingerprint() -> dict[str, Any]:
         "cores": psutil.cpu_count(logical=False),
         "threads": psutil.cpu_count(),
         "usable": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else psutil.cpu_count(),
-        "flags": [flag for flag in _TELLING if flag in flags],
+        "flags": flags(),
         "governor": _GOVERNOR.read_text().strip() if _GOVERNOR.is_file() else None,
         "load": round(psutil.getloadavg()[0], 2),
         "memory": psutil.virtual_memory().total,
         "python": platform.python_version(),
     }
+
+
+def flags() -> list[str]:
+    """Instruction sets that decide how fast INT8 and BF16 are, and what INT8 kernels add in, as Linux names them."""
+    cpu = _cpu()
+    found = set(cpu.get("flags", cpu.get("Features", "")).split())
+    return [flag for flag in _TELLING if flag in found]
 
 
 def engine_versions(engines: set[str]) -> dict[str, str | None]:

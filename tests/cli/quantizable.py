@@ -10,10 +10,10 @@ from convkit.cli.quantizing import Job, Limits
 from convkit.compress import data as data_sets
 from convkit.compress import model as models
 from convkit.compress import plan as plans
-from convkit.compress import target as targets
 from convkit.compress.data import DataRef
 from convkit.compress.model import ModelRef
 from convkit.compress.search import remedies
+from tests import here
 from tests.command_line import Convkit, Result
 from tests.compress.network import residual
 
@@ -50,7 +50,7 @@ def command(convkit: Convkit, folder: Path, out: Path) -> Quantize:
 def job(folder: Path, **changes: object) -> Job:
     model = models.load(ModelRef(str(folder / "net.onnx")))
     data = data_sets.load(DataRef(str(folder / "calib.npz")), model.inputs)
-    target = targets.load("onnxruntime-cpu")
+    target = here.target("onnxruntime-cpu")
     return Job(str(folder / "net.onnx"), model, data, target, Limits(5, 10), **changes)
 
 

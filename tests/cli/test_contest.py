@@ -10,12 +10,12 @@ import pytest
 from convkit.cli import contest, quantizing
 from convkit.cli.contest import ORIGINAL, Candidate, Contest, Standing
 from convkit.cli.goodness import Limits
-from convkit.compress import target as targets
 from convkit.compress.data import Data
 from convkit.compress.model import load
 from convkit.compress.plan import Plan
 from convkit.runtimes.bench.estimate import Interval, point
 from convkit.runtimes.bench.measure import Measurement, Result, Settings
+from tests import here
 from tests.compress.sources.test_nets import _ref as shipped
 
 Times = dict[str, tuple[float, float]]
@@ -40,7 +40,7 @@ def held(monkeypatch: pytest.MonkeyPatch, *runs: Times, simulated: float = 30.0)
 
     monkeypatch.setattr(contest, "measured", measure)
     data = Data({"x": np.zeros((30, 1), np.float32)}, None, "")
-    target = targets.load("onnxruntime-cpu")
+    target = here.target("onnxruntime-cpu")
     work = Contest(target, Path("original.onnx"), data, ("agreement", "sqnr"), Limits(5), simulated, True, 2, 1.0, 0)
     candidates = [Candidate(name, Plan("", ""), Path(name)) for name in runs[0] if name != ORIGINAL]
     return contest.hold(work, candidates, lambda _line: None), asked
@@ -98,7 +98,7 @@ def test_a_collapse_is_never_kept(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_what_openvino_makes_of_free_sizes_is_measured(biases: str) -> None:
     """ShuffleNet with a free image: OpenVINO 2026.4.1 drops a bias inside a Conv whose sum it reads a size from."""
     pixels = np.random.default_rng(0).standard_normal((12, 3, 64, 64)).astype(np.float32)
-    target = replace(targets.load("openvino-cpu"), biases=biases, placements=({"name": "everything"},))
+    target = replace(here.target("openvino-cpu"), biases=biases, placements=({"name": "everything"},))
     work = quantizing.Job(
         "", load(shipped("shufflenet")), Data({"x": pixels}, None, ""), target, Limits(100, 0), budget=0.3
     )

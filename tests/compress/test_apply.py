@@ -22,6 +22,7 @@ from convkit.compress.method import Samples
 from convkit.compress.model import Model
 from convkit.compress.plan import LayerPlan, Plan, Range
 from convkit.export.onnx import to_onnx
+from tests import here
 from tests.compress.network import EXACT, Net, batches, fused, kinds, quantized, residual
 
 TARGET = targets.load("onnxruntime-cpu")
@@ -53,9 +54,7 @@ def codes_in_engine(model: Model, samples: Samples) -> dict[str, np.ndarray]:
     names = [node.output[0] for node in proto.graph.node if node.op_type == "QuantizeLinear"]
     proto.graph.output.extend(onnx.ValueInfoProto(name=name) for name in names)
     proto = onnx.shape_inference.infer_shapes(proto)
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3
-    session = onnxruntime.InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(proto.SerializeToString(), here.exact(), providers=["CPUExecutionProvider"])
     return dict(zip(names, session.run(names, {name: x.numpy() for name, x in samples.items()}), strict=True))
 
 

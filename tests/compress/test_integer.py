@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
 from convkit.compress import integer
+from tests import here
 
 U8, S8 = np.dtype(np.uint8), np.dtype(np.int8)
 FUSED = {
@@ -86,8 +87,8 @@ def run_engine(
     output = onnx.ValueInfoProto(name="y", type=helper.make_tensor_type_proto(kind, None))
     graph = helper.make_graph(nodes, "g", graph_inputs, [output], initializers)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
-    settings = onnxruntime.SessionOptions()
-    settings.optimized_model_filepath, settings.log_severity_level = str(folder / "fused.onnx"), 3
+    settings = here.exact()
+    settings.optimized_model_filepath = str(folder / "fused.onnx")
     session = onnxruntime.InferenceSession(model.SerializeToString(), settings, providers=["CPUExecutionProvider"])
     assert FUSED[operator] in {node.op_type for node in onnx.load(folder / "fused.onnx").graph.node}
     return session.run(None, feeds)[0]

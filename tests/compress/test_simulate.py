@@ -16,6 +16,7 @@ from convkit.compress import parts, simulate
 from convkit.compress import target as targets
 from convkit.compress.model import Model, ModelRef, load
 from convkit.export.onnx import to_onnx
+from tests import here
 from tests.compress import network as small
 from tests.runtimes import network, quantized
 
@@ -36,7 +37,7 @@ def outputs(model: Model, inputs: dict[str, np.ndarray]) -> list[np.ndarray]:
 def test_a_whole_net_gives_the_engine_s_numbers(file: str) -> None:
     simulated = simulate.integers(load(ModelRef(file)))
     inputs = network.sample(16, seed=3)
-    (wanted,) = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"]).run(None, inputs)
+    (wanted,) = onnxruntime.InferenceSession(file, here.exact(), providers=["CPUExecutionProvider"]).run(None, inputs)
     assert np.array_equal(outputs(simulated, inputs)[0], wanted)
 
 
@@ -104,7 +105,7 @@ def test_what_convkit_quantizes_itself(target: str, seed: int) -> None:
     model, _ = small.quantized(small.residual(seed=seed).model("scores"), targets.load(target))
     inputs = {"x": np.random.default_rng(seed).standard_normal((8, 3, small.SIZE, small.SIZE)).astype(np.float32)}
     file = to_onnx(model).SerializeToString()
-    (wanted,) = onnxruntime.InferenceSession(file, providers=["CPUExecutionProvider"]).run(None, inputs)
+    (wanted,) = onnxruntime.InferenceSession(file, here.exact(), providers=["CPUExecutionProvider"]).run(None, inputs)
     simulated = simulate.integers(model)
     assert {"Conv", "Add", "GlobalAveragePool"}.isdisjoint(kernels(simulated))
     found = outputs(simulated, inputs)[0]
@@ -130,8 +131,8 @@ def test_groups_are_fused_where_the_engine_fuses_them(
     tmp_path: Path, middle: list[onnx.NodeProto], zero: int, leak: bool, fused: bool, bias: np.ndarray | None
 ) -> None:
     file = chain(tmp_path / "chain.onnx", middle, zero, bias, leak=leak)
-    options = onnxruntime.SessionOptions()
-    options.optimized_model_filepath, options.log_severity_level = str(tmp_path / "optimized.onnx"), 3
+    options = here.exact()
+    options.optimized_model_filepath = str(tmp_path / "optimized.onnx")
     session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
     engine = {node.op_type for node in onnx.load(tmp_path / "optimized.onnx").graph.node}
     simulated = simulate.integers(load(ModelRef(file)))

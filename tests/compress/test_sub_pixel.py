@@ -17,6 +17,7 @@ from convkit.compress import target as targets
 from convkit.compress.apply import prepare
 from convkit.compress.model import Model
 from convkit.export.onnx import to_onnx
+from tests import here
 from tests.compress.network import Net, batches, fused, kinds, quantized
 
 TARGET = targets.load("onnxruntime-cpu")
@@ -146,7 +147,9 @@ def test_onnxruntime_runs_it_in_integers_and_gives_the_codes_that_are_simulated(
     assert not {"Conv", "ConvTranspose", "DepthToSpace", "Relu"} & run.keys()
     assert run["QuantizeLinear"] == 1
     (samples,) = batches(model, 1)
-    session = onnxruntime.InferenceSession(to_onnx(model).SerializeToString(), providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(
+        to_onnx(model).SerializeToString(), here.exact(), providers=["CPUExecutionProvider"]
+    )
     found = session.run(None, {name: tensor.numpy() for name, tensor in samples.items()})
     wanted = simulate.integers(model)(samples)
     assert all(np.array_equal(one, other) for one, other in zip(found, wanted.values(), strict=True))

@@ -9,10 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convkit.compress import format as formats
-from convkit.compress import ops, parts
+from convkit.compress import ops, parts, promotion
 from convkit.compress import target as targets
 from convkit.compress.errors import ConvkitError
+from convkit.compress.format import Integer
 from convkit.compress.method import Method
+from convkit.compress.option import Option
 from convkit.compress.target import Target
 
 TARGETS = parts.names("recipes/targets", ".yaml")
@@ -121,3 +123,24 @@ def test_a_broken_target_is_a_target_or_the_users_error(
     path.write_bytes(source[:at] + replacement + source[at + 1 :])
     with contextlib.suppress(ConvkitError):
         assert isinstance(targets.load(str(path)), Target)
+
+
+@pytest.mark.parametrize("name", ["onnxruntime-cpu", "openvino-cpu"])
+def test_weights_have_fewer_bits_where_sums_would_overflow(name: str) -> None:
+    target = targets.load(name)
+    assert target.on(["avx2"]).weight == target.on(["avx2", "avx512f"]).weight == "int7"
+    for flags in ([], ["avx2", "avx512f", "avx512_vnni"], ["avx2", "avx_vnni"], ["asimd"]):
+        assert target.on(flags) is target
+    low = promotion.promote(Option("int8", "uint8"), target.on(["avx2"]))
+    assert (low.option, low.kernel) == (Option("int7", "uint8"), "int8")
+    assert "Weights in int8 run in int7 on this processor" in low.note
+    assert promotion.promote(Option("int4", "uint8"), target.on(["avx2"])).option.weight == "int4"
+
+
+def test_no_two_products_of_the_narrower_weights_overflow() -> None:
+    """What the kernels add in 16 bits (oneDNN, Nuances of int8 computations)."""
+    narrow, activation = (formats.load(name) for name in ("int7", "uint8"))
+    assert isinstance(narrow, Integer)
+    assert isinstance(activation, Integer)
+    assert 2 * narrow.low * activation.high >= -(2**15)
+    assert 2 * narrow.high * activation.high < 2**15

@@ -34,6 +34,7 @@ def write(path: Path, batch: int | str = "N") -> str:
             per_channel=True,
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
+            reduce_range=True,  # so that it is computed alike on processors without VNNI
         )
     logging.root.setLevel(level)
     return str(path)

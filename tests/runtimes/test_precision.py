@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from convkit.compress import target as targets
 from convkit.export.onnx import to_onnx
 from convkit.runtimes.session import NodeTime, Options, open_session
+from tests import here
 from tests.compress.network import Net, batches, quantized
 
 ACTIVATIONS = {"Relu": {}, "LeakyRelu": {"alpha": 0.1}, "HardSwish": {}, "Sigmoid": {}}
@@ -16,7 +16,7 @@ ACTIVATIONS = {"Relu": {}, "LeakyRelu": {"alpha": 0.1}, "HardSwish": {}, "Sigmoi
 def ran(net: Net, output: str, target: str, folder: Path) -> list[NodeTime]:
     """What the engine of `target` runs for the net, quantized wherever the target can."""
     model = net.model(output)
-    rules = targets.load(target)
+    rules = here.target(target)
     (folder / "net.onnx").write_bytes(to_onnx(quantized(model, rules)[0]).SerializeToString())
     session = open_session(rules.engine, str(folder / "net.onnx"), Options(threads=1))
     samples = {name: tensor.numpy() for name, tensor in batches(model)[0].items()}
@@ -55,7 +55,7 @@ def test_a_layer_that_is_kept_in_float_runs_in_float_between_quantized_ones(clip
     middle = net.conv(first, 16, 3)
     last = net.conv(net.op("Clip", middle, net.weight(np.float32(0))) if clipped else middle, 16, 3)
     model = net.model(last)
-    rules = targets.load("onnxruntime-cpu")
+    rules = here.target("onnxruntime-cpu")
     low, _ = quantized(model, rules, keep={middle})
     (tmp_path / "net.onnx").write_bytes(to_onnx(low).SerializeToString())
     session = open_session("onnxruntime", str(tmp_path / "net.onnx"), Options(threads=1))

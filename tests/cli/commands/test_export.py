@@ -7,10 +7,10 @@ import onnx
 import pytest
 
 from convkit.compress import record
-from convkit.compress import target as targets
 from convkit.compress.model import Model, ModelRef, load
 from convkit.compress.plan import Plan, dump, read
 from convkit.export.onnx import to_onnx
+from tests import here
 from tests.command_line import Convkit
 from tests.compress import network as small
 from tests.runtimes import network, quantized
@@ -71,7 +71,7 @@ def planned(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, str, Model]:
     """A float file, a plan for it, and the network that the plan makes."""
     folder = tmp_path_factory.mktemp("planned")
     file = small.residual().save(folder / "net.onnx", "scores")
-    model, plan = small.quantized(load(ModelRef(file)), targets.load("onnxruntime-cpu"))
+    model, plan = small.quantized(load(ModelRef(file)), here.target("onnxruntime-cpu"))
     (folder / "plan.yaml").write_text(dump(plan))
     return file, str(folder / "plan.yaml"), model
 
