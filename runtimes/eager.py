@@ -132,4 +132,6 @@ def _open(path: str, options: Options) -> EagerSession:
     return EagerSession(simulate.integers(model) if simulate.is_quantized(model) else model, options.threads)
 
 
-PART = Runtime(about="PyTorch on the CPU, the reference", version=_version, open=_open, exact=True, knobs=(THREADS, WEIGHTS))
+PART = Runtime(
+    about="PyTorch on the CPU, the reference", version=_version, open=_open, exact=True, knobs=(THREADS, WEIGHTS)
+)

@@ -16,7 +16,7 @@ from convkit.compress import parts
 from convkit.runtimes.bench.candidate import Candidate
 from convkit.runtimes.bench.estimate import Interval, point
 from convkit.runtimes.bench.measure import Settings, Workbench, measure
-from convkit.runtimes.session.knobs import THREADS, Knobs, Value
+from convkit.runtimes.session.knobs import THREADS, Knobs, Value, in_words
 
 if TYPE_CHECKING:
     from convkit.compress.data import Data
@@ -66,12 +66,12 @@ def tune(job: Job, workbench: Workbench | None = None, say: Callable[[str], None
     if not finalists:
         return Tuned(job.options, point(1.0), tried)
     again = _ratios(job, finalists, 1 - _LOOK, workbench)
-    surely = [knobs for knobs in finalists if _is_faster(again[name(knobs)])]
+    surely = [knobs for knobs in finalists if _is_faster(again[in_words(knobs)])]
     if not surely:
         return Tuned(job.options, point(1.0), tried)
-    best = min(surely, key=lambda knobs: (again[name(knobs)].value, len(knobs)))
-    say(f"{job.engine} runs it in {again[name(best)].value:.2f}x the time with {name(best)}")
-    return Tuned(_set(job.options, best), again[name(best)], tried)
+    best = min(surely, key=lambda knobs: (again[in_words(knobs)].value, len(knobs)))
+    say(f"{job.engine} runs it in {again[in_words(best)].value:.2f}x the time with {in_words(best)}")
+    return Tuned(_set(job.options, best), again[in_words(best)], tried)
 
 
 def settings(engine: str, options: Options, fixed: Collection[str] = ()) -> Iterator[Knobs]:
@@ -89,12 +89,6 @@ def _fewer(threads: int) -> Sequence[Value]:
     return [2**power for power in range(threads.bit_length()) if 2**power < threads]
 
 
-def name(knobs: Knobs) -> str:
-    """The setting in words: "spinning=off, threads=1"."""
-    words = {True: "on", False: "off"}
-    return ", ".join(f"{key}={words[value] if isinstance(value, bool) else value}" for key, value in knobs.items())
-
-
 def _set(options: Options, knobs: Knobs) -> Options:
     return dataclasses.replace(options, **dict(knobs))  # type: ignore[arg-type]  # values of the knobs themselves
 
@@ -102,7 +96,7 @@ def _set(options: Options, knobs: Knobs) -> Options:
 def _ratios(job: Job, found: Sequence[Knobs], share: float, workbench: Workbench | None) -> dict[str, Interval]:
     """Time of each setting over that of the start, all side by side."""
     candidates = [Candidate(START, job.engine, job.path, job.options)]
-    candidates += [Candidate(name(knobs), job.engine, job.path, _set(job.options, knobs)) for knobs in found]
+    candidates += [Candidate(in_words(knobs), job.engine, job.path, _set(job.options, knobs)) for knobs in found]
     asked = Settings(budget=job.budget * share, seed=job.seed)
     measured = measure(candidates, START, job.data, asked, workbench)
     return {result.name: result.ratios["p50"] for result in measured.results if result.name != START}
@@ -110,8 +104,8 @@ def _ratios(job: Job, found: Sequence[Knobs], share: float, workbench: Workbench
 
 def _finalists(found: Sequence[Knobs], tried: Mapping[str, Interval]) -> list[Knobs]:
     """The surely faster values: the best of every knob together, and the best of all alone."""
-    faster = [knobs for knobs in found if _is_faster(tried[name(knobs)])]
-    ordered = sorted(faster, key=lambda knobs: tried[name(knobs)].value)
+    faster = [knobs for knobs in found if _is_faster(tried[in_words(knobs)])]
+    ordered = sorted(faster, key=lambda knobs: tried[in_words(knobs)].value)
     together: dict[str, Value] = {}
     for knobs in ordered:
         together |= {key: value for key, value in knobs.items() if key not in together}

@@ -80,12 +80,20 @@ def differing(options: Options, base: Options) -> dict[str, Value]:
     return {name: value for name, value in found.items() if isinstance(value, (bool, int, str))}
 
 
+def in_words(knobs: Knobs) -> str:
+    """Knobs as they are written before a model: "spinning=off, threads=1"."""
+    return ", ".join(f"{name}={_word(value)}" for name, value in knobs.items())
+
+
 def about(knob: Knob, options: Options) -> str:
     """The values that a knob can have, and what it does: "spinning=on|off: …"."""
-    words = {True: "on", False: "off"}
-    listed = "|".join(words[value] if isinstance(value, bool) else str(value) for value in knob.values)
+    listed = "|".join(map(_word, knob.values))
     free = "N" if isinstance(getattr(options, knob.name), int) else "FILE"
     return f"{knob.name}={listed or free}: {knob.about}"
+
+
+def _word(value: Value) -> str:
+    return ("on" if value else "off") if isinstance(value, bool) else str(value)
 
 
 def _known(engine: str) -> dict[str, Knob]:
