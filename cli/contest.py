@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from convkit.compress.plan import Plan
     from convkit.compress.target import Target
     from convkit.runtimes.bench.measure import Measurement, Result
+    from convkit.runtimes.session.knobs import Knobs
 
 ORIGINAL = "original"
 _LOOK = 0.3
@@ -44,7 +45,10 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Contest:
-    """Where and on what candidates are compared. `simulated` is the SQNR that the simulation promises, in dB."""
+    """Where and on what candidates are compared. `simulated` is the SQNR that the simulation promises, in dB.
+
+    Each network runs with the knobs of its plan, the original with `knobs`.
+    """
 
     target: Target
     original: Path
@@ -57,6 +61,7 @@ class Contest:
     threads: int
     budget: float
     seed: int
+    knobs: Knobs = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,12 +112,13 @@ def measured(
     from convkit.runtimes.bench import candidate as bench
     from convkit.runtimes.bench.measure import Settings, measure
     from convkit.runtimes.session import Options
+    from convkit.runtimes.session.knobs import turned
 
-    options = Options(threads=contest.threads)
-    files = [(ORIGINAL, contest.original), *((c.name, c.path) for c in candidates)]
-    what = f"measuring {len(candidates)} networks on {contest.target.engine}"
+    usual, engine = Options(threads=contest.threads), contest.target.engine
+    files = [(ORIGINAL, contest.original, contest.knobs), *((c.name, c.path, c.plan.engine) for c in candidates)]
+    what = f"measuring {len(candidates)} networks on {engine}"
     return measure(
-        [bench.Candidate(name, contest.target.engine, str(path), options) for name, path in files],
+        [bench.Candidate(name, engine, str(path), turned(usual, engine, knobs)) for name, path, knobs in files],
         ORIGINAL,
         contest.held,
         Settings(budget=budget, width=_WIDTH, seed=contest.seed, metrics=contest.metrics),

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from convkit.cli import contest
+from convkit.cli import contest, precisions, tuning
 from convkit.cli.batches import batching, calibration_of, indices_in_range, run, split
 from convkit.cli.goodness import Limits, good, remark, tells
 from convkit.compress import metric, record
@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from convkit.compress.model import Model
     from convkit.compress.search.remedies import Attempt, Task
     from convkit.compress.target import Target
+    from convkit.runtimes.session.knobs import Knobs
+
+
+ORIGINAL_FILE = "original.onnx"
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,11 +39,17 @@ class Job:
     budget: float = 15.0
     keep: tuple[str, ...] = ()
     plan: Plan | None = None
+    tune: bool = True
+    """Whether the engine's knobs are tuned, for the original and for what is made of it; those that are `fixed` not."""
+    fixed: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """The network that is kept, and everything that was tried on the way. `kept` is ORIGINAL or a candidate's name."""
+    """The network that is kept, and everything that was tried on the way. `kept` is ORIGINAL or a candidate's name.
+
+    `knobs`: those that the original ran with; the kept network's are its plan's.
+    """
 
     kept: str
     verdict: str
@@ -49,6 +59,7 @@ class Outcome:
     attempts: Sequence[Attempt]
     standing: contest.Standing
     held_back: int
+    knobs: Knobs = field(default_factory=dict)
 
 
 def quantize(job: Job, say: Callable[[str], None]) -> Outcome:
@@ -66,8 +77,17 @@ def _quantized(job: Job, say: Callable[[str], None]) -> Outcome:
     chosen = remedies.best(tried, asked.rank)
     with tempfile.TemporaryDirectory(prefix="convkit-") as folder:
         candidates = list(_candidates(job, asked, chosen, Path(folder)))
-        standing = contest.hold(arena(job, held, chosen, tried, Path(folder)), candidates, say)
-        return outcome(job, standing, tried, len(held))
+        where = arena(job, held, chosen, tried, Path(folder))
+        found = tuning.tuning(job, where.original, candidates[0].path if candidates else None, held, say)
+        candidates = [replace(c, plan=replace(c.plan, engine=found.lowered)) for c in candidates]
+        standing = contest.hold(tuned(where, job, found), candidates, say)
+        return outcome(job, standing, tried, len(held), found.original)
+
+
+def tuned(where: contest.Contest, job: Job, found: tuning.Tuning) -> contest.Contest:
+    """The contest with the original's knobs, in the time that is left."""
+    left = 1 - 2 * tuning.SHARE if job.tune else 1.0
+    return replace(where, knobs=found.original, budget=job.budget * left)
 
 
 def attempts(job: Job, asked: Task, held: int, say: Callable[[str], None]) -> list[Attempt]:
@@ -81,20 +101,22 @@ def attempts(job: Job, asked: Task, held: int, say: Callable[[str], None]) -> li
     return tried
 
 
-def outcome(job: Job, standing: contest.Standing, tried: Sequence[Attempt], held: int) -> Outcome:
-    """What the contest makes of the job."""
+def outcome(job: Job, standing: contest.Standing, tried: Sequence[Attempt], held: int, knobs: Knobs) -> Outcome:
+    """What the contest makes of the job; the original ran with `knobs`."""
     seen = held if len(job.data) > 1 else 0
-    if standing.kept is None:
-        empty = Plan(job.model.digest, job.target.name)
-        return Outcome(contest.ORIGINAL, "kept float", standing.why, empty, original_bytes(job), tried, standing, seen)
+    kept = standing.kept
+    if kept is None:
+        empty, own = Plan(job.model.digest, job.target.name, engine=knobs), original_bytes(job)
+        return Outcome(contest.ORIGINAL, "kept float", standing.why, empty, own, tried, standing, seen, knobs)
     checked = remark(seen) or f"no loss shown on {seen} samples held back"
-    why, written = f"{standing.why}, {checked}", standing.kept.path.read_bytes()
-    return Outcome(standing.kept.name, "quantized", why, standing.kept.plan, written, tried, standing, seen)
+    verdict = "quantized" if kept.plan.layers else f"kept the file, set to {kept.plan.engine.get('precision', 'f32')}"
+    why, written = f"{standing.why}, {checked}", kept.path.read_bytes()
+    return Outcome(kept.name, verdict, why, kept.plan, written, tried, standing, seen, knobs)
 
 
 def arena(job: Job, held: Data, chosen: Attempt, tried: Sequence[Attempt], folder: Path) -> contest.Contest:
     """Where networks made of the attempt `chosen` compete with the original, whose file goes into `folder`."""
-    original = folder / "original.onnx"
+    original = folder / ORIGINAL_FILE
     record.write_bytes(original, original_bytes(job))
     return contest.Contest(
         target=job.target,
@@ -112,15 +134,15 @@ def arena(job: Job, held: Data, chosen: Attempt, tried: Sequence[Attempt], folde
 
 def task(job: Job, data: Data, held: Data) -> Task:
     """The job as the remedies see it: calibrated on `data`, judged on `held`."""
-    from convkit.compress import simulate
     from convkit.compress.search.remedies import Task
 
     by = batching(job.model, data)
     reference = run(job.model, held, by.size)
     names = metric.defaults(reference, held.labels)
+    given: Knobs = {} if job.plan is None else job.plan.engine
 
     def score(model: Model) -> dict[str, float]:
-        outputs = run(simulate.integers(model), held, by.size)
+        outputs = run(precisions.simulated(model, job.target, given), held, by.size)
         return {name: metric.evaluate(name, outputs, reference, held.labels) for name in names}
 
     floor = {name: metric.evaluate(name, reference, reference, held.labels) for name in names}
@@ -155,6 +177,8 @@ def _candidates(job: Job, asked: Task, chosen: Attempt, folder: Path) -> Iterato
         plan = calibration.complete(model, job.target, same, asked.data)
         quantized = apply_prepared(model, plan, job.target, asked.data.probe)
         written = bytes(to_onnx(quantized, job.target.opset).SerializeToString(deterministic=True))
+        if not layers and "precision" in same.engine:
+            yield contest.Candidate("as planned", same, folder / ORIGINAL_FILE)
         if not layers or written in seen:
             continue
         seen.add(written)

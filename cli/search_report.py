@@ -30,7 +30,7 @@ def report(searched: Searched) -> dict[str, Any]:
         {
             "predicted": dataclasses.asdict(trial.predicted),
             "measured": dataclasses.asdict(trial.measured),
-            "float_layers": sum(option == FLOAT for option in trial.formats.values()),
+            "float_layers": sum(option == searched.space.precision.floating for option in trial.formats.values()),
         }
         for trial in searched.refined.trials
     ]
@@ -67,13 +67,15 @@ def words(searched: Searched) -> str:
 
 
 def _kept(searched: Searched) -> Mapping[str, Option]:
-    return spaces.formats_of(searched.outcome.plan, searched.space.options)
+    original = searched.outcome.kept == contest.ORIGINAL
+    floating = FLOAT if original else searched.space.precision.floating
+    return spaces.formats_of(searched.outcome.plan, searched.space.options, floating)
 
 
 def _points(searched: Searched) -> list[Point]:
     """Predicted and measured choices, and the finalists as the engine ran them."""
     problem = searched.refined.problem
-    whole = problem.cost(dict.fromkeys(searched.space.options, FLOAT))["seconds"]
+    whole = searched.space.original.seconds
     found = [
         Point("", c.cost["seconds"] / whole, _db(problem.cost(c.formats)["loss"]), "predicted") for c in searched.front
     ]

@@ -10,62 +10,36 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from convkit.cli import contest, quantizing
+from convkit.cli import contest, quantizing, searchspace
 from convkit.cli.batches import indices_in_range, split
-from convkit.cli.building import Builder, with_learned_rounding
+from convkit.cli.building import with_learned_rounding
 from convkit.cli.contest import Candidate
 from convkit.cli.quantizing import Job
+from convkit.cli.searchspace import Space, Wishes
 from convkit.compress import budget as wished
 from convkit.compress.option import FLOAT
 from convkit.compress.search import budget as choices
 from convkit.compress.search import refine as refining
 from convkit.compress.search import remedies
 from convkit.compress.search import space as spaces
-from convkit.compress.search.problem import Cost
 from convkit.compress.search.refine import Refined, Wish
 
 if TYPE_CHECKING:
     from convkit.compress.budget import Budget
-    from convkit.compress.plan import LayerPlan, Plan
-    from convkit.compress.search.problem import Choice, Formats, Problem
+    from convkit.compress.plan import Plan
+    from convkit.compress.search.problem import Choice
     from convkit.compress.search.remedies import Attempt, Task
-    from convkit.compress.search.sensitivity import Losses
     from convkit.runtimes.bench.measure import Result
-    from convkit.runtimes.latency.table import LatencyTable
 
 Say = Callable[[str], None]
 _FRONT = 24
 """Points of the predicted front."""
 _ROUNDS = 3
 """How often candidates are measured and the tables corrected."""
-_TABLE_SHARE, _ROUND_SHARE = 2.0, 0.4
-"""Seconds that the latency table and a round of candidates take, as parts of the final measurement's."""
+_ROUND_SHARE = 0.4
+"""Seconds that a round of candidates takes, as part of the final measurement's."""
 _BISECTIONS = 4
 """Looks along the front for the loss that is still good."""
-
-
-@dataclass(frozen=True, slots=True)
-class Wishes:
-    """What the search may use and must keep to: names of weight `formats`, and `budgets`, what is allowed at most."""
-
-    formats: tuple[str, ...]
-    budgets: tuple[Budget, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Space:
-    """What the layers of a network may run in, what that is expected to cost, and `plan`, all of them in INT8."""
-
-    builder: Builder
-    plan: Plan
-    options: spaces.Options
-    losses: Losses
-    table: LatencyTable
-    problem: Problem
-
-    def plan_of(self, formats: Formats) -> Plan:
-        """The complete Plan of a choice."""
-        return self.builder.complete(spaces.realised(self.builder.model, self.builder.target, self.plan, formats))
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,60 +63,14 @@ def search(job: Job, wishes: Wishes, say: Say) -> Searched:
         task = quantizing.task(job, data, held)
         tried = quantizing.attempts(job, task, len(held), say)
         chosen = remedies.best(tried, task.rank)
-        space = _space(job, wishes, task, chosen, Path(folder), say)
-        front = list(choices.front(space.problem, points=_FRONT))
         arena = quantizing.arena(job, held, chosen, tried, Path(folder))
-        lab = _Lab(space, task, arena, say)
-        refined = refining.refine(space.problem, lab.measure, _wish(space, wishes, lab, front), _ROUNDS)
-        return _ended(job, wishes, lab, front, refined, tried)
-
-
-def _space(job: Job, wishes: Wishes, task: Task, chosen: Attempt, folder: Path, say: Say) -> Space:
-    from convkit.compress import placement
-    from convkit.compress.apply import prepare
-    from convkit.compress.search import sensitivity
-    from convkit.runtimes.latency import table as latency
-
-    methods = (*chosen.plan.methods, *quantizing.placed_methods(job, task, chosen))
-    builder = Builder(prepare(job.model, methods, task.data.probe[0]), job.target, task.data, folder)
-    placed = placement.place(builder.model.graph, job.target, job.keep)
-    layers = {name: chosen.plan.layers.get(name, layer) for name, layer in placed.items()}
-    plan = builder.complete(replace(chosen.plan, methods=methods, layers=layers))
-    found = spaces.options(builder.model, job.target, wishes.formats, FLOAT, job.keep)
-    say(f"sensitivity of {len(found)} layers in {sum(map(len, found.values()))} options")
-    ranged = spaces.with_shared_ranges(builder.model, job.target, plan)
-    losses = sensitivity.sensitivity(builder.model, job.target, ranged, found, task.data.probe, seed=job.seed)
-    table = _table(job, builder, plan, say)
-    costs, edges = latency.costs(table), latency.edges(table)
-    rest = Cost(seconds=table.rest, bytes=_overhead(builder, plan))
-    known = spaces.problem(builder.model, layers, found, losses, costs, edges, rest)
-    return Space(builder, plan, found, losses, table, known)
-
-
-def _overhead(builder: Builder, plan: Plan) -> float:
-    """Bytes of a file beside its weights."""
-    from convkit.compress import promotion
-
-    weights = sum(promotion.plan_bytes(builder.model.graph, plan.layers).values())
-    return builder.file(builder.network(plan)).stat().st_size - weights
-
-
-def _table(job: Job, builder: Builder, plan: Plan, say: Say) -> LatencyTable:
-    """Of this machine, measured once and kept."""
-    from convkit.runtimes.latency import cache, measure
-    from convkit.runtimes.latency.profile import Schedule
-    from convkit.runtimes.session import Options
-
-    def write(layers: Mapping[str, LayerPlan]) -> Path:
-        known = {name: plan.layers.get(name, layer) for name, layer in layers.items()}
-        return builder.file(builder.network(builder.complete(replace(plan, layers=known))))
-
-    options = Options(threads=job.threads)
-    sample = {name: array[:1] for name, array in job.data.arrays.items()}
-    own = measure.Job(builder.model, job.target, plan.methods, write, options, sample)
-    say(f"latency of every layer on {job.target.engine}")
-    fingerprint = measure.fingerprint(builder.model, job.target, plan.methods, options)
-    return cache.cached(fingerprint, lambda: measure.measure(own, Schedule(job.budget * _TABLE_SHARE, job.seed)))
+        ground = searchspace.ground(job, task, chosen, Path(folder))
+        ground = replace(ground, knobs=searchspace.tuned(job, ground, arena.original, held, say))
+        arena = quantizing.tuned(arena, job, ground.knobs)
+        hunts = [
+            _hunt(wishes, _Lab(space, task, arena, say)) for space in searchspace.each(job, wishes, task, ground, say)
+        ]
+        return _ended(job, wishes, hunts, tried)
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,34 +82,48 @@ class _Lab:
     arena: contest.Contest
     say: Say
 
-    @property
-    def original(self) -> float:
-        """Seconds of the network in float, as the table has it."""
-        return self.space.problem.cost(dict.fromkeys(self.space.options, FLOAT))["seconds"]
-
     def scores(self, plan: Plan) -> Mapping[str, float]:
         """Metrics of the simulated network on held-back samples."""
-        return self.task.score(self.space.builder.network(plan))
+        return self.task.score(self.space.simulated(self.space.builder.network(plan)))
+
+    def candidate(self, name: str, plan: Plan) -> Candidate:
+        """The network of `plan`: its file, the original's where every layer is in float, and what it promises."""
+        network = self.space.builder.network(plan)
+        path = self.space.builder.file(network) if plan.layers else self.arena.original
+        return Candidate(name, plan, path, self.task.score(self.space.simulated(network))["sqnr"])
 
     def measure(self, found: Sequence[Choice]) -> list[tuple[float, float]]:
         """Loss on held-back samples, and seconds side by side with the original's, of each choice."""
-        candidates, losses = [], []
-        for index, choice in enumerate(found):
-            plan = self.space.plan_of(choice.formats)
-            network = self.space.builder.network(plan)
-            losses.append(10 ** (-self.task.score(network)["sqnr"] / 10))
-            candidates.append(Candidate(f"choice {index}", plan, self.space.builder.file(network)))
+        plans = (self.space.plan_of(choice.formats) for choice in found)
+        candidates = [self.candidate(f"choice {index}", plan) for index, plan in enumerate(plans)]
+        losses = [10 ** (-(candidate.simulated or 0.0) / 10) for candidate in candidates]
         timed = contest.measured(self.arena, candidates, self.arena.budget * _ROUND_SHARE, self.say)
-        seconds = [timed[candidate.name].ratios["p10"].value * self.original for candidate in candidates]
+        whole = self.space.original.seconds
+        seconds = [timed[candidate.name].ratios["p10"].value * whole for candidate in candidates]
         self.say("; ".join(f"{10**3 * s:.2f} ms at noise {loss:.1e}" for loss, s in zip(losses, seconds, strict=True)))
         return list(zip(losses, seconds, strict=True))
 
 
-def _wish(space: Space, wishes: Wishes, lab: _Lab, front: Sequence[Choice]) -> Wish:
+@dataclass(frozen=True, slots=True)
+class _Hunt:
+    """The search of one Space, ended."""
+
+    lab: _Lab
+    front: Sequence[Choice]
+    refined: Refined
+
+
+def _hunt(wishes: Wishes, lab: _Lab) -> _Hunt:
+    problem = lab.space.problem
+    front = list(choices.front(problem, points=_FRONT))
+    return _Hunt(lab, front, refining.refine(problem, lab.measure, _wish(wishes, lab, front), _ROUNDS))
+
+
+def _wish(wishes: Wishes, lab: _Lab, front: Sequence[Choice]) -> Wish:
     """The budgets as limits; without any, the least time up to the loss at which networks still are as good."""
     if not wishes.budgets:
         return Wish({"loss": _good_loss(lab, front)}, minimise="seconds")
-    whole = space.problem.cost(dict.fromkeys(space.options, FLOAT))
+    whole = lab.space.original
     return Wish({budget.quantity: budget.absolute(whole[budget.quantity]) for budget in wishes.budgets})
 
 
@@ -201,15 +143,15 @@ def _good_loss(lab: _Lab, front: Sequence[Choice]) -> float:
     return max(found, order[low].cost["loss"])
 
 
-def _ended(
-    job: Job, wishes: Wishes, lab: _Lab, front: Sequence[Choice], refined: Refined, tried: Sequence[Attempt]
-) -> Searched:
-    """The finalists side by side with the original, and the one that is kept."""
-    candidates = _finalists(lab, refined)
-    referee = Referee(wishes.budgets, lab.space)
+def _ended(job: Job, wishes: Wishes, hunts: Sequence[_Hunt], tried: Sequence[Attempt]) -> Searched:
+    """The finalists of every precision side by side with the original, and the one that is kept."""
+    lab = hunts[0].lab
+    candidates = [candidate for hunt in hunts for candidate in _finalists(hunt.lab, hunt.refined)]
+    referee = Referee(wishes.budgets, [hunt.lab.space for hunt in hunts])
     standing = contest.hold(lab.arena, candidates, lab.say, referee.pick if wishes.budgets else None)
-    outcome = quantizing.outcome(job, standing, tried, len(lab.arena.held))
-    return Searched(outcome, lab.space, front, refined, tuple(referee.missed(standing)))
+    outcome = quantizing.outcome(job, standing, tried, len(lab.arena.held), lab.arena.knobs)
+    kept = next((hunt for hunt in hunts if hunt.lab.space.engine == outcome.plan.engine), hunts[0])
+    return Searched(outcome, kept.lab.space, kept.front, kept.refined, tuple(referee.missed(standing)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -217,7 +159,7 @@ class Referee:
     """Holds measured networks against budgets."""
 
     budgets: Sequence[Budget]
-    space: Space
+    spaces: Sequence[Space]
 
     def pick(self, fit: Sequence[Candidate], results: Mapping[str, Result]) -> Candidate | None:
         """The most accurate within the budgets, else the one nearest to them."""
@@ -255,18 +197,24 @@ class Referee:
             return result.seconds["p50"].value
         if budget.quantity == "bytes":
             return float(result.size or 0)
-        formats = {} if plan is None else spaces.formats_of(plan, self.space.options)
-        return self.space.problem.cost(dict.fromkeys(self.space.options, FLOAT) | formats)["bops"]
+        if plan is None:
+            return self.spaces[0].original.bops
+        space = next(space for space in self.spaces if space.engine == plan.engine)
+        return space.problem.cost(spaces.formats_of(plan, space.options, space.precision.floating))["bops"]
 
 
 def _finalists(lab: _Lab, refined: Refined) -> list[Candidate]:
-    """The best choice, the same with learned rounding, and all layers in the target's own format."""
-    builder, chosen = lab.space.builder, lab.space.plan_of(refined.best.formats)
-    plans = {"searched": chosen, "searched, learned rounding": with_learned_rounding(chosen), "uniform": lab.space.plan}
+    """The best choice, the same with learned rounding, all layers in the target's own format, and all of them in float
+    where its precision is not the original's."""
+    space = lab.space
+    chosen, floating = space.plan_of(refined.best.formats), space.precision.floating
+    plans = {"searched": chosen, "searched, learned rounding": with_learned_rounding(chosen), "uniform": space.plan}
+    plans = {name: plan for name, plan in plans.items() if plan.layers}
+    if floating != FLOAT:
+        plans = {f"{name}, float in {floating}": plan for name, plan in plans.items()}
+        plans[f"all in {floating}"] = space.plan_of(dict.fromkeys(space.options, floating))
     found: dict[bytes, Candidate] = {}
     for name, plan in plans.items():
-        network = builder.network(plan)
-        path = builder.file(network)
-        if plan.layers and path.read_bytes() not in found:
-            found[path.read_bytes()] = Candidate(name, plan, path, lab.task.score(network)["sqnr"])
+        candidate = lab.candidate(name, plan)
+        found.setdefault(candidate.path.read_bytes(), candidate)
     return list(found.values())

@@ -43,7 +43,8 @@ class Range:
 class Plan:
     """What `apply` does to a model: the methods in order, then a format per layer and a range per tensor.
 
-    A layer that is not listed stays in float.
+    A layer that is not listed stays in float. `engine` are the knobs that the target's engine is to run the network
+    with, as far as they are not its defaults: they are no part of the file.
     """
 
     model: str
@@ -51,6 +52,7 @@ class Plan:
     methods: tuple[str, ...] = ()
     layers: Mapping[str, LayerPlan] = field(default_factory=dict)
     ranges: Mapping[str, Range] = field(default_factory=dict)
+    engine: Mapping[str, bool | int | str] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
@@ -66,6 +68,7 @@ def dump(plan: Plan) -> str:
         f"model: {_quoted(plan.model)}",
         f"target: {_quoted(plan.target)}",
         f"methods: [{', '.join(plan.methods)}]",
+        *([f"engine: {_flow(plan.engine)}"] if plan.engine else []),
     ]
     layers = [f"  {_key(name)}: {{{_fields(layer)}}}" for name, layer in plan.layers.items()]
     ranges = [
@@ -93,6 +96,13 @@ def _quoted(name: str) -> str:
     return yaml.safe_dump(name, default_style='"', allow_unicode=True, width=math.inf).strip()
 
 
+def _flow(knobs: Mapping[str, bool | int | str]) -> str:
+    """Knobs on one line, in their order."""
+    import yaml
+
+    return yaml.safe_dump(dict(knobs), default_flow_style=True, sort_keys=False, width=math.inf).strip()
+
+
 def _fields(layer: LayerPlan) -> str:
     shown = [f"activation: {layer.activation}"]
     if layer.weight is not None:
@@ -102,7 +112,7 @@ def _fields(layer: LayerPlan) -> str:
 
 
 _HINT = "`convkit quantize` writes one"
-_TOP: schema.Types = {"model": str, "target": str, "methods": list, "layers": dict, "ranges": dict}
+_TOP: schema.Types = {"model": str, "target": str, "methods": list, "layers": dict, "ranges": dict, "engine": dict}
 _LAYER: schema.Types = {"activation": str, "weight": str, "weight_range": str, "granularity": str}
 _RANGE: schema.Types = {"low": object, "high": object, "calibrator": str}
 
@@ -126,7 +136,14 @@ def _parse(text: dict[str, Any]) -> Plan:
         raise ValueError(f"'methods' of the plan is {methods!r}")
     layers = {str(name): _layer(str(name), given) for name, given in text.pop("layers", {}).items()}
     ranges = {str(name): _range(str(name), given) for name, given in text.pop("ranges", {}).items()}
-    return Plan(layers=layers, ranges=ranges, methods=tuple(methods), **text)
+    engine = {str(name): _knob(str(name), given) for name, given in text.pop("engine", {}).items()}
+    return Plan(layers=layers, ranges=ranges, methods=tuple(methods), engine=engine, **text)
+
+
+def _knob(name: str, given: object) -> bool | int | str:
+    if not isinstance(given, (bool, int, str)):
+        raise ValueError(f"{name!r} of its engine is {given!r}")  # noqa: TRY004 - one kind of error for all
+    return given
 
 
 def _layer(name: str, given: object) -> LayerPlan:

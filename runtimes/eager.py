@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from convkit.compress.errors import ConvkitError, NotAvailableError
 from convkit.runtimes.session import NodeTime, Options, Runtime, check_inputs, node_time
+from convkit.runtimes.session.knobs import THREADS, WEIGHTS
 
 if TYPE_CHECKING:
     import numpy as np
@@ -131,4 +132,6 @@ def _open(path: str, options: Options) -> EagerSession:
     return EagerSession(simulate.integers(model) if simulate.is_quantized(model) else model, options.threads)
 
 
-PART = Runtime(about="PyTorch on the CPU, the reference", version=_version, open=_open, exact=True)
+PART = Runtime(
+    about="PyTorch on the CPU, the reference", version=_version, open=_open, exact=True, knobs=(THREADS, WEIGHTS)
+)

@@ -11,6 +11,7 @@ from convkit.compress.errors import ConvkitError
 from convkit.compress.model import TensorSpec
 from convkit.runtimes.bench.clock import Clock, SystemClock
 from convkit.runtimes.session import NodeTime, Options, Runtime
+from convkit.runtimes.session.knobs import THREADS, switch
 
 if TYPE_CHECKING:
     import numpy as np
@@ -52,4 +53,9 @@ def _open(path: str, _options: Options) -> NullSession:
     return NullSession(float(found[1]) * _UNITS[found[2]], SystemClock())
 
 
-PART = Runtime(about="takes a fixed time, computes nothing", version=lambda: "1", open=_open)
+PART = Runtime(
+    about="takes a fixed time, computes nothing",
+    version=lambda: "1",
+    open=_open,
+    knobs=(THREADS, switch("spinning", "heeded by nobody")),
+)

@@ -10,7 +10,17 @@ from typing import TYPE_CHECKING, Any
 
 from convkit.compress.errors import ConvkitError, NotAvailableError
 from convkit.compress.model import TensorSpec
-from convkit.runtimes.session import NodeTime, Options, Runtime, check_file, check_inputs, engine_error, node_time
+from convkit.runtimes.session import (
+    OPTIMIZATIONS,
+    NodeTime,
+    Options,
+    Runtime,
+    check_file,
+    check_inputs,
+    engine_error,
+    node_time,
+)
+from convkit.runtimes.session.knobs import THREADS, Knob, switch
 
 if TYPE_CHECKING:
     import numpy as np
@@ -79,6 +89,7 @@ class OnnxRuntimeSession:
             engine.GraphOptimizationLevel, f"ORT_{_LEVELS[options.optimization]}"
         )
         settings.add_session_config_entry("session.intra_op.allow_spinning", str(int(options.spinning)))
+        settings.add_session_config_entry("session.disable_prepacking", str(int(not options.prepacking)))
         settings.log_severity_level = _ERRORS_ONLY
         return settings
 
@@ -144,9 +155,17 @@ def _node_times(events: Sequence[Mapping[str, Any]], origins: Mapping[str, tuple
     return [node_time(key, times[1:] or times, origins.get(key[0], ())) for key, times in seconds.items()]
 
 
+_KNOBS = (
+    THREADS,
+    switch("spinning", "idle threads wait awake, which pays where nobody else needs the cores"),
+    Knob("optimization", "how far the graph is rewritten", OPTIMIZATIONS, ("all", "extended")),
+    switch("prepacking", "weights are laid out anew when the file is opened"),
+)
+
 PART = Runtime(
     about="ONNX Runtime on the CPU",
     version=lambda: str(_engine().__version__),
     open=OnnxRuntimeSession,
     exact=True,
+    knobs=_KNOBS,
 )

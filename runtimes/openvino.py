@@ -8,7 +8,18 @@ from typing import TYPE_CHECKING, Any
 
 from convkit.compress.errors import ConvkitError, NotAvailableError
 from convkit.compress.model import TensorSpec
-from convkit.runtimes.session import NodeTime, Options, Runtime, check_file, check_inputs, engine_error, node_time
+from convkit.runtimes.session import (
+    PARTITIONERS,
+    PRECISIONS,
+    NodeTime,
+    Options,
+    Runtime,
+    check_file,
+    check_inputs,
+    engine_error,
+    node_time,
+)
+from convkit.runtimes.session.knobs import THREADS, Knob, switch
 
 if TYPE_CHECKING:
     import numpy as np
@@ -89,6 +100,9 @@ class OpenVinoSession:
             "INFERENCE_NUM_THREADS": self._options.threads,
             "NUM_STREAMS": 1,
             "INFERENCE_PRECISION_HINT": self._options.precision,
+            "ENABLE_CPU_PINNING": self._options.pinning,
+            "ENABLE_HYPER_THREADING": self._options.hyperthreading,
+            "TBB_PARTITIONER": self._options.partitioner.upper(),
             "PERF_COUNT": profile,
         }
         try:
@@ -158,4 +172,25 @@ def _version() -> str:
     return str(_engine().get_version()).split("-", 1)[0]
 
 
-PART = Runtime(about="OpenVINO on the CPU", version=_version, open=OpenVinoSession)
+def _precisions() -> tuple[str, ...]:
+    """What the device says it has, in the words of Options."""
+    have = _engine().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+    return tuple(name for name in PRECISIONS if _CAPABILITIES[name] in have)
+
+
+_CAPABILITIES = {"f32": "FP32", "bf16": "BF16", "f16": "FP16"}
+_KNOBS = (
+    THREADS,
+    Knob("precision", "what float layers run in, f32 where the device has no other", PRECISIONS),
+    switch("pinning", "every thread keeps to a core"),
+    switch("hyperthreading", "two threads may share a core"),
+    Knob("partitioner", "how work is shared among threads", PARTITIONERS, PARTITIONERS),
+)
+
+PART = Runtime(
+    about="OpenVINO on the CPU",
+    version=_version,
+    open=OpenVinoSession,
+    knobs=_KNOBS,
+    precisions=_precisions,
+)

@@ -77,6 +77,7 @@ def bench(
       convkit bench onnxruntime:net.onnx onnxruntime:out/model.onnx
       convkit bench --engine openvino net.onnx out/model.onnx --gate "p50 <= 0.8x"
       convkit bench openvino:net.onnx openvino,precision=bf16:net.onnx --json
+      convkit bench onnxruntime:net.onnx onnxruntime,plan=out/plan.yaml:out/model.onnx
       convkit bench --target onnxruntime-cpu net.onnx out/model.onnx --data photos/ --gate "top1 >= -0.5"
 
     \b
@@ -91,7 +92,10 @@ def bench(
     --strict only, when the limit lies inside.
 
     \b
-    Knobs of one candidate: ENGINE,threads=1,spinning=off,optimization=basic,precision=bf16,weights=FILE:MODEL
+    Knobs of one candidate stand behind its engine, ENGINE,KNOB=VALUE:MODEL; plan=FILE takes those of a plan.yaml:
+      threads=N  weights=FILE (eager)
+      onnxruntime: spinning=on|off  optimization=none|basic|extended|all  prepacking=on|off
+      openvino:    precision=f32|bf16|f16  pinning=on|off  hyperthreading=on|off  partitioner=static|auto
     """
     from convkit.runtimes.bench import gate, verdict
     from convkit.runtimes.bench.measure import Settings

@@ -53,6 +53,12 @@ if TYPE_CHECKING:
     metavar="SECONDS",
     help="Time for measuring latency.",
 )
+@click.option(
+    "--tune/--no-tune",
+    default=True,
+    show_default=True,
+    help="Find the engine's fastest knobs first, for the original as for what is made of it.",
+)
 @options.threads
 @options.seed
 @options.json
@@ -72,6 +78,7 @@ def quantize(
     keep: tuple[str, ...],
     plan: str | None,
     budget: float,
+    tune: bool,
     threads: int,
     seed: int,
     as_json: bool,
@@ -82,6 +89,9 @@ def quantize(
     A quarter of the samples is held back: every result is checked on them, the next remedy tried where it is not as
     good, and the original returned where INT8 is not surely faster. OUTPUT gets model.onnx, plan.yaml, manifest.json
     and report.json.
+
+    The original and what is made of it run with the knobs of the engine that are fastest for each (--no-tune leaves all
+    at their defaults); plan.yaml names those of the network kept.
 
     With --formats or a budget (--latency, --size, --bops) the format of each layer is searched, by accuracy and by
     latency measured on the target: the most accurate network within the budgets, else the fastest that is as good.
@@ -100,13 +110,10 @@ def quantize(
     from convkit.compress.errors import VerdictError
 
     place.check(output, plan, dry_run=dry_run)
-    job = _job(
-        model,
-        data,
-        target or "onnxruntime-cpu",
-        goodness.Limits(max_drop, min_sqnr),
-        {"seed": seed, "threads": threads, "budget": budget, "keep": keep, "plan": plans.read(plan) if plan else None},
-    )
+    limits = goodness.Limits(max_drop, min_sqnr)
+    given = {"keep": keep, "plan": plans.read(plan) if plan else None}
+    measuring = {"threads": threads, "budget": budget, "tune": tune, "fixed": _fixed()}
+    job = _job(model, data, target or "onnxruntime-cpu", limits, {"seed": seed, **given, **measuring})
     wishes = _wishes(job, formats, {"latency": latency, "size": size, "bops": bops})
     if dry_run:
         show.text(_intention(job, output))
@@ -125,6 +132,14 @@ def quantize(
 
 
 PART = quantize
+
+
+def _fixed() -> tuple[str, ...]:
+    """Knobs that the user has set."""
+    from click.core import ParameterSource
+
+    source = click.get_current_context().get_parameter_source("threads")
+    return () if source in (None, ParameterSource.DEFAULT) else ("threads",)
 
 
 def _job(model: ModelRef, data: DataRef, target: str, limits: Any, settings: dict[str, Any]) -> Job:  # noqa: ANN401 - Limits, imported late
@@ -152,10 +167,10 @@ def _job(model: ModelRef, data: DataRef, target: str, limits: Any, settings: dic
 
 def _wishes(job: Job, formats: str | None, budgets: dict[str, str | None]) -> Wishes | None:
     """What is asked of a search; None where none is asked for."""
+    from convkit.cli import precisions
     from convkit.cli.searching import Wishes
     from convkit.compress import budget
     from convkit.compress.errors import ConvkitError
-    from convkit.compress.search import space
 
     given = tuple(budget.parse(name, text) for name, text in budgets.items() if text is not None)
     if formats is None and not given:
@@ -163,8 +178,8 @@ def _wishes(job: Job, formats: str | None, budgets: dict[str, str | None]) -> Wi
     if job.plan is not None:
         raise ConvkitError("--plan decides every format already", hint="leave out --formats and budgets, or the plan")
     names = [name.strip() for name in formats.split(",")] if formats else [job.target.weight]
-    space.check_formats(names)
-    return Wishes(tuple(dict.fromkeys(names)), given)
+    layers, whole = precisions.asked(job.target, tuple(dict.fromkeys(names)))
+    return Wishes(layers, given, whole)
 
 
 def _intention(job: Job, output: str) -> str:
@@ -194,6 +209,7 @@ def _report(job: Job, outcome: Outcome, searched: Searched | None) -> dict[str, 
         "reason": outcome.reason,
         "target": job.target.name,
         "kept": outcome.kept,
+        "engine": {"original": dict(outcome.knobs), "kept": dict(outcome.plan.engine)},
         "quantized_layers": sum(layer.weight is not None for layer in best.values()),
         "held_back_samples": outcome.held_back,
         "remark": goodness.remark(outcome.held_back),
@@ -210,7 +226,8 @@ def _write(output: str, job: Job, outcome: Outcome, report: dict[str, Any], sear
     from convkit.compress import record
 
     digests = {"model": job.model.digest, "data": job.data.digest, "plan": outcome.plan.digest}
-    manifest = record.manifest(command=options.command_line(), digests=digests, target=job.target.name, seed=job.seed)
+    facts = {"target": job.target.name, "seed": job.seed, "engine": dict(outcome.plan.engine)}
+    manifest = record.manifest(command=options.command_line(), digests=digests, **facts)
     with record.output_folder(output) as folder:
         record.write_bytes(folder / "model.onnx", outcome.model)
         record.write_text(folder / "plan.yaml", plans.dump(outcome.plan))
@@ -225,6 +242,7 @@ def _show(outcome: Outcome, output: str, searched: Searched | None) -> None:
     from convkit.cli.contest import ORIGINAL
     from convkit.cli.goodness import remark, tells
     from convkit.compress import metric
+    from convkit.runtimes.session.knobs import in_words
 
     results = outcome.standing.results
     shown = [m for m in results[0].metrics if tells(metric.load(m).unit, outcome.held_back)]
@@ -247,6 +265,9 @@ def _show(outcome: Outcome, output: str, searched: Searched | None) -> None:
     show.table(("network", "p50", "ratio", "95 %", "undisturbed", "size", *scores), rows, title=title)
     if searched is not None:
         show.text(search_report.words(searched))
+    for name, knobs in {"original": outcome.knobs, outcome.kept: outcome.plan.engine}.items():
+        if knobs:
+            show.text(f"{name} runs with {in_words(knobs)}")
     show.text(f"* kept, in {output}" + ("" if outcome.kept == ORIGINAL or searched is not None else f": {_WHY}"))
 
 

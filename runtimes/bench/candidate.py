@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 from dataclasses import dataclass, field
-from typing import Any
 
 from convkit.compress import package, parts
 from convkit.compress.errors import ConvkitError
-from convkit.runtimes.session import Options
+from convkit.runtimes.session import Options, knobs
 
 _HINT = "write ENGINE:MODEL, such as onnxruntime:net.onnx or openvino,precision=bf16:net.onnx"
 
@@ -26,10 +24,11 @@ class Candidate:
 def parse(text: str, engine: str | None, options: Options) -> Candidate:
     """`ENGINE[,knob=value...]:MODEL`, or only MODEL when `engine` is given; the text is the candidate's name.
 
-    Knobs are the fields of Options; they override `options` for this candidate.
+    Knobs are the engine's own, and `plan=FILE` those of a plan; they override `options` for this candidate, the last
+    one where it is told twice.
     """
     head, colon, path = text.partition(":")
-    name, *knobs = head.split(",")
+    name, *words = head.split(",")
     if not colon or name not in parts.names("runtimes"):
         if engine is None:
             raise ConvkitError(f"{text!r} names no engine", hint=f"{_HINT}, or give --engine")
@@ -37,22 +36,16 @@ def parse(text: str, engine: str | None, options: Options) -> Candidate:
         return Candidate(text, engine, package.resolve(text), options)
     if not path:
         raise ConvkitError(f"{text!r} names no model", hint=_HINT)
-    return Candidate(text, name, package.resolve(path), dataclasses.replace(options, **dict(map(_knob, knobs))))
+    for word in words:
+        options = knobs.turned(options, name, _knobs(word, name, options))
+    return Candidate(text, name, package.resolve(path), options)
 
 
-def _knob(text: str) -> tuple[str, Any]:
-    key, _, value = text.partition("=")
-    try:
-        match key:
-            case "threads":
-                return key, int(value)
-            case "spinning":
-                return key, {"on": True, "off": False}[value]
-            case "optimization" | "precision" | "weights":
-                return key, value
-    except (ValueError, KeyError) as error:
-        raise ConvkitError(f"{text!r} is no value of {key}", hint=_KNOBS) from error
-    raise ConvkitError(f"there is no knob {key!r}", hint=_KNOBS)
+def _knobs(word: str, engine: str, options: Options) -> knobs.Knobs:
+    """What `knob=value` sets, or the plan that `plan=FILE` names."""
+    key, _, value = word.partition("=")
+    if key == "plan":
+        from convkit.compress import plan
 
-
-_KNOBS = "knobs: threads=2, spinning=on|off, optimization=none|basic|extended|all, precision=f32|bf16|f16, weights=FILE"
+        return plan.read(value).engine
+    return dict([knobs.parse(word, engine, options)])

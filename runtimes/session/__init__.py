@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Protocol
 
 from convkit.compress import parts
 from convkit.compress.errors import ConvkitError
+from convkit.runtimes.session.knobs import Knob
 
 if TYPE_CHECKING:
     import numpy as np
@@ -19,21 +20,28 @@ if TYPE_CHECKING:
 
 OPTIMIZATIONS = ("none", "basic", "extended", "all")
 PRECISIONS = ("f32", "bf16", "f16")
+PARTITIONERS = ("static", "auto")
 
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """How an engine runs a model. An engine ignores the knobs it does not have.
+    """How an engine runs a model. An engine ignores the knobs it does not have; `Runtime.knobs` says which it has.
 
-    `spinning`: idle worker threads spin instead of sleeping (onnxruntime). `optimization`: how far the engine may
-    rewrite the graph (onnxruntime). `precision`: what float layers run in (openvino). `shapes`: concrete input
-    shapes to which free dimensions are fixed, as a deployment would; without them the model stays dynamic.
+    `spinning`: idle worker threads spin instead of sleeping. `optimization`: how far the engine may rewrite the graph.
+    `prepacking`: weights are laid out anew at the start. `precision`: what float layers run in. `pinning`: every thread
+    keeps to a core. `hyperthreading`: two threads may share one. `partitioner`: how work is shared among threads.
+    `shapes`: concrete input shapes to which free dimensions are fixed, as a deployment would; without them the model
+    stays dynamic.
     """
 
     threads: int = 2
     spinning: bool = True
     optimization: str = "all"
+    prepacking: bool = True
     precision: str = "f32"
+    pinning: bool = True
+    hyperthreading: bool = False
+    partitioner: str = "static"
     weights: str | None = None
     """Weights file of a `package.module:function` model (eager)."""
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
@@ -45,6 +53,7 @@ class Options:
             raise ConvkitError(f"threads is {self.threads}", hint="give 1 or more")
         _one_of("optimization", self.optimization, OPTIMIZATIONS)
         _one_of("precision", self.precision, PRECISIONS)
+        _one_of("partitioner", self.partitioner, PARTITIONERS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,13 +108,16 @@ class Session(Protocol):
 class Runtime:
     """One engine. `version` and `open` raise NotAvailableError, with the line that installs it, where it is missing.
 
-    `exact`: its integer arithmetic is that of `compress/integer.py`, code for code.
+    `exact`: its integer arithmetic is that of `compress/integer.py`, code for code. `knobs`: the fields of Options that
+    it heeds. `precisions`: those that this device computes float layers in; any other it runs in f32, without a word.
     """
 
     about: str
     version: Callable[[], str]
     open: Callable[[str, Options], Session]
     exact: bool = False
+    knobs: tuple[Knob, ...] = ()
+    precisions: Callable[[], tuple[str, ...]] = lambda: PRECISIONS[:1]
 
 
 def open_session(engine: str, path: str, options: Options | None = None) -> Session:
