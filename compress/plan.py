@@ -43,7 +43,8 @@ class Range:
 class Plan:
     """What `apply` does to a model: the methods in order, then a format per layer and a range per tensor.
 
-    A layer that is not listed stays in float.
+    A layer that is not listed stays in float. `pins`: what a search must leave as it is, by layer: the name of a format
+    of weights, "float", or both formats ("int8/uint8"). They concern nothing but a search.
     """
 
     model: str
@@ -51,6 +52,7 @@ class Plan:
     methods: tuple[str, ...] = ()
     layers: Mapping[str, LayerPlan] = field(default_factory=dict)
     ranges: Mapping[str, Range] = field(default_factory=dict)
+    pins: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
@@ -59,25 +61,24 @@ class Plan:
 
 
 def dump(plan: Plan) -> str:
-    """`plan` as YAML: a line a layer, a line a range."""
+    """`plan` as YAML: a line a pin, a line a layer, a line a range."""
     head = [
         "# convkit plan: remove a layer's line to keep it in float; `convkit export --plan FILE --data …` applies it.",
+        '# pins ("conv1": int8, "conv2": float) hold where `convkit quantize --plan FILE --formats …` searches.',
         f"schema_version: {SCHEMA_VERSION}",
         f"model: {_quoted(plan.model)}",
         f"target: {_quoted(plan.target)}",
         f"methods: [{', '.join(plan.methods)}]",
     ]
+    pins = [f"  {_key(name)}: {text}" for name, text in plan.pins.items()]
     layers = [f"  {_key(name)}: {{{_fields(layer)}}}" for name, layer in plan.layers.items()]
     ranges = [
         f"  {_key(name)}: {{low: {r.low!r}, high: {r.high!r}, calibrator: {r.calibrator}}}"
         for name, r in plan.ranges.items()
     ]
-    return (
-        "\n".join(
-            [*head, "layers:" if layers else "layers: {}", *layers, "ranges:" if ranges else "ranges: {}", *ranges]
-        )
-        + "\n"
-    )
+    blocks = {"pins": pins, "layers": layers, "ranges": ranges}
+    lines = [line for name, block in blocks.items() for line in (f"{name}:" if block else f"{name}: {{}}", *block)]
+    return "\n".join([*head, *lines]) + "\n"
 
 
 def _key(name: str) -> str:
@@ -102,21 +103,31 @@ def _fields(layer: LayerPlan) -> str:
 
 
 _HINT = "`convkit quantize` writes one"
-_TOP: schema.Types = {"model": str, "target": str, "methods": list, "layers": dict, "ranges": dict}
+_TOP: schema.Types = {"model": str, "target": str, "methods": list, "pins": dict, "layers": dict, "ranges": dict}
 _LAYER: schema.Types = {"activation": str, "weight": str, "weight_range": str, "granularity": str}
 _RANGE: schema.Types = {"low": object, "high": object, "calibrator": str}
 
 
 def read(path: str | Path) -> Plan:
     """The Plan in a YAML file; anything that is not one is the user's error."""
-    text = schema.read(path, "plan", _HINT)
+    return _made(str(path), schema.read(path, "plan", _HINT))
+
+
+def loads(text: str) -> Plan:
+    """The Plan whose text `dump` made."""
+    import yaml
+
+    return _made("the plan", yaml.safe_load(text))
+
+
+def _made(where: str, text: dict[str, Any]) -> Plan:
     version = text.pop("schema_version", None)
     if version != SCHEMA_VERSION:
-        raise ConvkitError(f"{path} has schema_version {version}", hint=f"this convkit reads {SCHEMA_VERSION}")
+        raise ConvkitError(f"{where} has schema_version {version}", hint=f"this convkit reads {SCHEMA_VERSION}")
     try:
         return _parse({name: value for name, value in text.items() if value is not None})
     except ValueError as error:
-        raise ConvkitError(f"{path} is no plan: {error}", hint=_HINT) from error
+        raise ConvkitError(f"{where} is no plan: {error}", hint=_HINT) from error
 
 
 def _parse(text: dict[str, Any]) -> Plan:
@@ -126,7 +137,14 @@ def _parse(text: dict[str, Any]) -> Plan:
         raise ValueError(f"'methods' of the plan is {methods!r}")
     layers = {str(name): _layer(str(name), given) for name, given in text.pop("layers", {}).items()}
     ranges = {str(name): _range(str(name), given) for name, given in text.pop("ranges", {}).items()}
-    return Plan(layers=layers, ranges=ranges, methods=tuple(methods), **text)
+    pins = {str(name): _pin(str(name), given) for name, given in text.pop("pins", {}).items()}
+    return Plan(pins=pins, layers=layers, ranges=ranges, methods=tuple(methods), **text)
+
+
+def _pin(name: str, given: object) -> str:
+    if not isinstance(given, str):
+        raise ValueError(f"the pin of {name!r} is {given!r}, not the name of a format")  # noqa: TRY004 - one kind for all
+    return given
 
 
 def _layer(name: str, given: object) -> LayerPlan:
