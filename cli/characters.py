@@ -17,7 +17,7 @@ _DECADES = 4.0
 
 
 def front(points: Sequence[Point], width: int = 66, height: int = 16) -> str:
-    """The front: `*` kept, `o` measured, `s` every layer alike, `D` the original, `·` promised; time to the right,
+    """The front: `*` kept, `o` measured, `s` every layer alike, `D` the original, `·` predicted; time to the right,
     quality upwards."""
     times, qualities = [p.time for p in points], [p.quality for p in points]
     grid = [[" "] * width for _ in range(height)]
@@ -52,7 +52,7 @@ def layers(bars: Sequence[Bar]) -> str:
     lines = []
     for start in range(0, len(bars), _ROW):
         lines += [f"{name:>8} │{row[start : start + _ROW]}" for name, row in rows.items()]
-    legend = ", ".join(f"{signs[option]} {option} ({count})" for option, count in counts.items())
+    legend = ", ".join(f"{signs[option]} {option} ({count})" for option, count in counts.items()) or "none"
     return "\n".join([*lines, *_wrapped(legend)])
 
 

@@ -93,7 +93,7 @@ class Lab:
         whole, promised = self.space.original["seconds"], choice.cost
         floats = sum(option == FLOAT for option in choice.formats.values())
         self.say.found(
-            f"measured {seconds / whole:.3f}x at {picture.decibels(loss):.1f} dB; promised "
+            f"measured {seconds / whole:.3f}x at {picture.decibels(loss):.1f} dB; predicted "
             f"{promised['seconds'] / whole:.3f}x at {picture.decibels(promised['loss']):.1f} dB; "
             f"{len(choice.formats) - floats} of {len(choice.formats)} layers in low precision"
         )
@@ -107,7 +107,7 @@ class Lab:
         if costs:
             fast = min(costs, key=lambda cost: cost["seconds"])
             self.say.found(
-                f"{len(costs)} choices on the front, the fastest promised {fast['seconds'] / whole:.3f}x "
+                f"{len(costs)} choices on the front, the fastest predicted {fast['seconds'] / whole:.3f}x "
                 f"at {picture.decibels(fast['loss']):.1f} dB"
             )
             self.say.picture(characters.front(self.points, height=12))

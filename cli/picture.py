@@ -8,6 +8,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from convkit.compress.option import FLOAT
+
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
@@ -113,12 +115,12 @@ def _front(figure: Figure, points: Sequence[Point], quality: str) -> None:
     axes.margins(0.06, 0.08)
     axes.set_xlabel("time of a call, as a part of the original's")
     axes.set_ylabel(quality)
-    axes.set_title("Accuracy against time: promised by the tables, and measured", fontsize=10)
+    axes.set_title("Accuracy against time: predicted by the tables, and measured", fontsize=10)
     figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
 
 
 _LABELS: dict[Kind, str] = {
-    "predicted": "promised by the tables",
+    "predicted": "predicted by the tables",
     "measured": "measured on the way",
     "peer": "every layer alike",
     "original": "the original, in float",
@@ -137,7 +139,8 @@ def _depth(figure: Figure, bars: Sequence[Bar]) -> None:
     from matplotlib.patches import Patch
 
     options = sorted({bar.option for bar in bars})
-    colours = {option: f"C{index}" for index, option in enumerate(options)}
+    low = [option for option in options if option != str(FLOAT)]
+    colours = {str(FLOAT): "0.75"} | {option: f"C{index}" for index, option in enumerate(low)}
     above, strip, below = figure.subplots(3, 1, sharex=True, height_ratios=(6, 0.8, 6))
     painted = [colours[bar.option] for bar in bars]
     _pair(above, [bar.loss for bar in bars], [bar.most for bar in bars], painted)
@@ -155,7 +158,7 @@ def _depth(figure: Figure, bars: Sequence[Bar]) -> None:
     below.set_xlabel("layers, first to last" + (f"; every {step}. is named" if step > 1 else ""))
     below.set_xlim(-0.8, len(bars) - 0.2)
     handles = [Patch(color=colours[option], label=option) for option in options]
-    handles.append(Patch(facecolor="none", edgecolor="0.55", label="with most loss; in float (time)"))
+    handles.append(Patch(facecolor="none", edgecolor="0.55", label="its lossiest format; its time in float"))
     figure.legend(handles=handles, fontsize=8, ncols=min(len(handles), 5), loc="outside upper center", frameon=False)
 
 

@@ -68,7 +68,7 @@ def write(searched: Searched, folder: Path) -> None:
 
 def words(searched: Searched) -> str:
     """The front in characters, and the formats of the layers over depth."""
-    legend = "* kept, o measured, s every layer alike, D original, · promised; dB upwards, time to the right"
+    legend = "* kept, o measured, s every layer alike, D original, · predicted; dB upwards, time to the right"
     work = searched.work.counts
     told = f"{work['evaluations']} full evaluations, {work['builds']} builds"
     lines = [characters.front(_points(searched)), legend, "", characters.layers(_bars(searched)), told]

@@ -42,7 +42,7 @@ def measure(
 def result(candidate: Candidate, size: int, whole: int, settings: Settings) -> Result:
     names = ("p10", "p50", "p90", "p99", "mean")
     seconds, ratios = dict.fromkeys(names, point(size * 1e-8)), dict.fromkeys(names, around(size / whole))
-    scores = {name: 100.0 for name in settings.metrics}
+    scores = dict.fromkeys(settings.metrics, 100.0)
     return Result(
         candidate.name, candidate.engine, candidate.path, None, seconds, ratios, 1.0, 1, 1.0, 0.0, 0, size, scores
     )
