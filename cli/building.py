@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from convkit.cli.work import Work
 from convkit.compress import record
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ class Builder:
     target: Target
     data: Calibration
     folder: Path
+    work: Work = field(default_factory=Work)
     _numbers: Iterator[int] = field(default_factory=itertools.count)
 
     def complete(self, plan: Plan) -> Plan:
@@ -45,6 +47,7 @@ class Builder:
         """`network` as an ONNX file of its own."""
         from convkit.export.onnx import to_onnx
 
+        self.work.counts["builds"] += 1
         path = self.folder / f"build{next(self._numbers)}.onnx"
         proto = to_onnx(network, self.target.opset)
         record.write_bytes(path, bytes(proto.SerializeToString(deterministic=True)))

@@ -85,7 +85,7 @@ class Journal:
 def digest(step: Step, folders: Mapping[str, Path]) -> str:
     """sha256 of a step's settings, the content of every file they name, and convkit itself; places do not count."""
     settings = each(expand(step.settings, folders), lambda text: _content(text) or text)
-    return record.digest_json([step.command, settings, _convkit()])
+    return record.digest_json([step.command, settings, code()])
 
 
 def _content(text: str) -> str | None:
@@ -133,7 +133,7 @@ def _tree(folder: Path, pattern: str) -> str:
 
 
 @functools.cache
-def _convkit() -> str:
+def code() -> str:
     """Digest of convkit's own code and data: another version may give another result."""
     links = (Path(__file__).parent.parent / name for name in ("cli", "compress", "export", "recipes", "runtimes"))
     return record.digest_json([_tree(link, pattern) for link in links for pattern in ("*.py", "*.yaml")])

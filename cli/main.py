@@ -103,7 +103,9 @@ def main(args: list[str] | None = None) -> NoReturn:
         show.error(error)
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        goes_on = ", state saved; --resume goes on from there" if "run" in (args or sys.argv[1:])[:1] else ""
+        goes_on = (
+            ", state saved; --resume goes on from there" if {"run", "quantize"} & {*(args or sys.argv[1:])[:1]} else ""
+        )
         show.error(f"interrupted{goes_on}")
         code = INTERRUPTED
     except Exception:  # noqa: BLE001 - a bug keeps its traceback, and an exit code of its own

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
+
+from convkit.compress.option import FLOAT
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -13,15 +16,21 @@ if TYPE_CHECKING:
 
 Kind = Literal["predicted", "measured", "peer", "original", "kept"]
 
-_MARKS: dict[Kind, tuple[str, str]] = {
-    "predicted": (".", "0.6"),
-    "measured": ("o", "tab:blue"),
-    "peer": ("s", "tab:orange"),
-    "original": ("D", "black"),
-    "kept": ("*", "tab:red"),
+_MARKS: dict[Kind, tuple[str, str, int]] = {
+    "predicted": (".", "0.55", 30),
+    "measured": ("o", "tab:blue", 36),
+    "peer": ("s", "tab:orange", 52),
+    "original": ("D", "black", 44),
+    "kept": ("*", "tab:red", 190),
 }
-"""Marker and colour of each kind of network."""
+"""Marker, colour and size of each kind of network."""
 _SUFFIXES = ("svg", "png")
+_WIDTH, _DPI = 8.0, 150
+"""Inches, and points an inch: 1200 across."""
+_NAMES = 48
+"""Names of layers that there is room for."""
+CLEAN_DB = 60.0
+"""Where the float network stands, whose own noise is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,22 +45,32 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A layer: the option it got, the loss it alone brings (noise over signal), and its share of the time."""
+    """A layer: the option it got, the loss that it alone brings (noise over signal), and its seconds.
+
+    `most` is the loss of the worst option that it did not get, `floating` its seconds in float.
+    """
 
     name: str
     option: str
     loss: float
     seconds: float
+    most: float = 0.0
+    floating: float = 0.0
+
+
+def decibels(noise: float) -> float:
+    """Signal to noise of a loss, up to what counts as clean."""
+    return min(CLEAN_DB, -10 * math.log10(noise)) if noise > 0 else CLEAN_DB
 
 
 def front(points: Sequence[Point], quality: str) -> dict[str, bytes]:
     """The Pareto front as "svg" and "png"; `quality` names the vertical axis."""
-    return _drawn((6.4, 4.2), lambda figure: _front(figure.add_subplot(), points, quality))
+    return _drawn((_WIDTH, 5.2), lambda figure: _front(figure, points, quality))
 
 
 def depth(bars: Sequence[Bar]) -> dict[str, bytes]:
     """Formats, sensitivity and time of every layer in execution order, as "svg" and "png"."""
-    return _drawn((max(6.4, 0.11 * len(bars) + 2), 4.8), lambda figure: _depth(figure, bars))
+    return _drawn((_WIDTH, 6.0), lambda figure: _depth(figure, bars))
 
 
 def _drawn(size: tuple[float, float], draw: Callable[[Figure], None]) -> dict[str, bytes]:
@@ -61,6 +80,7 @@ def _drawn(size: tuple[float, float], draw: Callable[[Figure], None]) -> dict[st
     style = mpl.RcParams(mpl.rcParamsDefault)
     # A fixed salt: the same picture is the same bytes.
     style |= {"svg.hashsalt": "convkit", "svg.fonttype": "none", "font.size": 9.0, "axes.grid": True, "grid.alpha": 0.3}
+    style |= {"axes.spines.top": False, "axes.spines.right": False, "axes.axisbelow": True}
     with mpl.rc_context(style):
         figure = Figure(figsize=size, layout="constrained")
         draw(figure)
@@ -70,64 +90,86 @@ def _drawn(size: tuple[float, float], draw: Callable[[Figure], None]) -> dict[st
 def _written(figure: Figure, suffix: str) -> bytes:
     held = io.BytesIO()
     undated = {"Date": None} if suffix == "svg" else {"Software": None}
-    figure.savefig(held, format=suffix, dpi=150, metadata=undated)
+    figure.savefig(held, format=suffix, dpi=_DPI, metadata=undated)
     return held.getvalue()
 
 
-def _front(axes: Axes, points: Sequence[Point], quality: str) -> None:
+def _front(figure: Figure, points: Sequence[Point], quality: str) -> None:
+    axes = figure.add_subplot()
     predicted = sorted((p for p in points if p.kind == "predicted"), key=lambda p: p.time)
-    axes.plot([p.time for p in predicted], [p.quality for p in predicted], color="0.8", linewidth=1, zorder=0)
-    for kind, (marker, colour) in _MARKS.items():
-        chosen = [p for p in points if p.kind == kind]
-        if chosen:
-            size = 140 if kind == "kept" else 30
-            times, qualities = [p.time for p in chosen], [p.quality for p in chosen]
-            axes.scatter(times, qualities, s=size, c=colour, marker=marker, label=kind, zorder=2)
-    for point in points:
-        if point.kind != "predicted":
-            axes.annotate(
-                point.name, (point.time, point.quality), xytext=(5, 4), textcoords="offset points", fontsize=7
+    axes.plot([p.time for p in predicted], [p.quality for p in predicted], color="0.8", linewidth=1, zorder=1)
+    for kind, (marker, colour, size) in _MARKS.items():
+        for name in dict.fromkeys(p.name for p in points if p.kind == kind):
+            chosen = [p for p in points if p.kind == kind and p.name == name]
+            hollow = kind == "measured" and name
+            axes.scatter(
+                [p.time for p in chosen],
+                [p.quality for p in chosen],
+                s=size * 2 if hollow else size,
+                facecolors="none" if hollow else colour,
+                edgecolors=colour,
+                marker=marker,
+                label=_label(kind, name),
+                zorder=4 if kind == "kept" else 3,
             )
-    axes.set_xlabel("time, relative to the original")
+    axes.margins(0.06, 0.08)
+    axes.set_xlabel("time of a call, as a part of the original's")
     axes.set_ylabel(quality)
-    axes.legend(loc="lower right", fontsize=8)
+    axes.set_title("Accuracy against time: predicted by the tables, and measured", fontsize=10)
+    figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+
+
+_LABELS: dict[Kind, str] = {
+    "predicted": "predicted by the tables",
+    "measured": "measured on the way",
+    "peer": "every layer alike",
+    "original": "the original, in float",
+    "kept": "kept",
+}
+
+
+def _label(kind: Kind, name: str) -> str:
+    """What the legend calls a network."""
+    if kind == "measured" and name:
+        return f"measured: {name}"
+    return f"{_LABELS[kind]}: {name}" if name and kind != "original" else _LABELS[kind]
 
 
 def _depth(figure: Figure, bars: Sequence[Bar]) -> None:
+    from matplotlib.patches import Patch
+
     options = sorted({bar.option for bar in bars})
-    colours = {option: f"C{index}" for index, option in enumerate(options)}
-    above, below = figure.subplots(2, 1, sharex=True)
-    places = range(len(bars))
-    for axes, values, label in (
-        (above, [bar.loss for bar in bars], "loss alone (noise / signal)"),
-        (below, [bar.seconds * 1e6 for bar in bars], "time (µs)"),
-    ):
-        axes.bar(places, values, color=[colours[bar.option] for bar in bars], width=0.85)
-        axes.set_ylabel(label)
-    if any(bar.loss > 0 for bar in bars):
+    low = [option for option in options if option != str(FLOAT)]
+    colours = {str(FLOAT): "0.75"} | {option: f"C{index}" for index, option in enumerate(low)}
+    above, strip, below = figure.subplots(3, 1, sharex=True, height_ratios=(6, 0.8, 6))
+    painted = [colours[bar.option] for bar in bars]
+    _pair(above, [bar.loss for bar in bars], [bar.most for bar in bars], painted)
+    _pair(below, [bar.seconds * 1e6 for bar in bars], [bar.floating * 1e6 for bar in bars], painted)
+    if any(bar.loss > 0 or bar.most > 0 for bar in bars):
         above.set_yscale("log")
-    handles = [above.bar([0], [0], color=colours[option], label=option) for option in options]
-    above.legend(handles=handles, fontsize=8, ncols=max(1, len(options)), loc="upper right")
-    below.set_xticks(list(places), [bar.name for bar in bars], rotation=90, fontsize=4)
-    below.set_xlabel("layers, first to last")
+    above.set_ylabel("loss alone (noise / signal)")
+    below.set_ylabel("time (µs)")
+    strip.bar(range(len(bars)), 1.0, color=painted, width=1.0)
+    strip.set(yticks=[], ylabel="format", ylim=(0, 1))
+    strip.yaxis.label.set(rotation=0, horizontalalignment="right", verticalalignment="center")
+    step = -(-len(bars) // _NAMES) or 1
+    places = range(0, len(bars), step)
+    below.set_xticks(list(places), [_short(bars[place].name) for place in places], rotation=90, fontsize=6)
+    below.set_xlabel("layers, first to last" + (f"; every {step}. is named" if step > 1 else ""))
+    below.set_xlim(-0.8, len(bars) - 0.2)
+    handles = [Patch(color=colours[option], label=option) for option in options]
+    handles.append(Patch(facecolor="none", edgecolor="0.55", label="its lossiest format; its time in float"))
+    figure.legend(handles=handles, fontsize=8, ncols=min(len(handles), 5), loc="outside upper center", frameon=False)
 
 
-def terminal(points: Sequence[Point], width: int = 64, height: int = 16) -> str:
-    """The front in characters: `*` kept, `o` measured, `s` peers, `D` the original, `·` predicted."""
-    times, qualities = [p.time for p in points], [p.quality for p in points]
-    grid = [[" "] * width for _ in range(height)]
-    order = list(_MARKS)
-    for point in sorted(points, key=lambda p: order.index(p.kind)):
-        column = _place(point.time, times, width)
-        row = height - 1 - _place(point.quality, qualities, height)
-        grid[row][column] = {"predicted": "·", "measured": "o", "peer": "s", "original": "D", "kept": "*"}[point.kind]
-    top, bottom = f"{max(qualities):8.1f} ", f"{min(qualities):8.1f} "
-    sides = [top, *[" " * len(top)] * (height - 2), bottom]
-    lines = [f"{side}│{''.join(row).rstrip()}" for side, row in zip(sides, grid, strict=True)]
-    scale = f"{min(times):.2f}x".ljust(width - 6) + f"{max(times):.2f}x"
-    return "\n".join([*lines, " " * len(top) + "└" + "─" * width, " " * (len(top) + 1) + scale])
+def _pair(axes: Axes, values: Sequence[float], others: Sequence[float], colours: Sequence[str]) -> None:
+    """Bars, and outlines of what they might have been."""
+    places = range(len(values))
+    axes.bar(places, others, facecolor="none", edgecolor="0.55", linewidth=0.7, width=0.85)
+    axes.bar(places, values, color=list(colours), width=0.85)
+    axes.grid(visible=False, axis="x")
 
 
-def _place(value: float, values: Sequence[float], size: int) -> int:
-    low, high = min(values), max(values)
-    return round((value - low) / (high - low) * (size - 1)) if high > low else 0
+def _short(name: str, most: int = 28) -> str:
+    """The end of a long name tells more."""
+    return name if len(name) <= most else f"…{name[1 - most :]}"

@@ -46,9 +46,7 @@ def asked(target: Target, formats: Sequence[str]) -> tuple[tuple[str, ...], tupl
     layers = tuple(name for name in formats if name not in whole)
     space.check_formats(layers)
     runtime: Runtime = parts.load("runtimes", target.engine)
-    known = {
-        format_of(name): Precision(name, Option(format_of(name), format_of(name))) for name in runtime.precisions()
-    }
+    known = {format_of(name): named(name) for name in runtime.precisions()}
     for name in whole:
         if name not in known:
             lacks = f"{target.engine} computes nothing in {name} on this device"
@@ -56,6 +54,11 @@ def asked(target: Target, formats: Sequence[str]) -> tuple[tuple[str, ...], tupl
                 raise NotAvailableError(lacks, hint="search on one that has it, or among formats such as int8")
             show.note(f"{lacks}: searching without it")
     return layers, (F32, *(known[name] for name in whole if name in known))
+
+
+def named(name: str) -> Precision:
+    """The precision that an engine calls `name`."""
+    return Precision(name, Option(format_of(name), format_of(name)))
 
 
 def format_of(precision: str) -> str:

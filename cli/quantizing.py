@@ -10,8 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 from convkit.cli import contest, precisions, tuning
 from convkit.cli.batches import batching, calibration_of, indices_in_range, run, split
+from convkit.cli.checkpoint import Checkpoint
 from convkit.cli.goodness import Limits, good, remark, tells
 from convkit.compress import metric, record
+from convkit.compress import plan as plans
 from convkit.compress.data import Data
 from convkit.compress.plan import Plan
 
@@ -62,18 +64,18 @@ class Outcome:
     knobs: Knobs = field(default_factory=dict)
 
 
-def quantize(job: Job, say: Callable[[str], None]) -> Outcome:
+def quantize(job: Job, say: Callable[[str], None], kept: Checkpoint | None = None) -> Outcome:
     """The fastest network that is as good on held-back data, measured; the original where none is faster."""
     with indices_in_range(job.model):
-        return _quantized(job, say)
+        return _quantized(job, say, kept or Checkpoint())
 
 
-def _quantized(job: Job, say: Callable[[str], None]) -> Outcome:
+def _quantized(job: Job, say: Callable[[str], None], kept: Checkpoint) -> Outcome:
     from convkit.compress.search import remedies
 
     data, held = split(job.data, job.seed)
     asked = task(job, data, held)
-    tried = attempts(job, asked, len(held), say)
+    tried = attempts(job, asked, len(held), say, kept)
     chosen = remedies.best(tried, asked.rank)
     with tempfile.TemporaryDirectory(prefix="convkit-") as folder:
         candidates = list(_candidates(job, asked, chosen, Path(folder)))
@@ -90,15 +92,30 @@ def tuned(where: contest.Contest, job: Job, found: tuning.Tuning) -> contest.Con
     return replace(where, knobs=found.original, budget=job.budget * left)
 
 
-def attempts(job: Job, asked: Task, held: int, say: Callable[[str], None]) -> list[Attempt]:
+def attempts(job: Job, asked: Task, held: int, say: Callable[[str], None], kept: Checkpoint) -> list[Attempt]:
     """Every remedy that was tried, or the plan that was given; `held` samples are held back."""
     from convkit.compress.search import remedies
 
+    known = {name: _attempt(name, text) for name, text in (kept.value("remedies") or {}).items()}
+    if kept.value("remedies done"):
+        return list(known.values())
     tried: list[Attempt] = []
-    for attempt in remedies.attempts(asked) if job.plan is None else (remedies.given(asked, job.plan),):
+    for attempt in remedies.attempts(asked, known) if job.plan is None else (remedies.given(asked, job.plan),):
         tried.append(attempt)
+        kept.add("remedies", {attempt.remedy: _packed(attempt)})
         say(f"{attempt.remedy}: {_words(attempt.scores, held)}")
+    kept.keep("remedies done", value=True)
     return tried
+
+
+def _packed(attempt: Attempt) -> dict[str, Any]:
+    return {"plan": plans.dump(attempt.plan), "scores": dict(attempt.scores), "good": attempt.good}
+
+
+def _attempt(remedy: str, text: Mapping[str, Any]) -> Attempt:
+    from convkit.compress.search.remedies import Attempt
+
+    return Attempt(remedy, plans.loads(text["plan"]), text["scores"], text["good"])
 
 
 def outcome(job: Job, standing: contest.Standing, tried: Sequence[Attempt], held: int, knobs: Knobs) -> Outcome:
@@ -106,7 +123,8 @@ def outcome(job: Job, standing: contest.Standing, tried: Sequence[Attempt], held
     seen = held if len(job.data) > 1 else 0
     kept = standing.kept
     if kept is None:
-        empty, own = Plan(job.model.digest, job.target.name, engine=knobs), original_bytes(job)
+        pins = {} if job.plan is None else job.plan.pins
+        empty, own = Plan(job.model.digest, job.target.name, engine=knobs, pins=pins), original_bytes(job)
         return Outcome(contest.ORIGINAL, "kept float", standing.why, empty, own, tried, standing, seen, knobs)
     checked = remark(seen) or f"no loss shown on {seen} samples held back"
     verdict = "quantized" if kept.plan.layers else f"kept the file, set to {kept.plan.engine.get('precision', 'f32')}"

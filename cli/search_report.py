@@ -3,25 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from convkit.cli import contest, picture
+from convkit.cli import characters, contest, picture
 from convkit.cli.picture import Bar, Point
 from convkit.compress import metric, promotion, record
+from convkit.compress import plan as plans
 from convkit.compress.option import FLOAT
 from convkit.compress.search import space as spaces
 from convkit.compress.search import tables
+from convkit.compress.search.problem import Cost
 
 if TYPE_CHECKING:
-    from convkit.cli.searching import Searched
+    from convkit.cli.searching import Hunt, Searched
     from convkit.compress.option import Option
 
 _QUALITY = "SQNR at the output (dB)"
-_CLEAN_DB = 60.0
-"""Where the float network stands in the picture, whose own noise is none."""
 
 
 def report(searched: Searched) -> dict[str, Any]:
@@ -32,16 +31,18 @@ def report(searched: Searched) -> dict[str, Any]:
             "measured": dataclasses.asdict(trial.measured),
             "float_layers": sum(option == searched.space.precision.floating for option in trial.formats.values()),
         }
-        for trial in searched.refined.trials
+        for trial in searched.hunt.refined.trials
     ]
     return {
         "missed": list(searched.missed),
-        "agreed": searched.refined.agreed,
-        "estimated_latency": searched.space.table.estimated,
+        "agreed": searched.hunt.refined.agreed,
+        "estimated_latency": searched.space.estimated,
+        **searched.work.as_dict(),
         "trials": trials,
-        "front": [dataclasses.asdict(choice.cost) for choice in searched.front],
+        "front": [dataclasses.asdict(choice.cost) for choice in searched.hunt.front],
         "layers": {name: str(option) for name, option in _kept(searched).items()},
-        "notes": promotion.notes(searched.outcome.plan, searched.space.builder.target),
+        "pins": {name: str(option) for name, option in searched.space.pins.items()},
+        "notes": [*_bent(searched), *promotion.notes(searched.outcome.plan, searched.space.builder.target)],
     }
 
 
@@ -51,19 +52,50 @@ def write(searched: Searched, folder: Path) -> None:
     for name, forms in drawn.items():
         for suffix, content in forms.items():
             record.write_bytes(folder / f"{name}.{suffix}", content)
-    space = searched.space
-    digests = {"latency": space.table.fingerprint.digest, "plan": space.plan.digest}
-    tables.write(folder / "tables.json", tables.Tables(space.plan.model, space.problem, digests))
+    tables.write(folder / "tables.json", _tables(searched.hunt))
+    for other in searched.others:
+        tables.write(folder / f"tables-{other.lab.space.precision.floating}.json", _tables(other))
+
+
+def _tables(hunt: Hunt) -> tables.Tables:
+    space = hunt.lab.space
+    return tables.Tables(
+        space.plan.model,
+        space.problem,
+        {**space.digests, "plan": space.plan.digest},
+        hunt.refined.trials,
+        space.builder.target.name,
+        space.estimated,
+        plans.dump(space.plan),
+        space.original,
+        str(space.precision.floating),
+    )
 
 
 def words(searched: Searched) -> str:
-    """The front in characters, and how the layers are distributed over formats."""
-    counts: dict[str, int] = {}
-    for option in _kept(searched).values():
-        counts[str(option)] = counts.get(str(option), 0) + 1
-    shares = ", ".join(f"{count} in {name}" for name, count in sorted(counts.items(), key=lambda item: -item[1]))
-    legend = "* kept, o measured, s uniform, D original, · predicted"
-    return f"{picture.terminal(_points(searched))}\n{legend}\nlayers: {shares}"
+    """The front in characters, and the formats of the layers over depth."""
+    legend = "* kept, o measured, s every layer alike, D original, · predicted; dB upwards, time to the right"
+    work = searched.work.counts
+    told = f"{work['evaluations']} full evaluations, {work['builds']} builds"
+    lines = [characters.front(_points(searched)), legend, "", characters.layers(_bars(searched)), told]
+    return "\n".join([*lines, *_bent(searched)])
+
+
+def _bent(searched: Searched) -> list[str]:
+    """What is said of pins that the target's rules for neighbours left no way to keep to."""
+    kept = _kept(searched)
+    return [
+        f"{name} is pinned to {option}, but stands in {kept[name]}: {_why(searched, name)}"
+        for name, option in searched.space.pins.items()
+        if kept[name] != option
+    ]
+
+
+def _why(searched: Searched, name: str) -> str:
+    if searched.outcome.kept == contest.ORIGINAL:
+        return "the original was kept"
+    has_weight = any(known.weight != known.activation for known in searched.space.options[name])
+    return "its neighbours do not allow it" if has_weight else "an operator without weights follows what it reads"
 
 
 def _kept(searched: Searched) -> Mapping[str, Option]:
@@ -74,31 +106,24 @@ def _kept(searched: Searched) -> Mapping[str, Option]:
 
 def _points(searched: Searched) -> list[Point]:
     """Predicted and measured choices, and the finalists as the engine ran them."""
-    problem = searched.refined.problem
-    whole = searched.space.original.seconds
-    found = [
-        Point("", c.cost["seconds"] / whole, _db(problem.cost(c.formats)["loss"]), "predicted") for c in searched.front
-    ]
-    measured = [trial.measured for trial in searched.refined.trials]
-    found += [Point("", cost["seconds"] / whole, _db(cost["loss"]), "measured") for cost in measured]
-    kinds: dict[str, picture.Kind] = {contest.ORIGINAL: "original", "uniform": "peer", searched.outcome.kept: "kept"}
+    problem, whole = searched.hunt.refined.problem, searched.space.original["seconds"]
+    costs = [problem.cost(choice.formats) for choice in searched.hunt.front]
+    found = [Point("", c["seconds"] / whole, picture.decibels(c["loss"]), "predicted") for c in costs]
+    measured = [trial.measured for trial in searched.hunt.refined.trials]
+    found += [Point("", cost["seconds"] / whole, picture.decibels(cost["loss"]), "measured") for cost in measured]
+    kinds: dict[str, picture.Kind] = {contest.ORIGINAL: "original", searched.outcome.kept: "kept"}
     for result in searched.outcome.standing.results:
-        kind = kinds.get(result.name, "measured")
-        quality = min(result.metrics.get("sqnr", metric.LIMIT_DB), _CLEAN_DB)
+        kind = kinds.get(result.name, "peer" if result.name.startswith(("uniform", "all in")) else "measured")
+        quality = min(result.metrics.get("sqnr", metric.LIMIT_DB), picture.CLEAN_DB)
         found.append(Point(result.name, result.ratios["p50"].value, quality, kind))
     return found
 
 
-def _db(noise: float) -> float:
-    return min(_CLEAN_DB, -10 * math.log10(noise)) if noise > 0 else _CLEAN_DB
-
-
 def _bars(searched: Searched) -> list[Bar]:
-    space, kept = searched.space, _kept(searched)
     bars = []
-    for name, option in kept.items():
-        cost = space.problem.options[name].get(option)
-        bars.append(
-            Bar(name, str(option), 0.0 if cost is None else cost["loss"], 0.0 if cost is None else cost["seconds"])
-        )
+    for name, option in _kept(searched).items():
+        known = searched.space.problem.options[name]
+        cost, floating = known.get(option, Cost()), known.get(searched.space.precision.floating, Cost())
+        most = max(other["loss"] for other in known.values())
+        bars.append(Bar(name, str(option), cost["loss"], cost["seconds"], most, floating["seconds"]))
     return bars

@@ -2,42 +2,62 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from convkit.cli import precisions, quantizing, tuning
+from convkit.cli import precisions, quantizing, sensing, tuning
 from convkit.cli.building import Builder
+from convkit.cli.checkpoint import Checkpoint
 from convkit.cli.precisions import F32, Precision
+from convkit.cli.progress import Progress
+from convkit.cli.quantizing import Job
+from convkit.cli.work import Work
+from convkit.compress import format as formats
+from convkit.compress import graph as graphs
+from convkit.compress.search import pins, problem
 from convkit.compress.search import space as spaces
 from convkit.compress.search.problem import Cost
 
 if TYPE_CHECKING:
-    from convkit.cli.quantizing import Job
     from convkit.compress.budget import Budget
     from convkit.compress.data import Data
     from convkit.compress.model import Model
     from convkit.compress.plan import LayerPlan, Plan
     from convkit.compress.search.problem import Formats, Problem
     from convkit.compress.search.remedies import Attempt, Task
-    from convkit.compress.search.sensitivity import Losses
+    from convkit.compress.search.tables import Tables
     from convkit.runtimes.latency.table import LatencyTable
-    from convkit.runtimes.session.knobs import Knobs
 
-Say = Callable[[str], None]
-_TABLE_SHARE = 2.0
+TABLE_SHARE = 2.0
 """Seconds that the latency table takes, as part of the final measurement's."""
 
 
 @dataclass(frozen=True, slots=True)
 class Wishes:
     """What the search may use and must keep to: names of weight `formats`, `budgets`, what is allowed at most, and the
-    `precisions` that layers in float may all run in."""
+    `precisions` that layers in float may all run in.
+
+    `tables` are those of an earlier search, where there are some: nothing that they tell is measured again.
+    """
 
     formats: tuple[str, ...]
     budgets: tuple[Budget, ...] = ()
     precisions: tuple[Precision, ...] = (F32,)
+    tables: Tables | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Means:
+    """What a search goes on with."""
+
+    job: Job
+    wishes: Wishes
+    say: Progress
+    kept: Checkpoint
+    folder: Path
+    work: Work
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,29 +67,31 @@ class Ground:
     builder: Builder
     plan: Plan
     layers: Mapping[str, LayerPlan]
-    knobs: tuning.Tuning
+    knobs: tuning.Tuning = field(default_factory=tuning.Tuning)
 
 
 @dataclass(frozen=True, slots=True)
 class Space:
     """What the layers of a network may run in, what that is expected to cost, and `plan`, all of them in INT8.
 
-    Layers in float run in `precision`; the `original` runs as it was given, in float32.
+    Layers in float run in `precision`; the `original` runs as it was given, in float32. `pins`: the Options that a
+    person decided. `estimated`: no seconds were measured. `digests`: of what it was made of.
     """
 
     builder: Builder
     plan: Plan
     options: spaces.Options
-    losses: Losses
-    table: LatencyTable
     problem: Problem
     original: Cost
     precision: Precision = F32
+    estimated: bool = False
+    digests: Mapping[str, str] = field(default_factory=dict)
+    pins: Formats = field(default_factory=dict)
 
     @property
-    def engine(self) -> Knobs:
-        """Knobs of the engine for every network of the space."""
-        return self.plan.engine
+    def open(self) -> Problem:
+        """The problem as far as it is to be decided."""
+        return problem.pinned(self.problem, self.pins)
 
     def plan_of(self, formats: Formats) -> Plan:
         """The complete Plan of a choice; one that leaves every layer in float leaves the file as it is."""
@@ -79,59 +101,113 @@ class Space:
             return replace(found, methods=(), ranges={})
         return self.builder.complete(found)
 
+    def uniform(self) -> Plan:
+        """All layers in the target's own format, but for those that are pinned."""
+        if not self.pins:
+            return self.plan
+        known = spaces.formats_of(self.plan, self.options, self.precision.floating)
+        return self.plan_of({**known, **self.pins})
+
     def simulated(self, network: Model) -> Model:
         """`network` in the arithmetic of the engine, its float layers in the precision."""
-        return precisions.simulated(network, self.builder.target, self.engine)
+        return precisions.simulated(network, self.builder.target, self.plan.engine)
 
 
-def ground(job: Job, task: Task, chosen: Attempt, folder: Path) -> Ground:
+def ground(means: Means, task: Task, chosen: Attempt) -> Ground:
+    """The network prepared as the chosen attempt and the target's usual placement have it."""
     from convkit.compress import placement
     from convkit.compress.apply import prepare
 
-    methods = (*chosen.plan.methods, *quantizing.placed_methods(job, task, chosen))
-    builder = Builder(prepare(job.model, methods, task.data.probe[0]), job.target, task.data, folder)
-    placed = placement.place(builder.model.graph, job.target, job.keep)
-    layers = {name: chosen.plan.layers.get(name, layer) for name, layer in placed.items()}
-    plan = builder.complete(replace(chosen.plan, methods=methods, layers=layers))
-    return Ground(builder, plan, layers, tuning.Tuning())
+    job, pinned = means.job, _pins(means.job)
+    usual = quantizing.placed_methods(job, task, chosen)
+    methods = tuple(dict.fromkeys((*chosen.plan.methods, *usual)))
+    model = prepare(job.model, methods, task.data.probe[0])
+    builder = Builder(model, job.target, task.data, means.folder, means.work)
+    placed = placement.place(model.graph, job.target, job.keep)
+    layers = {name: _line(chosen.plan.layers.get(name), layer, name in pinned) for name, layer in placed.items()}
+    plan = builder.complete(replace(chosen.plan, methods=methods, layers=layers, pins=pinned))
+    return Ground(builder, plan, layers)
 
 
-def tuned(job: Job, ground: Ground, original: Path, held: Data, say: Say) -> tuning.Tuning:
+def tuned(means: Means, ground: Ground, original: Path, held: Data) -> tuning.Tuning:
     """The knobs of the original, and of all that is made of it, for which the network in INT8 stands."""
+    job = means.job
     if not job.tune:
         return ground.knobs
-    path = ground.builder.file(ground.builder.network(ground.plan)) if ground.plan.layers else None
-    return tuning.paced(job, tuning.tuning(job, original, path, held, say), original, held)
+
+    def found() -> tuning.Tuning:
+        path = ground.builder.file(ground.builder.network(ground.plan)) if ground.plan.layers else None
+        return tuning.paced(job, tuning.tuning(job, original, path, held, means.say), original, held)
+
+    made = means.kept.kept("knobs", found, tuning.packed, tuning.unpacked)
+    return made if means.wishes.tables is None else replace(made, lowered=ground.plan.engine)
 
 
-def each(job: Job, wishes: Wishes, task: Task, ground: Ground, say: Say) -> Iterator[Space]:
+def each(means: Means, ground: Ground) -> Iterator[Space]:
     """A Space for every precision in which there is anything to choose; the first table also tells the original's."""
+    wishes = means.wishes
+    if wishes.tables is not None:
+        yield _from_tables(means.job, ground, wishes.tables)
+        return
     original = None
     for precision in wishes.precisions:
-        space = _space(job, wishes, task, ground, precision, say)
+        space = _space(means, ground, precision)
         if original is None:
             whole = space.problem.cost(dict.fromkeys(space.options, precision.floating))
             original = replace(whole, seconds=whole.seconds * ground.knobs.pace)
         space = replace(space, original=original)
         if precision != F32 or wishes.formats:
-            yield space
+            with means.work.stage("strongest"):
+                sharp = sensing.sharpened(space, means.job.seed, means.kept, means.work, means.say)
+            yield replace(space, problem=sharp)
 
 
-def _space(job: Job, wishes: Wishes, task: Task, ground: Ground, precision: Precision, say: Say) -> Space:
-    from convkit.compress.search import sensitivity
+def _pins(job: Job) -> Mapping[str, str]:
+    return {} if job.plan is None else job.plan.pins
+
+
+def _line(given: LayerPlan | None, usual: LayerPlan, pinned: bool) -> LayerPlan:
+    """How a layer is quantized before its format is chosen; what an earlier choice says of another is no matter."""
+    return given if given is not None and (pinned or given.weight == usual.weight) else usual
+
+
+def _space(means: Means, ground: Ground, precision: Precision) -> Space:
     from convkit.runtimes.latency import table as latency
 
-    builder, floating = ground.builder, precision.floating
+    builder, job = ground.builder, means.job
     plan = replace(ground.plan, engine={**ground.knobs.lowered, **precision.knobs})
-    found = spaces.options(builder.model, job.target, wishes.formats, floating, job.keep)
-    say(f"sensitivity of {len(found)} layers in {sum(map(len, found.values()))} options")
-    ranged = spaces.with_shared_ranges(builder.model, job.target, plan)
-    losses = sensitivity.sensitivity(builder.model, job.target, ranged, found, task.data.probe, seed=job.seed)
-    table = _table(job, builder, plan, say)
+    found = _options(means, builder.model, precision)
+    names = {graphs.key(node) for node in graphs.computes(builder.model.graph)}
+    decided = pins.chosen(_pins(job), found, names - set(found), precision.floating)
+    found = {n: (precision.floating, decided[n]) if n in decided else options for n, options in found.items()}
+    found = {name: tuple(dict.fromkeys(options)) for name, options in found.items()}
+    with means.work.stage("sensitivity"):
+        losses = sensing.foretold(builder, plan, found, precision, job.seed, means.kept, means.say)
+    with means.work.stage("latency"):
+        table = _table(means, builder, plan)
     costs, edges = latency.costs(table), latency.edges(table)
     rest = Cost(seconds=table.rest, bytes=_overhead(builder, plan))
     known = spaces.problem(builder.model, ground.layers, found, losses, costs, edges, rest)
-    return Space(builder, plan, found, losses, table, known, known.fixed, precision)
+    digests = {"latency": table.fingerprint.digest}
+    return Space(builder, plan, found, known, known.fixed, precision, table.estimated, digests, decided)
+
+
+def _options(means: Means, model: Model, precision: Precision) -> spaces.Options:
+    """What every layer may run in; the formats that pins ask for only those that are pinned."""
+    job, wanted, pinned = means.job, means.wishes.formats, _pins(means.job)
+    found = spaces.options(model, job.target, wanted, precision.floating, job.keep)
+    asked = (name for name in pins.formats(pinned) if formats.load(name).symmetric and formats.load(name).ranged)
+    wider = spaces.options(model, job.target, (*wanted, *asked), precision.floating, job.keep)
+    return {name: wider[name] if name in pinned else options for name, options in found.items()}
+
+
+def _from_tables(job: Job, ground: Ground, tables: Tables) -> Space:
+    """The space that `tables` know; nothing is measured."""
+    options = {name: tuple(known) for name, known in tables.problem.options.items()}
+    precision = precisions.named(str(ground.plan.engine.get("precision", F32.name)))
+    decided = pins.chosen(_pins(job), options, floating=precision.floating)
+    facts = tables.estimated, tables.digests, decided
+    return Space(ground.builder, ground.plan, options, tables.problem, tables.original, precision, *facts)
 
 
 def _overhead(builder: Builder, plan: Plan) -> float:
@@ -142,10 +218,12 @@ def _overhead(builder: Builder, plan: Plan) -> float:
     return builder.file(builder.network(plan)).stat().st_size - weights
 
 
-def _table(job: Job, builder: Builder, plan: Plan, say: Say) -> LatencyTable:
-    """Of this machine, measured once and kept."""
+def _table(means: Means, builder: Builder, plan: Plan) -> LatencyTable:
+    """Of this machine, measured once and kept, in the user's cache and with the search."""
     from convkit.runtimes.latency import cache, measure
     from convkit.runtimes.latency.profile import Schedule
+
+    job = means.job
 
     def write(layers: Mapping[str, LayerPlan]) -> Path:
         known = {name: plan.layers.get(name, layer) for name, layer in layers.items()}
@@ -154,6 +232,13 @@ def _table(job: Job, builder: Builder, plan: Plan, say: Say) -> LatencyTable:
     options = tuning.options(job, plan.engine)
     sample = {name: array[:1] for name, array in job.data.arrays.items()}
     own = measure.Job(builder.model, job.target, plan.methods, write, options, sample)
-    say(f"latency of every layer on {job.target.engine}, float in {options.precision}")
+    means.say(f"latency of every layer on {job.target.engine}, float in {options.precision}")
     fingerprint = measure.fingerprint(builder.model, job.target, plan.methods, options)
-    return cache.cached(fingerprint, lambda: measure.measure(own, Schedule(job.budget * _TABLE_SHARE, job.seed)))
+    schedule = Schedule(job.budget * TABLE_SHARE, job.seed)
+
+    def anew() -> LatencyTable:
+        if means.kept.folder is None:
+            return measure.measure(own, schedule)
+        return cache.cached(fingerprint, lambda: measure.measure(own, schedule), means.kept.folder)
+
+    return cache.cached(fingerprint, anew)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from convkit.cli import layout
+from convkit.cli.progress import Progress
 from convkit.compress import record
 
 if TYPE_CHECKING:
@@ -103,19 +104,19 @@ def bug() -> None:
 
 
 @contextlib.contextmanager
-def progress(what: str) -> Iterator[Callable[[str], None]]:
-    """Show on stderr that `what` goes on; the function it gives says how far.
+def progress(what: str) -> Iterator[Progress]:
+    """Show on stderr that `what` goes on; the Progress it gives says how far, and what was found.
 
-    A terminal gets one moving line, a pipe or a CI log one line for each thing said; what differs from the last one
-    only in its numbers is said again after a while.
+    A terminal gets one moving line with the last picture under it, a pipe or a CI log one line for each thing said;
+    what differs from the last one only in its numbers is said again after a while. What was found is a line in both.
     """
     console, start = _console(sys.stderr), time.monotonic()
     if console.is_terminal:
         with console.status(what) as status:
-            yield lambda words: _move(status, what, words)
+            yield _moving(status, what)
     else:
         note(f"{what} …")
-        yield _sparing(start)
+        yield Progress(_sparing(start), lambda words: note(f"  {words}"))
     note(f"{what}: {time.monotonic() - start:.1f} s")
 
 
@@ -132,10 +133,29 @@ def _sparing(start: float) -> Callable[[str], None]:
     return say
 
 
-def _move(status: Status, what: str, words: str) -> None:
+def _moving(status: Status, what: str) -> Progress:
     from rich.markup import escape
 
-    status.update(f"{escape(what)} [dim]{escape(words)}[/dim]")
+    said, shown = "", ""
+
+    def move() -> None:
+        below = f"\n{escape(shown)}" if shown else ""
+        status.update(f"{escape(what)} [dim]{escape(said)}{below}[/dim]")
+
+    def say(words: str) -> None:
+        nonlocal said
+        said = words
+        move()
+
+    def picture(drawn: str) -> None:
+        nonlocal shown
+        shown = drawn
+        move()
+
+    def found(words: str) -> None:
+        status.console.print(f"  {words}", style="dim", markup=False, highlight=False)
+
+    return Progress(say, found, picture)
 
 
 def _console(stream: object) -> Console:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from convkit.cli.quantizing import Job
@@ -28,6 +28,16 @@ class Tuning:
     original: Knobs = field(default_factory=dict)
     lowered: Knobs = field(default_factory=dict)
     pace: float = 1.0
+
+
+def packed(found: Tuning) -> dict[str, Any]:
+    """JSON of it."""
+    return {"original": dict(found.original), "lowered": dict(found.lowered), "pace": found.pace}
+
+
+def unpacked(text: Mapping[str, Any]) -> Tuning:
+    """What `packed` made."""
+    return Tuning(text["original"], text["lowered"], text["pace"])
 
 
 def options(job: Job, knobs: Knobs) -> Options:

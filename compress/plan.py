@@ -44,7 +44,8 @@ class Plan:
     """What `apply` does to a model: the methods in order, then a format per layer and a range per tensor.
 
     A layer that is not listed stays in float. `engine` are the knobs that the target's engine is to run the network
-    with, as far as they are not its defaults: they are no part of the file.
+    with, as far as they are not its defaults: they are no part of the file. `pins`: what a search must leave as it is,
+    by layer: the name of a format of weights, "float", or both formats ("int8/uint8"); they concern a search alone.
     """
 
     model: str
@@ -53,6 +54,7 @@ class Plan:
     layers: Mapping[str, LayerPlan] = field(default_factory=dict)
     ranges: Mapping[str, Range] = field(default_factory=dict)
     engine: Mapping[str, bool | int | str] = field(default_factory=dict)
+    pins: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def digest(self) -> str:
@@ -61,26 +63,25 @@ class Plan:
 
 
 def dump(plan: Plan) -> str:
-    """`plan` as YAML: a line a layer, a line a range."""
+    """`plan` as YAML: a line a pin, a line a layer, a line a range."""
     head = [
         "# convkit plan: remove a layer's line to keep it in float; `convkit export --plan FILE --data …` applies it.",
+        '# pins ("conv1": int8, "conv2": float) hold where `convkit quantize --plan FILE --formats …` searches.',
         f"schema_version: {SCHEMA_VERSION}",
         f"model: {_quoted(plan.model)}",
         f"target: {_quoted(plan.target)}",
         f"methods: [{', '.join(plan.methods)}]",
         *([f"engine: {_flow(plan.engine)}"] if plan.engine else []),
     ]
+    pins = [f"  {_key(name)}: {text}" for name, text in plan.pins.items()]
     layers = [f"  {_key(name)}: {{{_fields(layer)}}}" for name, layer in plan.layers.items()]
     ranges = [
         f"  {_key(name)}: {{low: {r.low!r}, high: {r.high!r}, calibrator: {r.calibrator}}}"
         for name, r in plan.ranges.items()
     ]
-    return (
-        "\n".join(
-            [*head, "layers:" if layers else "layers: {}", *layers, "ranges:" if ranges else "ranges: {}", *ranges]
-        )
-        + "\n"
-    )
+    blocks = {"pins": pins, "layers": layers, "ranges": ranges}
+    lines = [line for name, block in blocks.items() for line in (f"{name}:" if block else f"{name}: {{}}", *block)]
+    return "\n".join([*head, *lines]) + "\n"
 
 
 def _key(name: str) -> str:
@@ -112,21 +113,39 @@ def _fields(layer: LayerPlan) -> str:
 
 
 _HINT = "`convkit quantize` writes one"
-_TOP: schema.Types = {"model": str, "target": str, "methods": list, "layers": dict, "ranges": dict, "engine": dict}
+_TOP: schema.Types = {
+    "model": str,
+    "target": str,
+    "methods": list,
+    "engine": dict,
+    "pins": dict,
+    "layers": dict,
+    "ranges": dict,
+}
 _LAYER: schema.Types = {"activation": str, "weight": str, "weight_range": str, "granularity": str}
 _RANGE: schema.Types = {"low": object, "high": object, "calibrator": str}
 
 
 def read(path: str | Path) -> Plan:
     """The Plan in a YAML file; anything that is not one is the user's error."""
-    text = schema.read(path, "plan", _HINT)
+    return _made(str(path), schema.read(path, "plan", _HINT))
+
+
+def loads(text: str) -> Plan:
+    """The Plan whose text `dump` made."""
+    import yaml
+
+    return _made("the plan", yaml.safe_load(text))
+
+
+def _made(where: str, text: dict[str, Any]) -> Plan:
     version = text.pop("schema_version", None)
     if version != SCHEMA_VERSION:
-        raise ConvkitError(f"{path} has schema_version {version}", hint=f"this convkit reads {SCHEMA_VERSION}")
+        raise ConvkitError(f"{where} has schema_version {version}", hint=f"this convkit reads {SCHEMA_VERSION}")
     try:
         return _parse({name: value for name, value in text.items() if value is not None})
     except ValueError as error:
-        raise ConvkitError(f"{path} is no plan: {error}", hint=_HINT) from error
+        raise ConvkitError(f"{where} is no plan: {error}", hint=_HINT) from error
 
 
 def _parse(text: dict[str, Any]) -> Plan:
@@ -137,12 +156,19 @@ def _parse(text: dict[str, Any]) -> Plan:
     layers = {str(name): _layer(str(name), given) for name, given in text.pop("layers", {}).items()}
     ranges = {str(name): _range(str(name), given) for name, given in text.pop("ranges", {}).items()}
     engine = {str(name): _knob(str(name), given) for name, given in text.pop("engine", {}).items()}
-    return Plan(layers=layers, ranges=ranges, methods=tuple(methods), engine=engine, **text)
+    pins = {str(name): _pin(str(name), given) for name, given in text.pop("pins", {}).items()}
+    return Plan(pins=pins, layers=layers, ranges=ranges, methods=tuple(methods), engine=engine, **text)
 
 
 def _knob(name: str, given: object) -> bool | int | str:
     if not isinstance(given, (bool, int, str)):
         raise ValueError(f"{name!r} of its engine is {given!r}")  # noqa: TRY004 - one kind of error for all
+    return given
+
+
+def _pin(name: str, given: object) -> str:
+    if not isinstance(given, str):
+        raise ValueError(f"the pin of {name!r} is {given!r}, not the name of a format")  # noqa: TRY004 - one kind for all
     return given
 
 

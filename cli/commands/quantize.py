@@ -10,8 +10,10 @@ from convkit.cli import options, show
 from convkit.cli import output as place
 
 if TYPE_CHECKING:
-    from convkit.cli.quantizing import Job, Outcome
-    from convkit.cli.searching import Searched, Wishes
+    from convkit.cli.checkpoint import Checkpoint
+    from convkit.cli.quantizing import Job
+    from convkit.cli.searchspace import Wishes
+    from convkit.compress.budget import Budget
     from convkit.compress.data import DataRef
     from convkit.compress.model import ModelRef
 
@@ -44,7 +46,16 @@ if TYPE_CHECKING:
 @click.option("--size", metavar="BUDGET", help='A file of at most "<=2MB" or "<=0.25x".')
 @click.option("--bops", metavar="BUDGET", help='At most "<=20G" bit operations, or "<=0.1x".')
 @click.option("--keep", multiple=True, metavar="LAYER|OPERATOR", help="Leave this layer or kind in float.")
-@click.option("--plan", metavar="FILE", help="Apply this plan.yaml, edited by hand perhaps, instead of searching.")
+@click.option(
+    "--plan",
+    metavar="FILE",
+    help="Apply this plan.yaml, edited by hand perhaps; with --formats or a budget, search all that it does not pin.",
+)
+@click.option(
+    "--tables",
+    metavar="FILE",
+    help="Search with the tables.json of an earlier search: neither sensitivity nor latency is measured again.",
+)
 @click.option(
     "--budget",
     type=click.FloatRange(1),
@@ -63,6 +74,7 @@ if TYPE_CHECKING:
 @options.seed
 @options.json
 @options.dry_run
+@options.resume
 def quantize(
     *,
     model: ModelRef,
@@ -77,12 +89,14 @@ def quantize(
     bops: str | None,
     keep: tuple[str, ...],
     plan: str | None,
+    tables: str | None,
     budget: float,
     tune: bool,
     threads: int,
     seed: int,
     as_json: bool,
     dry_run: bool,
+    resume: bool,
 ) -> None:
     """Quantize a trained network for a target, measured against the original on it.
 
@@ -95,7 +109,10 @@ def quantize(
 
     With --formats or a budget (--latency, --size, --bops) the format of each layer is searched, by accuracy and by
     latency measured on the target: the most accurate network within the budgets, else the fastest that is as good.
-    A budget out of reach is exit 1, with the nearest network and the nearest budget.
+    A budget out of reach is exit 1, with the nearest network and the nearest budget. `convkit choose` solves other
+    budgets from the tables.json that it leaves, in a second.
+
+    What was killed, even by kill -9, goes on with --resume.
 
     \b
     Examples:
@@ -103,9 +120,10 @@ def quantize(
       convkit quantize net.onnx --data photos/ --target openvino-cpu --max-drop 1 -o out/
       convkit quantize net.onnx --data calib.npz --formats int8,int4 --size "<=0.2x" -o out/
       convkit quantize net.onnx --data calib.npz --formats int8 --latency "<=4ms" -o out/
+      convkit quantize net.onnx --data calib.npz --tables out/tables.json --latency "<=3ms" -o out3/
       convkit quantize models:resnet18 --weights r18.safetensors --shape x:Nx3x224x224 --data calib.npz -o out/
     """
-    from convkit.cli import goodness, quantizing, searching
+    from convkit.cli import goodness, quantizing, result, searching
     from convkit.compress import plan as plans
     from convkit.compress.errors import VerdictError
 
@@ -114,19 +132,21 @@ def quantize(
     given = {"keep": keep, "plan": plans.read(plan) if plan else None}
     measuring = {"threads": threads, "budget": budget, "tune": tune, "fixed": _fixed()}
     job = _job(model, data, target or "onnxruntime-cpu", limits, {"seed": seed, **given, **measuring})
-    wishes = _wishes(job, formats, {"latency": latency, "size": size, "bops": bops})
+    wishes = _wishes(job, formats, tables, {"latency": latency, "size": size, "bops": bops})
     if dry_run:
-        show.text(_intention(job, output))
+        show.text(_intention(job, wishes, output))
         return
+    kept = _checkpoint(job, wishes, output, resume=resume)
     with show.progress(f"quantizing {job.model.name} for {job.target.name}") as say:
-        searched = None if wishes is None else searching.search(job, wishes, say)
-        outcome = quantizing.quantize(job, say) if searched is None else searched.outcome
-    report = _report(job, outcome, searched)
-    _write(output, job, outcome, report, searched)
+        searched = None if wishes is None else searching.search(job, wishes, say, kept)
+        outcome = quantizing.quantize(job, say, kept) if searched is None else searched.outcome
+    report = result.report(job, outcome, searched)
+    result.write(output, job, outcome, report, searched)
+    kept.done()
     if as_json:
         show.json(report)
     else:
-        _show(outcome, output, searched)
+        result.tell(outcome, output, searched)
     if searched is not None and searched.missed:
         raise VerdictError("; ".join(searched.missed))
 
@@ -165,25 +185,50 @@ def _job(model: ModelRef, data: DataRef, target: str, limits: Any, settings: dic
     return Job(model.path, loaded, data_sets.load(data, loaded.inputs), chosen, limits, **settings)
 
 
-def _wishes(job: Job, formats: str | None, budgets: dict[str, str | None]) -> Wishes | None:
+def _wishes(job: Job, formats: str | None, tables: str | None, budgets: dict[str, str | None]) -> Wishes | None:
     """What is asked of a search; None where none is asked for."""
     from convkit.cli import precisions
-    from convkit.cli.searching import Wishes
+    from convkit.cli.searchspace import Wishes
     from convkit.compress import budget
-    from convkit.compress.errors import ConvkitError
+    from convkit.compress.search import pins, space
 
     given = tuple(budget.parse(name, text) for name, text in budgets.items() if text is not None)
+    if tables is not None:
+        return _from_tables(job, formats, tables, given)
     if formats is None and not given:
         return None
-    if job.plan is not None:
-        raise ConvkitError("--plan decides every format already", hint="leave out --formats and budgets, or the plan")
     names = [name.strip() for name in formats.split(",")] if formats else [job.target.weight]
     layers, whole = precisions.asked(job.target, tuple(dict.fromkeys(names)))
+    space.check_formats(pins.formats({} if job.plan is None else job.plan.pins))
     return Wishes(layers, given, whole)
 
 
-def _intention(job: Job, output: str) -> str:
-    from convkit.cli import batches
+def _from_tables(job: Job, formats: str | None, file: str, given: tuple[Budget, ...]) -> Wishes:
+    from convkit.cli.searchspace import Wishes
+    from convkit.compress.errors import ConvkitError
+    from convkit.compress.search import tables
+
+    if formats is not None:
+        raise ConvkitError("--tables decides which formats there are", hint="leave out --formats, or the tables")
+    if job.keep:
+        raise ConvkitError("--keep says nothing to --tables", hint="pin the layers to float in a --plan")
+    found = tables.read(file, job.model.digest)
+    if found.target != job.target.name:
+        raise ConvkitError(f"{file} holds tables for {found.target}", hint=f"give --target {found.target}")
+    return Wishes((), given, tables=found)
+
+
+def _checkpoint(job: Job, wishes: Wishes | None, output: str, *, resume: bool) -> Checkpoint:
+    """Where the work is kept until the output stands, by all that went in."""
+    from convkit.cli import checkpoint, journal
+
+    inputs = [job.model.digest, job.data.digest, repr(job.target), repr(job.limits), job.seed, job.threads, job.budget]
+    key = [*inputs, job.keep, None if job.plan is None else job.plan.digest, repr(wishes), journal.code()]
+    return checkpoint.beside(output, key, resume=resume)
+
+
+def _intention(job: Job, wishes: Wishes | None, output: str) -> str:
+    from convkit.cli import batches, forecast
     from convkit.compress import placement
     from convkit.compress.apply import prepare
 
@@ -191,90 +236,8 @@ def _intention(job: Job, output: str) -> str:
     prepared = prepare(job.model, ("simplify", "fold_batch_norm"))
     layers = placement.place(prepared.graph, job.target, job.keep)
     weighted = sum(layer.weight is not None for layer in layers.values())
-    return (
+    words = (
         f"would quantize {weighted} layers and {len(layers) - weighted} other operators of {job.model.name} "
         f"for {job.target.name}, calibrate on {len(calibration)} samples, check on {len(held)}, and write {output}"
     )
-
-
-def _report(job: Job, outcome: Outcome, searched: Searched | None) -> dict[str, Any]:
-    import dataclasses
-
-    from convkit.cli import goodness, search_report
-
-    best = outcome.plan.layers
-    return {
-        "schema_version": 1,
-        "verdict": outcome.verdict,
-        "reason": outcome.reason,
-        "target": job.target.name,
-        "kept": outcome.kept,
-        "engine": {"original": dict(outcome.knobs), "kept": dict(outcome.plan.engine)},
-        "quantized_layers": sum(layer.weight is not None for layer in best.values()),
-        "held_back_samples": outcome.held_back,
-        "remark": goodness.remark(outcome.held_back),
-        "attempts": [{"remedy": a.remedy, "good": a.good, "scores": dict(a.scores)} for a in outcome.attempts],
-        "networks": [dataclasses.asdict(result) for result in outcome.standing.results],
-        "measurement": dataclasses.asdict(outcome.standing.final),
-        **({} if searched is None else {"search": search_report.report(searched)}),
-    }
-
-
-def _write(output: str, job: Job, outcome: Outcome, report: dict[str, Any], searched: Searched | None) -> None:
-    from convkit.cli import search_report
-    from convkit.compress import plan as plans
-    from convkit.compress import record
-
-    digests = {"model": job.model.digest, "data": job.data.digest, "plan": outcome.plan.digest}
-    facts = {"target": job.target.name, "seed": job.seed, "engine": dict(outcome.plan.engine)}
-    manifest = record.manifest(command=options.command_line(), digests=digests, **facts)
-    with record.output_folder(output) as folder:
-        record.write_bytes(folder / "model.onnx", outcome.model)
-        record.write_text(folder / "plan.yaml", plans.dump(outcome.plan))
-        record.write_json(folder / "report.json", report)
-        if searched is not None:
-            search_report.write(searched, folder)
-        record.write_json(folder / record.MANIFEST, manifest)
-
-
-def _show(outcome: Outcome, output: str, searched: Searched | None) -> None:
-    from convkit.cli import search_report
-    from convkit.cli.contest import ORIGINAL
-    from convkit.cli.goodness import remark, tells
-    from convkit.compress import metric
-    from convkit.runtimes.session.knobs import in_words
-
-    results = outcome.standing.results
-    shown = [m for m in results[0].metrics if tells(metric.load(m).unit, outcome.held_back)]
-    rows = []
-    for result in results:
-        time, ratio = result.seconds["p50"], result.ratios["p50"]
-        rows.append(
-            (
-                f"{result.name} *" if result.name == outcome.kept else result.name,
-                f"{time.value * 1e3:.2f} ms",
-                f"{ratio.value:.3f}x",
-                f"{ratio.low:.3f}-{ratio.high:.3f}",
-                f"{result.ratios['p10'].value:.3f}x",
-                "" if result.size is None else f"{result.size / 1e6:.2f} MB",
-                *(_figure(result.metrics[m]) for m in shown),
-            )
-        )
-    title = f"{outcome.verdict}: {outcome.reason}"
-    scores = [f"{m} (tells little)" if remark(outcome.held_back) else m for m in shown]
-    show.table(("network", "p50", "ratio", "95 %", "undisturbed", "size", *scores), rows, title=title)
-    if searched is not None:
-        show.text(search_report.words(searched))
-    for name, knobs in {"original": outcome.knobs, outcome.kept: outcome.plan.engine}.items():
-        if knobs:
-            show.text(f"{name} runs with {in_words(knobs)}")
-    show.text(f"* kept, in {output}" + ("" if outcome.kept == ORIGINAL or searched is not None else f": {_WHY}"))
-
-
-_WHY = "of those as good, the fastest when nothing else ran (the fastest tenth of the calls, against the original's)"
-
-
-def _figure(value: float) -> str:
-    from convkit.compress import metric
-
-    return "–" if value >= metric.LIMIT_DB else f"{value:.2f}"
+    return words if wishes is None else f"{words}\n{forecast.words(forecast.forecast(job, wishes, layers))}"

@@ -64,21 +64,23 @@ class Task:
     keep: Collection[str] = ()
 
 
-def attempts(task: Task) -> Iterator[Attempt]:
+def attempts(task: Task, known: Mapping[str, Attempt] | None = None) -> Iterator[Attempt]:
     """Attempts in order, each scored; ends after the first that is good once the usual ones were tried.
 
-    The last attempt is always good: with every layer in float it is the network that was given.
+    The last attempt is always good: with every layer in float it is the network that was given. What is `known`, by
+    the name of its remedy, is not tried again.
     """
+    known = known or {}
     shown: list[Attempt] = []
     prepared: dict[tuple[str, ...], Model] = {}
     for index, remedy in enumerate(REMEDIES):
         if index >= _ALWAYS and any(attempt.good for attempt in shown):
             return
-        shown.append(_attempt(task, remedy, prepared))
+        shown.append(known.get(remedy.name) or _attempt(task, remedy, prepared))
         yield shown[-1]
     if not any(attempt.good for attempt in shown):
         best = max(shown, key=lambda attempt: task.rank(attempt.scores))
-        yield from _with_float_layers(task, best, prepared)
+        yield from _with_float_layers(task, best, prepared, known)
 
 
 def given(task: Task, plan: Plan) -> Attempt:
@@ -115,7 +117,9 @@ def _scored(task: Task, name: str, plan: Plan, model: Model) -> Attempt:
     return Attempt(name, plan, scores, task.good(scores))
 
 
-def _with_float_layers(task: Task, start: Attempt, prepared: dict[tuple[str, ...], Model]) -> Iterator[Attempt]:
+def _with_float_layers(
+    task: Task, start: Attempt, prepared: dict[tuple[str, ...], Model], known: Mapping[str, Attempt]
+) -> Iterator[Attempt]:
     """`start` with more and more layers in float, those first whose quantization alone costs most."""
     model = _ready(task, start.plan.methods, prepared)
     order = _by_sensitivity(task, start.plan, model)
@@ -123,7 +127,8 @@ def _with_float_layers(task: Task, start: Attempt, prepared: dict[tuple[str, ...
         kept = set(order[: max(1, round(fraction * len(order)))])
         layers = placement.place(model.graph, task.target, {*task.keep, *kept})
         layers = {name: start.plan.layers.get(name, layer) for name, layer in layers.items()}
-        attempt = _scored(task, f"{start.remedy}; {len(kept)} layers in float", _narrowed(start.plan, layers), model)
+        name = f"{start.remedy}; {len(kept)} layers in float"
+        attempt = known.get(name) or _scored(task, name, _narrowed(start.plan, layers), model)
         yield attempt
         if attempt.good:
             return

@@ -1,33 +1,66 @@
-"""Saved tables: a Problem with what it was made from, so that a new budget needs neither the network nor its device."""
+"""Saved tables: a Problem with what it was made from and what was measured of it, so that a new budget needs neither
+the network nor its device."""
 
 from __future__ import annotations
 
 import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from convkit.compress import record, schema
 from convkit.compress.errors import ConvkitError
 from convkit.compress.option import Option
+from convkit.compress.search.correction import corrected_by
 from convkit.compress.search.problem import QUANTITIES, Cost, Edge, Problem
+from convkit.compress.search.refine import Trial
 
 SCHEMA_VERSION = 1
 _HINT = "let the search make them anew"
-_TOP: schema.Types = {"model": str, "digests": dict, "layers": dict, "edges": list, "groups": list, "fixed": dict}
+_TOP: schema.Types = {
+    "model": str,
+    "target": str,
+    "estimated": bool,
+    "digests": dict,
+    "plan": str,
+    "original": dict,
+    "floating": str,
+    "layers": dict,
+    "edges": list,
+    "groups": list,
+    "fixed": dict,
+    "trials": list,
+}
 _EDGE: schema.Types = {"producer": str, "consumer": str, "seconds": object, "directed": list}
+_TRIAL: schema.Types = {"formats": dict, "predicted": dict, "measured": dict}
 _COST: schema.Types = dict.fromkeys(QUANTITIES, (int, float))
 
 
 @dataclass(frozen=True, slots=True)
 class Tables:
-    """`problem`, the digest of its model, and the digests of whatever else it was made from, by name."""
+    """`problem`, the digest of its model, and the digests of whatever else it was made from, by name.
+
+    `trials` are choices that were measured truly, `estimated` says that no seconds of `problem` were measured; `plan`
+    is the text of the Plan, all of it in the format of `target`, whose layers are put into the formats of a choice.
+    Those in float are in `floating`; `original` is what the network costs that was given.
+    """
 
     model: str
     problem: Problem
     digests: Mapping[str, str]
+    trials: tuple[Trial, ...] = ()
+    target: str = ""
+    estimated: bool = False
+    plan: str = ""
+    original: Cost = field(default_factory=Cost)
+    floating: str = "fp32"
+
+    def corrected(self) -> Problem:
+        """`problem` as the trials correct it."""
+        tried = self.trials
+        return corrected_by(self.problem, [trial.formats for trial in tried], [trial.measured for trial in tried])
 
 
 def write(path: str | Path, tables: Tables) -> None:
@@ -42,11 +75,17 @@ def write(path: str | Path, tables: Tables) -> None:
         {
             "schema_version": SCHEMA_VERSION,
             "model": tables.model,
+            "target": tables.target,
+            "estimated": tables.estimated,
             "digests": dict(sorted(tables.digests.items())),
+            "plan": tables.plan,
+            "original": asdict(tables.original),
+            "floating": tables.floating,
             "layers": layers,
             "edges": [_edge_json(edge) for edge in problem.edges],
             "groups": problem.groups,
             "fixed": asdict(problem.fixed),
+            "trials": [_trial_json(trial) for trial in tables.trials],
         },
     )
 
@@ -71,7 +110,9 @@ def _parse(text: object) -> Tables:
     options = {layer: _options(layer, given) for layer, given in found["layers"].items()}
     groups = tuple(tuple(map(str, _listed("a group", group))) for group in found["groups"])
     problem = Problem(options, tuple(map(_edge, found["edges"])), groups, _cost("what is fixed", found["fixed"]))
-    return Tables(found["model"], problem, found["digests"])
+    trials = tuple(_trial(problem, given) for given in found["trials"])
+    facts = {name: found[name] for name in ("model", "digests", "target", "estimated", "plan", "floating")}
+    return Tables(problem=problem, trials=trials, original=_cost("the original", found["original"]), **facts)
 
 
 def _options(layer: str, given: object) -> dict[Option, Cost]:
@@ -83,6 +124,22 @@ def _options(layer: str, given: object) -> dict[Option, Cost]:
 def _cost(where: str, given: object) -> Cost:
     found = schema.fields(where, given, _COST, QUANTITIES)
     return Cost(**{name: schema.number(f"{name!r} of {where}", value) for name, value in found.items()})
+
+
+def _trial_json(trial: Trial) -> dict[str, Any]:
+    formats = {layer: str(option) for layer, option in trial.formats.items()}
+    return {"formats": formats, "predicted": asdict(trial.predicted), "measured": asdict(trial.measured)}
+
+
+def _trial(problem: Problem, given: object) -> Trial:
+    found = schema.fields("a trial", given, _TRIAL, tuple(_TRIAL))
+    formats = {layer: Option.parse(str(text)) for layer, text in found["formats"].items()}
+    if list(formats) != list(problem.options):
+        raise ValueError("a trial has other layers")
+    for layer, option in formats.items():
+        if option not in problem.options[layer]:
+            raise ValueError(f"a trial has {layer!r} in {option}, which it cannot run in")
+    return Trial(formats, *(_cost(f"a trial's {name} cost", found[name]) for name in ("predicted", "measured")))
 
 
 def _edge_json(edge: Edge) -> dict[str, Any]:

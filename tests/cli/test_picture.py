@@ -46,19 +46,20 @@ def test_every_layer_and_option_is_named() -> None:
     assert drawn["png"].startswith(b"\x89PNG")
 
 
-def test_the_terminal_shows_each_kind_once_where_it_lies() -> None:
-    lines = picture.terminal(POINTS, width=40, height=10).splitlines()
-    assert lines[0].rstrip().endswith("D")
-    assert "s" in lines[9]
-    assert sum(line.count("*") for line in lines) == 1
-    assert all(len(line) <= 50 for line in lines)
-
-
 @pytest.mark.parametrize("points", [POINTS[:1], [POINTS[0], POINTS[0]]])
 def test_one_point_is_a_picture_too(points: list[Point]) -> None:
-    assert "D" in picture.terminal(points)
     assert picture.front(points, "top1")["svg"]
 
 
 def test_layers_without_loss_are_a_picture_too() -> None:
     assert picture.depth([Bar("only", "fp32", 0.0, 0.0)])["png"]
+
+
+def test_a_deep_network_is_as_wide_as_a_flat_one_and_every_few_layers_are_named() -> None:
+    many = [Bar(f"block{i}.conv", "int8/uint8", 1e-5, 1e-5, 1e-4, 2e-5) for i in range(200)]
+    drawn = picture.depth(many)
+    assert [int.from_bytes(picture.depth(bars)["png"][16:20]) for bars in (many, BARS)] == [1200, 1200]
+    shown = words(drawn["svg"])
+    assert "block0.conv" in shown
+    assert "block1.conv" not in shown
+    assert "every 5. is named" in shown

@@ -1,6 +1,7 @@
 """The plan's text: what is written is what is read, whatever tensors are called; everything else is refused."""
 
 import contextlib
+import dataclasses
 from pathlib import Path
 
 import pytest
@@ -20,6 +21,7 @@ ranges = st.builds(lambda a, b: Range(min(a, b), max(a, b), "mse"), numbers, num
 plan_values = st.builds(
     Plan, st.text("0123456789abcdef", min_size=64, max_size=64), names, st.lists(words).map(tuple),
     st.dictionaries(names, layers, max_size=3), st.dictionaries(names, ranges, max_size=3),
+    st.dictionaries(names, st.sampled_from(["int8", "float", "int8/uint8"]), max_size=3),
 )  # fmt: skip
 
 SMALL = Plan(
@@ -72,6 +74,15 @@ def test_a_person_can_read_and_edit_it(tmp_path: Path) -> None:
     assert empty == Plan("ab" * 32, "t")
 
 
+def test_a_pin_is_a_line(tmp_path: Path) -> None:
+    text = plans.dump(SMALL)
+    assert "\npins: {}\n" in text
+    pinned = read(tmp_path, text.replace("pins: {}", "pins:\n  conv1: int4\n  sum: float"))
+    assert pinned == dataclasses.replace(SMALL, pins={"conv1": "int4", "sum": "float"})
+    assert '\npins:\n  "conv1": int4\n  "sum": float\nlayers:\n' in plans.dump(pinned)
+    assert plans.loads(plans.dump(pinned)) == pinned
+
+
 def with_line(line: str) -> str:
     return plans.dump(SMALL) + line
 
@@ -94,6 +105,8 @@ BAD = {
     HEAD + "surprise: 1\n": "the plan has 'surprise'",
     HEAD + "methods: equalize\n": "'methods' of the plan is 'equalize'",
     HEAD + "methods: [1]\n": "'methods' of the plan is [1]",
+    HEAD + "pins: [conv1]\n": "'pins' of the plan is ['conv1']",
+    HEAD + "pins: {conv1: 8}\n": "the pin of 'conv1' is 8, not the name of a format",
     HEAD + "layers: [conv1]\n": "'layers' of the plan is ['conv1']",
     HEAD + "layers: {conv1: int8}\n": "layer 'conv1' is 'int8', not fields and values",
     HEAD + "layers: {conv1: }\n": "layer 'conv1' is None",

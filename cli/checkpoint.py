@@ -1,0 +1,78 @@
+"""The Checkpoint of a search: what is finished, beside the output, so that a run that was killed goes on from there.
+
+Everything is written atomically under .OUTPUT.search/, which bears the digest of all that went in; what is of another
+search is thrown away, and all of it once the output stands.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from convkit.compress import record
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Checkpoint:
+    """Values by name, and files, in `folder`; None keeps nothing."""
+
+    folder: Path | None = None
+
+    def value(self, name: str) -> Any:  # noqa: ANN401 - whatever was kept
+        """What was kept under `name`; None where nothing was."""
+        try:
+            return None if self.folder is None else json.loads((self.folder / f"{name}.json").read_text())
+        except (OSError, ValueError):
+            return None
+
+    def keep(self, name: str, value: object) -> None:
+        """Keep what JSON can hold."""
+        if self.folder is not None:
+            record.write_json(self.folder / f"{name}.json", value)
+
+    def kept(self, name: str, make: Callable[[], T], pack: Callable[[T], object], unpack: Callable[[Any], T]) -> T:
+        """The value kept under `name`, else what `make` gives, which is kept then."""
+        found = self.value(name)
+        if found is not None:
+            return unpack(found)
+        made = make()
+        self.keep(name, pack(made))
+        return made
+
+    def add(self, name: str, entries: Mapping[str, object]) -> None:
+        """Add to the mapping kept under `name`."""
+        self.keep(name, {**(self.value(name) or {}), **entries})
+
+    def file(self, name: str) -> Path | None:
+        """The file kept under `name`."""
+        path = None if self.folder is None else self.folder / name
+        return path if path is not None and path.is_file() else None
+
+    def keep_file(self, name: str, path: Path) -> None:
+        """Keep the bytes of `path`."""
+        if self.folder is not None:
+            record.write_bytes(self.folder / name, path.read_bytes())
+
+    def done(self) -> None:
+        """Nothing is needed any more."""
+        if self.folder is not None:
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+
+def beside(output: str, key: object, *, resume: bool) -> Checkpoint:
+    """The checkpoint of the search that `key` describes, whose result goes to `output`; empty unless it resumes."""
+    final = Path(output).absolute()
+    found = Checkpoint(final.with_name(f".{final.name}.search"))
+    digest = record.digest_json(key)
+    if not resume or found.value("key") != digest:
+        found.done()
+    if found.folder is not None:
+        found.folder.mkdir(parents=True, exist_ok=True)
+    found.keep("key", digest)
+    return found

@@ -1,0 +1,191 @@
+"""Choose formats anew from the tables of a search: another budget, or the whole front, in a second."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from convkit.cli import options, show
+
+if TYPE_CHECKING:
+    from convkit.compress.budget import Budget
+    from convkit.compress.search.problem import Choice, Cost, Problem
+    from convkit.compress.search.tables import Tables
+
+_POINTS = 24
+"""Points of a front that nobody counted."""
+
+
+@click.command
+@click.argument("tables", metavar="TABLES")
+@click.option("--latency", metavar="BUDGET", help='At most so long a call: "<=4ms", or "<=0.6x" the original\'s.')
+@click.option("--size", metavar="BUDGET", help='A file of at most "<=2MB" or "<=0.25x".')
+@click.option("--bops", metavar="BUDGET", help='At most "<=20G" bit operations, or "<=0.1x".')
+@click.option("--front", is_flag=True, help="The front of loss and latency within the budgets, instead of one choice.")
+@click.option(
+    "--points", type=click.IntRange(2), default=_POINTS, show_default=True, help="Points of the front, evenly spaced."
+)
+@click.option("--plan", metavar="FILE", help="Keep to the pins of this plan.yaml.")
+@options.json
+def choose(
+    *,
+    tables: str,
+    latency: str | None,
+    size: str | None,
+    bops: str | None,
+    front: bool,
+    points: int,
+    plan: str | None,
+    as_json: bool,
+) -> None:
+    """Choose formats anew from the tables of a search: another budget, or the whole front, in a second.
+
+    TABLES is the tables.json that `convkit quantize --formats …` leaves, or its folder. Neither the network nor its
+    engine is loaded. The tables are corrected by what that search measured, but what is chosen is a prediction where it
+    does not say that it was measured; `convkit quantize … --tables TABLES` builds and measures it.
+
+    \b
+    Examples:
+      convkit choose out/tables.json --latency "<=3ms"
+      convkit choose out/ --size "<=0.3x" --json
+      convkit choose out/ --front
+    """
+    from convkit.compress import budget as wished
+    from convkit.compress.search import tables as saved
+
+    budgets = {"latency": latency, "size": size, "bops": bops}
+    given = [wished.parse(name, text) for name, text in budgets.items() if text is not None]
+    if not given and not front:
+        raise click.UsageError('give a budget, such as --latency "<=3ms", or --front', click.get_current_context())
+    file = Path(tables)
+    known = saved.read(file / "tables.json" if file.is_dir() else file)
+    problem, whole = _open(known, plan)
+    limits = {budget.quantity: budget.absolute(whole[budget.quantity]) for budget in given}
+    if front:
+        _tell_front(known, problem, whole, limits, points, as_json=as_json)
+    else:
+        _tell_choice(known, problem, whole, given, limits, as_json=as_json)
+
+
+PART = choose
+
+
+def _open(known: Tables, file: str | None) -> tuple[Problem, Cost]:
+    """The problem as far as it is to be decided, and what the network in float costs."""
+    from convkit.compress import plan as plans
+    from convkit.compress.errors import ConvkitError
+    from convkit.compress.option import Option
+    from convkit.compress.search import pins, problem
+
+    whole = known.original
+    given = plans.read(file) if file else plans.loads(known.plan) if known.plan else None
+    if given is None:
+        return known.corrected(), whole
+    if given.model != known.model:
+        raise ConvkitError(f"{file} is for model {given.model[:12]}, the tables are for {known.model[:12]}")
+    decided = pins.chosen(given.pins, known.problem.options, floating=Option.parse(known.floating))
+    return problem.pinned(known.corrected(), decided), whole
+
+
+def _tell_choice(
+    known: Tables, problem: Problem, whole: Cost, given: list[Budget], limits: dict[str, float], *, as_json: bool
+) -> None:
+    from convkit.compress import budget as wished
+    from convkit.compress.errors import ConvkitError, VerdictError
+    from convkit.compress.search import budget as choices
+    from convkit.compress.search.problem import meets
+
+    choice = choices.solve(problem, limits) or choices.closest(problem, limits)
+    if choice is None:
+        raise ConvkitError("the tables allow no choice at all", hint="pin fewer layers")
+    missed = [
+        f"--{budget.name} {budget.text!r} is out of reach; "
+        f"the nearest is --{budget.name} {wished.reachable(budget.name, choice.cost[budget.quantity])!r}"
+        for budget in given
+        if not meets(choice.cost[budget.quantity], limits[budget.quantity])
+    ]
+    if as_json:
+        show.json({"schema_version": 1, **_head(known, whole), "missed": missed, **_json(known, choice)})
+    else:
+        show.table(_COLUMNS, [_row(known, choice, whole)], title=_title(known))
+        show.table(("layer", "format"), [(name, str(option)) for name, option in choice.formats.items()])
+    if missed:
+        raise VerdictError("; ".join(missed))
+
+
+def _tell_front(
+    known: Tables, problem: Problem, whole: Cost, limits: dict[str, float], points: int, *, as_json: bool
+) -> None:
+    from convkit.cli import characters
+    from convkit.cli.picture import Point, decibels
+    from convkit.compress.errors import VerdictError
+    from convkit.compress.search import budget as choices
+
+    found = choices.front(problem, "seconds", points, limits)
+    if not found:
+        raise VerdictError("no choice is within all budgets", hint="give one alone to see how near it comes")
+    if as_json:
+        front = [_json(known, choice) for choice in found]
+        show.json({"schema_version": 1, **_head(known, whole), "front": front})
+        return
+    show.table(_COLUMNS, [_row(known, choice, whole) for choice in found], title=_title(known))
+    drawn = [Point("", c.cost["seconds"] / whole["seconds"], decibels(c.cost["loss"]), "predicted") for c in found]
+    tried = [trial.measured for trial in known.trials]
+    drawn += [Point("", c["seconds"] / whole["seconds"], decibels(c["loss"]), "measured") for c in tried]
+    show.text(characters.front(drawn, height=12))
+    show.text("· predicted, o measured; dB upwards, time to the right")
+
+
+_COLUMNS = ("from", "latency", "ratio", "size", "bit operations", "SQNR", "in float")
+
+
+def _title(known: Tables) -> str:
+    seconds = "estimated, not measured" if known.estimated else "from profiles"
+    return f"predicted for {known.target}, latency {seconds}, corrected by {len(known.trials)} measured networks"
+
+
+def _row(known: Tables, choice: Choice, whole: Cost) -> tuple[str, ...]:
+    from convkit.cli.picture import decibels
+
+    measured = _measured(known, choice)
+    cost = choice.cost if measured is None else measured
+    floats = sum(str(option) == known.floating for option in choice.formats.values())
+    return (
+        "prediction" if measured is None else "measurement",
+        f"{cost['seconds'] * 1e3:.3g} ms",
+        f"{cost['seconds'] / whole['seconds']:.3f}x",
+        f"{cost['bytes'] / 1e6:.3g} MB",
+        f"{cost['bops'] / 1e9:.3g} G",
+        f"{decibels(cost['loss']):.1f} dB",
+        f"{floats} of {len(choice.formats)}",
+    )
+
+
+def _head(known: Tables, whole: Cost) -> dict[str, Any]:
+    import dataclasses
+
+    return {
+        "model": known.model,
+        "target": known.target,
+        "estimated_latency": known.estimated,
+        "original": dataclasses.asdict(whole),
+        "measured_networks": len(known.trials),
+    }
+
+
+def _json(known: Tables, choice: Choice) -> dict[str, Any]:
+    import dataclasses
+
+    measured = _measured(known, choice)
+    return {
+        "predicted": dataclasses.asdict(choice.cost),
+        "measured": None if measured is None else dataclasses.asdict(measured),
+        "layers": {name: str(option) for name, option in choice.formats.items()},
+    }
+
+
+def _measured(known: Tables, choice: Choice) -> Cost | None:
+    """What the search measured of the very same choice."""
+    return next((trial.measured for trial in known.trials if trial.formats == choice.formats), None)

@@ -1,0 +1,155 @@
+"""The Laboratory: where the choices of a search are built, and truly measured side by side with the original."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from convkit.cli import characters, contest, picture
+from convkit.cli.building import with_learned_rounding
+from convkit.cli.checkpoint import Checkpoint
+from convkit.cli.contest import Candidate
+from convkit.cli.picture import Point
+from convkit.cli.progress import Progress
+from convkit.compress import record
+from convkit.compress.option import FLOAT
+
+if TYPE_CHECKING:
+    from convkit.cli.searchspace import Space
+    from convkit.compress.plan import Plan
+    from convkit.compress.search.problem import Choice, Cost
+    from convkit.compress.search.refine import Trial
+    from convkit.compress.search.remedies import Task
+
+ROUND_SHARE = 0.4
+"""Seconds that a round of candidates takes, as part of the final measurement's."""
+BISECTIONS = 4
+"""Looks along the front for the loss that is still good."""
+
+
+@dataclass(frozen=True, slots=True)
+class Lab:
+    """Where choices are truly measured. What was measured before is taken from `kept`."""
+
+    space: Space
+    task: Task
+    arena: contest.Contest
+    kept: Checkpoint
+    say: Progress
+    points: list[Point] = field(default_factory=list)
+    """What the front shows so far."""
+
+    def scores(self, plan: Plan) -> Mapping[str, float]:
+        """Metrics of the simulated network on held-back samples."""
+        known = (self.kept.value("scores") or {}).get(plan.digest)
+        if known is not None:
+            return dict(known)
+        found = self.task.score(self.space.simulated(self.space.builder.network(plan)))
+        self.kept.add("scores", {plan.digest: found})
+        return found
+
+    def file(self, plan: Plan) -> Path:
+        """The network as the engine gets it: the original's file where every layer is in float."""
+        if not plan.layers:
+            return self.arena.original
+        return self.space.builder.file(self.space.builder.network(plan))
+
+    def kept_file(self, plan: Plan) -> Path:
+        """The same, made once for all runs."""
+        name = f"{plan.digest}.onnx"
+        found = self.kept.file(name)
+        if found is not None:
+            return found
+        made = self.file(plan)
+        self.kept.keep_file(name, made)
+        return made
+
+    def measure(self, found: Sequence[Choice]) -> list[tuple[float, float]]:
+        """Loss on held-back samples, and seconds side by side with the original's, of each choice."""
+        plans = [self.space.plan_of(choice.formats) for choice in found]
+        key = record.digest_json([plan.digest for plan in plans])
+        known = (self.kept.value("rounds") or {}).get(key)
+        measured = [(loss, seconds) for loss, seconds in known or self._measured(plans)]
+        if known is None:
+            self.kept.add("rounds", {key: measured})
+        for choice, (loss, seconds) in zip(found, measured, strict=True):
+            self._tell(choice, loss, seconds)
+        self.say.picture(characters.front(self.points, height=12))
+        return measured
+
+    def _measured(self, plans: Sequence[Plan]) -> list[tuple[float, float]]:
+        names = [f"choice {index}" for index in range(len(plans))]
+        candidates, losses = [], []
+        for name, plan in zip(names, plans, strict=True):
+            self.say(f"building {name} of {len(plans)}")
+            losses.append(10 ** (-self.scores(plan)["sqnr"] / 10))
+            candidates.append(Candidate(name, plan, self.file(plan)))
+        timed = contest.measured(self.arena, candidates, self.arena.budget * ROUND_SHARE, self.say)
+        seconds = [timed[name].ratios["p10"].value * self.space.original["seconds"] for name in names]
+        return list(zip(losses, seconds, strict=True))
+
+    def _tell(self, choice: Choice, loss: float, seconds: float) -> None:
+        """A line and a point for what was measured."""
+        whole, promised = self.space.original["seconds"], choice.cost
+        floats = sum(option == self.space.precision.floating for option in choice.formats.values())
+        self.say.found(
+            f"measured {seconds / whole:.3f}x at {picture.decibels(loss):.1f} dB; predicted "
+            f"{promised['seconds'] / whole:.3f}x at {picture.decibels(promised['loss']):.1f} dB; "
+            f"{len(choice.formats) - floats} of {len(choice.formats)} layers in low precision"
+        )
+        self.points.append(Point("", seconds / whole, picture.decibels(loss), "measured"))
+
+    def expect(self, front: Sequence[Choice]) -> None:
+        """Show the front as the tables promise it."""
+        whole = self.space.original["seconds"]
+        costs: list[Cost] = [choice.cost for choice in front]
+        self.points.extend(Point("", c["seconds"] / whole, picture.decibels(c["loss"]), "predicted") for c in costs)
+        if costs:
+            fast = min(costs, key=lambda cost: cost["seconds"])
+            self.say.found(
+                f"{len(costs)} choices on the front, the fastest predicted {fast['seconds'] / whole:.3f}x "
+                f"at {picture.decibels(fast['loss']):.1f} dB"
+            )
+            self.say.picture(characters.front(self.points, height=12))
+
+    def good_loss(self, front: Sequence[Choice]) -> float:
+        """Measured loss of the last choice along the front, from the most accurate on, that is as good as the
+        original."""
+        order = sorted(front, key=lambda choice: choice.cost["loss"])
+        low, high, found = 0, len(order) - 1, 0.0
+        for _ in range(BISECTIONS):
+            if low >= high:
+                break
+            middle = (low + high + 1) // 2
+            scores = self.scores(self.space.plan_of(order[middle].formats))
+            if self.task.good(scores):
+                low, found = middle, 10 ** (-scores["sqnr"] / 10)
+            else:
+                high = middle - 1
+        return max(found, order[low].cost["loss"])
+
+    def finalists(self, best: Trial) -> list[Candidate]:
+        """The best choice, the same with learned rounding, all layers in the target's own format, and all of them in
+        float where its precision is not the original's."""
+        found: dict[bytes, Candidate] = {}
+        for name, plan in self._plans(best).items():
+            self.say(f"building {name}")
+            path = self.kept_file(plan)
+            if path.read_bytes() not in found:
+                found[path.read_bytes()] = Candidate(name, plan, path, self.scores(plan)["sqnr"])
+        return list(found.values())
+
+    def _plans(self, best: Trial) -> dict[str, Plan]:
+        chosen, floating = self.space.plan_of(best.formats), self.space.precision.floating
+        plans = {
+            "searched": chosen,
+            "searched, learned rounding": with_learned_rounding(chosen),
+            "uniform": self.space.uniform(),
+        }
+        plans = {name: plan for name, plan in plans.items() if plan.layers}
+        if floating == FLOAT:
+            return plans
+        plans = {f"{name}, float in {floating}": plan for name, plan in plans.items()}
+        return plans | {f"all in {floating}": self.space.plan_of(dict.fromkeys(self.space.options, floating))}

@@ -1,0 +1,67 @@
+"""The Referee: holds measured networks against the budgets that a person wishes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from convkit.cli import contest
+from convkit.cli.contest import Candidate
+from convkit.compress import budget as wished
+from convkit.compress.search import space as spaces
+
+if TYPE_CHECKING:
+    from convkit.cli.searchspace import Space
+    from convkit.compress.budget import Budget
+    from convkit.compress.plan import Plan
+    from convkit.runtimes.bench.measure import Result
+
+
+@dataclass(frozen=True, slots=True)
+class Referee:
+    """Holds measured networks against budgets."""
+
+    budgets: Sequence[Budget]
+    spaces: Sequence[Space]
+
+    def pick(self, fit: Sequence[Candidate], results: Mapping[str, Result]) -> Candidate | None:
+        """The most accurate within the budgets, else the one nearest to them."""
+
+        def rank(candidate: Candidate) -> tuple[float, float]:
+            excess = max(
+                self._excess(budget, candidate.plan, results[candidate.name], results) for budget in self.budgets
+            )
+            return max(0.0, excess), -results[candidate.name].metrics["sqnr"]
+
+        return min(fit, key=rank, default=None)
+
+    def missed(self, standing: contest.Standing) -> Iterator[str]:
+        """What is said of every budget that the network kept exceeds."""
+        results = {result.name: result for result in standing.results}
+        name = contest.ORIGINAL if standing.kept is None else standing.kept.name
+        plan = None if standing.kept is None else standing.kept.plan
+        for budget in self.budgets:
+            if self._excess(budget, plan, results[name], results) > 0:
+                taken = self._taken(budget, plan, results[name])
+                nearest = wished.reachable(budget.name, taken)
+                asked = f"--{budget.name} {budget.text!r}"
+                yield f"{asked} is out of reach here; the nearest is --{budget.name} {nearest!r}"
+
+    def _excess(self, budget: Budget, plan: Plan | None, result: Result, results: Mapping[str, Result]) -> float:
+        """By what part of the limit the network exceeds it."""
+        whole = self._taken(budget, None, results[contest.ORIGINAL])
+        if budget.quantity == "seconds" and budget.relative:
+            return result.ratios["p50"].value / budget.limit - 1
+        return self._taken(budget, plan, result) / budget.absolute(whole) - 1
+
+    def _taken(self, budget: Budget, plan: Plan | None, result: Result) -> float:
+        """What a network takes of the budget's quantity."""
+        if budget.quantity == "seconds":
+            return result.seconds["p50"].value
+        if budget.quantity == "bytes":
+            return float(result.size or 0)
+        if plan is None:
+            return self.spaces[0].original.bops
+        space = next(space for space in self.spaces if space.plan.engine == plan.engine)
+        return space.problem.cost(spaces.formats_of(plan, space.options, space.precision.floating))["bops"]

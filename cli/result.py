@@ -1,0 +1,92 @@
+"""The result of `convkit quantize`: its report, its folder, and what is printed of it."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING, Any
+
+from convkit.cli import goodness, options, show
+from convkit.cli.contest import ORIGINAL
+from convkit.compress import metric, record
+from convkit.compress import plan as plans
+
+if TYPE_CHECKING:
+    from convkit.cli.quantizing import Job, Outcome
+    from convkit.cli.searching import Searched
+
+
+def report(job: Job, outcome: Outcome, searched: Searched | None) -> dict[str, Any]:
+    """JSON of what was decided, tried and measured."""
+    from convkit.cli import search_report
+
+    best = outcome.plan.layers
+    return {
+        "schema_version": 1,
+        "verdict": outcome.verdict,
+        "reason": outcome.reason,
+        "target": job.target.name,
+        "kept": outcome.kept,
+        "engine": {"original": dict(outcome.knobs), "kept": dict(outcome.plan.engine)},
+        "quantized_layers": sum(layer.weight is not None for layer in best.values()),
+        "held_back_samples": outcome.held_back,
+        "remark": goodness.remark(outcome.held_back),
+        "attempts": [{"remedy": a.remedy, "good": a.good, "scores": dict(a.scores)} for a in outcome.attempts],
+        "networks": [dataclasses.asdict(result) for result in outcome.standing.results],
+        "measurement": dataclasses.asdict(outcome.standing.final),
+        **({} if searched is None else {"search": search_report.report(searched)}),
+    }
+
+
+def write(output: str, job: Job, outcome: Outcome, told: dict[str, Any], searched: Searched | None) -> None:
+    """The output folder, whole or not at all."""
+    from convkit.cli import search_report
+
+    digests = {"model": job.model.digest, "data": job.data.digest, "plan": outcome.plan.digest}
+    facts: dict[str, Any] = {"target": job.target.name, "seed": job.seed, "engine": dict(outcome.plan.engine)}
+    manifest = record.manifest(command=options.command_line(), digests=digests, **facts)
+    with record.output_folder(output) as folder:
+        record.write_bytes(folder / "model.onnx", outcome.model)
+        record.write_text(folder / "plan.yaml", plans.dump(outcome.plan))
+        record.write_json(folder / "report.json", told)
+        if searched is not None:
+            search_report.write(searched, folder)
+        record.write_json(folder / record.MANIFEST, manifest)
+
+
+def tell(outcome: Outcome, output: str, searched: Searched | None) -> None:
+    """Print the networks side by side, and what a search found."""
+    from convkit.cli import search_report
+    from convkit.runtimes.session.knobs import in_words
+
+    results = outcome.standing.results
+    shown = [m for m in results[0].metrics if goodness.tells(metric.load(m).unit, outcome.held_back)]
+    rows = []
+    for result in results:
+        time, ratio = result.seconds["p50"], result.ratios["p50"]
+        rows.append(
+            (
+                f"{result.name} *" if result.name == outcome.kept else result.name,
+                f"{time.value * 1e3:.2f} ms",
+                f"{ratio.value:.3f}x",
+                f"{ratio.low:.3f}-{ratio.high:.3f}",
+                f"{result.ratios['p10'].value:.3f}x",
+                "" if result.size is None else f"{result.size / 1e6:.2f} MB",
+                *(_figure(result.metrics[m]) for m in shown),
+            )
+        )
+    title = f"{outcome.verdict}: {outcome.reason}"
+    scores = [f"{m} (tells little)" if goodness.remark(outcome.held_back) else m for m in shown]
+    show.table(("network", "p50", "ratio", "95 %", "undisturbed", "size", *scores), rows, title=title)
+    if searched is not None:
+        show.text(search_report.words(searched))
+    for name, knobs in {"original": outcome.knobs, outcome.kept: outcome.plan.engine}.items():
+        if knobs:
+            show.text(f"{name} runs with {in_words(knobs)}")
+    show.text(f"* kept, in {output}" + ("" if outcome.kept == ORIGINAL or searched is not None else f": {_WHY}"))
+
+
+_WHY = "of those as good, the fastest when nothing else ran (the fastest tenth of the calls, against the original's)"
+
+
+def _figure(value: float) -> str:
+    return "–" if value >= metric.LIMIT_DB else f"{value:.2f}"

@@ -1,0 +1,56 @@
+"""Pins: layers whose format a person decided, so that a search leaves them as they are."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Iterable, Mapping
+
+from convkit.compress.errors import ConvkitError
+from convkit.compress.option import FLOAT, Option
+
+IN_FLOAT = "float"
+"""What pins a layer in float."""
+Pins = Mapping[str, str]
+
+
+def formats(pins: Pins) -> tuple[str, ...]:
+    """Formats of weights that the pins ask for, each once."""
+    asked = (text.partition("/")[0] for text in pins.values() if not _is_float(text))
+    return tuple(dict.fromkeys(asked))
+
+
+def chosen(
+    pins: Pins, options: Mapping[str, Iterable[Option]], floats: Collection[str] = (), floating: Option = FLOAT
+) -> dict[str, Option]:
+    """The Option that each pin means among those of its layer; `floats` are layers that run in float anyway.
+
+    What runs in float is in the Option `floating`.
+
+    Raises ConvkitError for a layer that does not exist, with the closest name, and for what it cannot run in.
+    """
+    found = {}
+    for layer, text in pins.items():
+        if layer in options:
+            found[layer] = _meant(layer, text, tuple(options[layer]), floating)
+        elif layer not in floats:
+            near = difflib.get_close_matches(layer, [*options, *floats], n=1)
+            hint = f"did you mean {near[0]!r}?" if near else "`convkit inspect` lists the layers"
+            raise ConvkitError(f"there is no layer {layer!r} to pin", hint=hint)
+        elif not _is_float(text):
+            raise ConvkitError(
+                f"layer {layer!r} is pinned to {text}, but runs in float alone here",
+                hint="pin it to float, or not at all",
+            )
+    return found
+
+
+def _is_float(text: str) -> bool:
+    return text in (IN_FLOAT, str(FLOAT))
+
+
+def _meant(layer: str, text: str, known: tuple[Option, ...], floating: Option) -> Option:
+    for option in known:
+        if text in (str(option), option.weight) or (option == floating and _is_float(text)):
+            return option
+    listed = ", ".join(IN_FLOAT if option == floating else str(option) for option in known)
+    raise ConvkitError(f"layer {layer!r} is pinned to {text}, which it cannot run in", hint=f"it can run in {listed}")
