@@ -19,6 +19,7 @@ from convkit.cli.progress import Progress
 from convkit.cli.quantizing import Job
 from convkit.cli.referee import Referee
 from convkit.cli.work import Work
+from convkit.compress import format as formats
 from convkit.compress import graph as graphs
 from convkit.compress.option import FLOAT
 from convkit.compress.search import budget as choices
@@ -207,9 +208,13 @@ def _line(given: LayerPlan | None, usual: LayerPlan, pinned: bool) -> LayerPlan:
 def _options(job: Job, wishes: Wishes, model: Model) -> spaces.Options:
     """What every layer may run in; the formats that pins ask for only those that are pinned."""
     found = spaces.options(model, job.target, wishes.formats, FLOAT, job.keep)
-    asked = () if job.plan is None else pins.formats(job.plan.pins)
+    asked = () if job.plan is None else filter(_is_of_weights, pins.formats(job.plan.pins))
     wider = spaces.options(model, job.target, (*wishes.formats, *asked), FLOAT, job.keep)
     return found if job.plan is None else {n: wider[n] if n in job.plan.pins else found[n] for n in found}
+
+
+def _is_of_weights(name: str) -> bool:
+    return formats.load(name).symmetric
 
 
 def _from_tables(job: Job, builder: Builder, plan: Plan, tables: Tables) -> Space:

@@ -146,6 +146,9 @@ def quantize(
 
 PART = quantize
 
+_LEAST = 4
+"""Samples without which a search says nothing."""
+
 
 def _job(model: ModelRef, data: DataRef, target: str, limits: Any, settings: dict[str, Any]) -> Job:  # noqa: ANN401 - Limits, imported late
     from dataclasses import replace
@@ -173,7 +176,8 @@ def _wishes(job: Job, formats: str | None, tables: str | None, budgets: dict[str
     """What is asked of a search; None where none is asked for."""
     from convkit.cli.searching import Wishes
     from convkit.compress import budget
-    from convkit.compress.search import pins, space
+    from convkit.compress import format as number_formats
+    from convkit.compress.search import pins
 
     given = tuple(budget.parse(name, text) for name, text in budgets.items() if text is not None)
     if tables is not None:
@@ -181,8 +185,27 @@ def _wishes(job: Job, formats: str | None, tables: str | None, budgets: dict[str
     if formats is None and not given:
         return None
     names = [name.strip() for name in formats.split(",")] if formats else [job.target.weight]
-    space.check_formats([*names, *pins.formats({} if job.plan is None else job.plan.pins)])
+    _check_search(job, names)
+    for name in pins.formats({} if job.plan is None else job.plan.pins):
+        number_formats.load(name)
     return Wishes(tuple(dict.fromkeys(names)), given)
+
+
+def _check_search(job: Job, names: list[str]) -> None:
+    """Refuse a search that cannot be: of what is no format of weights, what the target lacks, or on too few samples."""
+    from convkit.compress.errors import ConvkitError
+    from convkit.compress.search import space
+
+    space.check_formats(names)
+    for name in names:
+        if name in job.target.formats and job.target.formats[name].missing:
+            has = ", ".join(other for other, runs in job.target.formats.items() if not runs.missing)
+            raise ConvkitError(f"{job.target.name} has no {name}", hint=f"it has {has}; others only save storage")
+    if len(job.data) < _LEAST:
+        held = "a quarter of them is held back to measure on"
+        raise ConvkitError(
+            f"the data has {len(job.data)} samples, too few for a search", hint=f"give at least {_LEAST}, for {held}"
+        )
 
 
 def _from_tables(job: Job, formats: str | None, file: str, given: tuple[Budget, ...]) -> Wishes:
