@@ -42,7 +42,7 @@ def report(searched: Searched) -> dict[str, Any]:
         "front": [dataclasses.asdict(choice.cost) for choice in searched.hunt.front],
         "layers": {name: str(option) for name, option in _kept(searched).items()},
         "pins": {name: str(option) for name, option in searched.space.pins.items()},
-        "notes": [*_bent(searched), *promotion.notes(searched.outcome.plan, searched.space.builder.target)],
+        "notes": _notes(searched),
     }
 
 
@@ -78,7 +78,11 @@ def words(searched: Searched) -> str:
     work = searched.work.counts
     told = f"{work['evaluations']} full evaluations, {work['builds']} builds"
     lines = [characters.front(_points(searched)), legend, "", characters.layers(_bars(searched)), told]
-    return "\n".join([*lines, *_bent(searched)])
+    return "\n".join([*lines, *_notes(searched)])
+
+
+def _notes(searched: Searched) -> list[str]:
+    return [*_bent(searched), *promotion.notes(searched.outcome.plan, searched.space.builder.target)]
 
 
 def _bent(searched: Searched) -> list[str]:

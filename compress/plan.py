@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,6 +13,7 @@ from convkit.compress import record, schema
 from convkit.compress.errors import ConvkitError
 
 SCHEMA_VERSION = 1
+_PIN = re.compile(r"[a-z]\w*(/[a-z]\w*)?")
 _LONGEST_KEY = 1000
 """Characters; YAML reads a key on its value's line up to 1024 of them."""
 
@@ -167,8 +169,8 @@ def _knob(name: str, given: object) -> bool | int | str:
 
 
 def _pin(name: str, given: object) -> str:
-    if not isinstance(given, str):
-        raise ValueError(f"the pin of {name!r} is {given!r}, not the name of a format")  # noqa: TRY004 - one kind for all
+    if not isinstance(given, str) or not _PIN.fullmatch(given):
+        raise ValueError(f"the pin of {name!r} is {given!r}, not the name of a format")
     return given
 
 

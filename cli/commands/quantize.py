@@ -153,6 +153,9 @@ def quantize(
 
 PART = quantize
 
+_LEAST = 4
+"""Samples without which a search says nothing."""
+
 
 def _fixed() -> tuple[str, ...]:
     """Knobs that the user has set."""
@@ -190,7 +193,8 @@ def _wishes(job: Job, formats: str | None, tables: str | None, budgets: dict[str
     from convkit.cli import precisions
     from convkit.cli.searchspace import Wishes
     from convkit.compress import budget
-    from convkit.compress.search import pins, space
+    from convkit.compress import format as number_formats
+    from convkit.compress.search import pins
 
     given = tuple(budget.parse(name, text) for name, text in budgets.items() if text is not None)
     if tables is not None:
@@ -199,8 +203,25 @@ def _wishes(job: Job, formats: str | None, tables: str | None, budgets: dict[str
         return None
     names = [name.strip() for name in formats.split(",")] if formats else [job.target.weight]
     layers, whole = precisions.asked(job.target, tuple(dict.fromkeys(names)))
-    space.check_formats(pins.formats({} if job.plan is None else job.plan.pins))
+    _check_search(job, layers)
+    for name in pins.formats({} if job.plan is None else job.plan.pins):
+        number_formats.load(name)
     return Wishes(layers, given, whole)
+
+
+def _check_search(job: Job, names: tuple[str, ...]) -> None:
+    """Refuse a search that cannot be: in formats that the target lacks, or on too few samples."""
+    from convkit.compress.errors import ConvkitError
+
+    for name in names:
+        if name in job.target.formats and job.target.formats[name].missing:
+            has = ", ".join(other for other, runs in job.target.formats.items() if not runs.missing)
+            raise ConvkitError(f"{job.target.name} has no {name}", hint=f"it has {has}; others only save storage")
+    if len(job.data) < _LEAST:
+        held = "a quarter of them is held back to measure on"
+        raise ConvkitError(
+            f"the data has {len(job.data)} samples, too few for a search", hint=f"give at least {_LEAST}, for {held}"
+        )
 
 
 def _from_tables(job: Job, formats: str | None, file: str, given: tuple[Budget, ...]) -> Wishes:

@@ -32,7 +32,7 @@ COSTLY = {
 
 
 def measure(
-    candidates: Sequence[Candidate], baseline: str, data: object, settings: Settings, **_: object
+    candidates: Sequence[Candidate], baseline: str, data: object, settings: Settings, *_: object, **__: object
 ) -> Measurement:
     sizes = {c.name: Path(c.path).stat().st_size for c in candidates}
     results = tuple(result(c, sizes[c.name], sizes[baseline], settings) for c in candidates)

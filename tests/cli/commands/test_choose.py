@@ -21,7 +21,9 @@ MODEL = "ab" * 32
 
 @pytest.fixture(scope="module")
 def saved(tmp_path_factory: pytest.TempPathFactory) -> Tables:
-    return Tables(MODEL, instance.network(12, 14), {}, (), "onnxruntime-cpu", estimated=False)
+    problem = instance.network(12, 14)
+    original = problem.cost(dict.fromkeys(problem.options, FLOAT))
+    return Tables(MODEL, problem, {}, (), "onnxruntime-cpu", estimated=False, original=original)
 
 
 @pytest.fixture
@@ -31,7 +33,7 @@ def folder(saved: Tables, tmp_path: Path) -> Path:
 
 
 def limit(saved: Tables, part: float) -> float:
-    return part * saved.problem.cost(dict.fromkeys(saved.problem.options, FLOAT))["bytes"]
+    return part * saved.original.bytes
 
 
 def test_the_choice_is_the_exact_one_and_called_a_prediction(convkit: Convkit, saved: Tables, folder: Path) -> None:
@@ -53,7 +55,8 @@ def test_what_was_measured_corrects_the_tables_and_is_told(convkit: Convkit, sav
     best = budget.solve(saved.problem, {"bytes": limit(saved, 0.3)})
     assert best is not None
     measured = best.cost.__class__(best.cost.loss * 1.2, best.cost.seconds * 1.1, best.cost.bytes, best.cost.bops)
-    known = Tables(MODEL, saved.problem, {}, (Trial(best.formats, best.cost, measured),))
+    trials = (Trial(best.formats, best.cost, measured),)
+    known = Tables(MODEL, saved.problem, {}, trials, original=saved.original)
     tables.write(tmp_path / "tables.json", known)
     assert tables.read(tmp_path / "tables.json") == known
     said = json.loads(convkit("choose", str(tmp_path), "--size", "<=0.3x", "--json").out)

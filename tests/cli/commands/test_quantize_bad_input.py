@@ -8,9 +8,13 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import yaml
 from onnx import numpy_helper
 
+from convkit.compress import model as models
+from convkit.compress import parts
 from convkit.compress import plan as plans
+from convkit.compress.model import ModelRef
 from tests.cli import quantizable
 from tests.cli.quantizable import QUICK, Quantize, samples
 from tests.command_line import Convkit, Result
@@ -116,6 +120,63 @@ WRONG_WORDS = {
 def test_wrong_words(quantize: Quantize, tmp_path: Path, case: str) -> None:
     words, message = WRONG_WORDS[case]
     refused(quantize(*words), tmp_path / "out", message)
+
+
+WRONG_WISHES = {
+    "an unknown format": (("--formats", "int8,imt4"), "'imt4'; did you mean"),
+    "no format of weights": (("--formats", "uint8"), "uint8 is no format to search weights in"),
+    "a time in bytes": (("--latency", "<=4MB"), "--latency '<=4MB'"),
+    "a size in seconds": (("--size", "<=4ms"), "--size '<=4ms'"),
+    "no number": (("--bops", "fast"), "--bops 'fast' is no budget"),
+    "no tables": (("--tables", "none.json"), "cannot read tables none.json"),
+}
+
+
+@pytest.mark.parametrize("case", WRONG_WISHES)
+def test_wrong_wishes(quantize: Quantize, tmp_path: Path, case: str) -> None:
+    words, message = WRONG_WISHES[case]
+    refused(quantize(*words), tmp_path / "out", message)
+
+
+def test_too_few_samples_for_a_search(quantize: Quantize, tmp_path: Path) -> None:
+    np.savez(tmp_path / "few.npz", **samples(3))
+    done = quantize("--formats", "int8", data=tmp_path / "few.npz")
+    refused(done, tmp_path / "out", "the data has 3 samples, too few for a search; give at least 4")
+
+
+def test_a_format_that_the_target_lacks(quantize: Quantize, tmp_path: Path) -> None:
+    text = yaml.safe_load(parts.path("recipes/targets", "onnxruntime-cpu").read_text())
+    text["formats"]["int4"] = {"missing": True}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(text))
+    done = quantize("--formats", "int8,int4", "--target", str(tmp_path / "mine.yaml"))
+    refused(done, tmp_path / "out", "mine has no int4; it has ")
+
+
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (np.zeros(7, np.int64), "has unequal numbers of samples: x 8, labels 7"),
+        (np.full(8, 99), "a label is class 99, the network has 5 classes"),
+        (np.full(8, -1), "label -1 of sample 0"),
+        (np.array(["cat"] * 8), "labels"),
+    ],
+)
+def test_labels_that_do_not_match(quantize: Quantize, tmp_path: Path, labels: np.ndarray, message: str) -> None:
+    np.savez(tmp_path / "labelled.npz", labels=labels, **samples(8))
+    done = quantize("--formats", "int8", data=tmp_path / "labelled.npz")
+    assert done.code == 2, done.err
+    assert message in done.err.splitlines()[-1]
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_plan_with_layers_that_do_not_exist(quantize: Quantize, folder: Path, tmp_path: Path) -> None:
+    model = models.load(ModelRef(str(folder / "net.onnx")))
+    wrong = plans.Plan(model.digest, "onnxruntime-cpu", (), {"conv33": plans.LayerPlan("uint8", "int8")})
+    (tmp_path / "plan.yaml").write_text(plans.dump(wrong))
+    done = quantize("--plan", str(tmp_path / "plan.yaml"))
+    assert done.code == 2, done.err
+    assert "conv33" in done.err.splitlines()[-1]
+    assert not (tmp_path / "out").exists()
 
 
 def test_data_is_asked_for(convkit: Convkit, folder: Path, tmp_path: Path) -> None:
