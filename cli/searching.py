@@ -209,7 +209,8 @@ def _finalists(lab: _Lab, refined: Refined) -> list[Candidate]:
     space = lab.space
     chosen, floating = space.plan_of(refined.best.formats), space.precision.floating
     plans = {"searched": chosen, "searched, learned rounding": with_learned_rounding(chosen), "uniform": space.plan}
-    plans = {name: plan for name, plan in plans.items() if plan.layers}
+    may_change = any(len(options) > 1 for options in space.options.values())
+    plans = {name: plan for name, plan in plans.items() if plan.layers and may_change}
     if floating != FLOAT:
         plans = {f"{name}, float in {floating}": plan for name, plan in plans.items()}
         plans[f"all in {floating}"] = space.plan_of(dict.fromkeys(space.options, floating))

@@ -11,7 +11,8 @@ from convkit.cli import output as place
 
 if TYPE_CHECKING:
     from convkit.cli.quantizing import Job, Outcome
-    from convkit.cli.searching import Searched, Wishes
+    from convkit.cli.searching import Searched
+    from convkit.cli.searchspace import Wishes
     from convkit.compress.data import DataRef
     from convkit.compress.model import ModelRef
 
@@ -167,7 +168,7 @@ def _job(model: ModelRef, data: DataRef, target: str, limits: Any, settings: dic
 def _wishes(job: Job, formats: str | None, budgets: dict[str, str | None]) -> Wishes | None:
     """What is asked of a search; None where none is asked for."""
     from convkit.cli import precisions
-    from convkit.cli.searching import Wishes
+    from convkit.cli.searchspace import Wishes
     from convkit.compress import budget
     from convkit.compress.errors import ConvkitError
 
@@ -225,8 +226,13 @@ def _write(output: str, job: Job, outcome: Outcome, report: dict[str, Any], sear
     from convkit.compress import record
 
     digests = {"model": job.model.digest, "data": job.data.digest, "plan": outcome.plan.digest}
-    facts = {"target": job.target.name, "seed": job.seed, "engine": dict(outcome.plan.engine)}
-    manifest = record.manifest(command=options.command_line(), digests=digests, **facts)
+    manifest = record.manifest(
+        command=options.command_line(),
+        digests=digests,
+        target=job.target.name,
+        seed=job.seed,
+        engine=dict(outcome.plan.engine),
+    )
     with record.output_folder(output) as folder:
         record.write_bytes(folder / "model.onnx", outcome.model)
         record.write_text(folder / "plan.yaml", plans.dump(outcome.plan))
