@@ -148,7 +148,8 @@ class Lab:
             "searched, learned rounding": with_learned_rounding(chosen),
             "uniform": self.space.uniform(),
         }
-        plans = {name: plan for name, plan in plans.items() if plan.layers}
+        may_change = any(len(options) > 1 for options in self.space.options.values())
+        plans = {name: plan for name, plan in plans.items() if plan.layers and may_change}
         if floating == FLOAT:
             return plans
         plans = {f"{name}, float in {floating}": plan for name, plan in plans.items()}

@@ -47,12 +47,11 @@ def asked(target: Target, formats: Sequence[str]) -> tuple[tuple[str, ...], tupl
     space.check_formats(layers)
     runtime: Runtime = parts.load("runtimes", target.engine)
     known = {format_of(name): named(name) for name in runtime.precisions()}
-    for name in whole:
-        if name not in known:
-            lacks = f"{target.engine} computes nothing in {name} on this device"
-            if len(formats) == 1:
-                raise NotAvailableError(lacks, hint="search on one that has it, or among formats such as int8")
-            show.note(f"{lacks}: searching without it")
+    lacking = [f"{target.engine} computes nothing in {name} on this device" for name in whole if name not in known]
+    if lacking and len(lacking) == len(formats):
+        raise NotAvailableError(lacking[0], hint="search on one that has it, or among formats such as int8")
+    for lacks in lacking:
+        show.note(f"{lacks}: searching without it")
     return layers, (F32, *(known[name] for name in whole if name in known))
 
 

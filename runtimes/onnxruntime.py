@@ -89,7 +89,6 @@ class OnnxRuntimeSession:
             engine.GraphOptimizationLevel, f"ORT_{_LEVELS[options.optimization]}"
         )
         settings.add_session_config_entry("session.intra_op.allow_spinning", str(int(options.spinning)))
-        settings.add_session_config_entry("session.disable_prepacking", str(int(not options.prepacking)))
         settings.log_severity_level = _ERRORS_ONLY
         return settings
 
@@ -159,7 +158,6 @@ _KNOBS = (
     THREADS,
     switch("spinning", "idle threads wait awake, which pays where nobody else needs the cores"),
     Knob("optimization", "how far the graph is rewritten", OPTIMIZATIONS, ("all", "extended")),
-    switch("prepacking", "weights are laid out anew when the file is opened"),
 )
 
 PART = Runtime(

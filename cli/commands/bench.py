@@ -94,7 +94,7 @@ def bench(
     \b
     Knobs of one candidate stand behind its engine, ENGINE,KNOB=VALUE:MODEL; plan=FILE takes those of a plan.yaml:
       threads=N  weights=FILE (eager)
-      onnxruntime: spinning=on|off  optimization=none|basic|extended|all  prepacking=on|off
+      onnxruntime: spinning=on|off  optimization=none|basic|extended|all
       openvino:    precision=f32|bf16|f16  pinning=on|off  hyperthreading=on|off  partitioner=static|auto
     """
     from convkit.runtimes.bench import gate, verdict

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
 
     from convkit.compress.data import Data, DataRef
     from convkit.compress.model import Model, ModelRef
-    from convkit.runtimes.parity.compare import Pair, Tolerance
+    from convkit.runtimes.parity.compare import Tolerance
+    from convkit.runtimes.parity.pair import Pair
+    from convkit.runtimes.session import Options
 
 DEFAULT_ENGINES = ("eager", "onnxruntime", "openvino")
 _RANDOM_SAMPLES = 4
@@ -41,6 +43,7 @@ _RANDOM_SAMPLES = 4
     help="Replace a tolerance: relative, sqnr, loss, codes, end_to_end, metric; see below.",
 )
 @click.option("--metric", "metrics", multiple=True, metavar="NAME", help="Compare this score too, such as top1.")
+@click.option("--plan", metavar="FILE", help="Run B with the engine's knobs of this plan.yaml, on its target's engine.")
 @options.data(what="Samples to compare on (random ones without)")
 @options.network
 @options.threads
@@ -54,6 +57,7 @@ def verify(
     layers: bool,
     tolerance: dict[str, Any],
     metrics: Sequence[str],
+    plan: str | None,
     data: DataRef | None,
     network: Callable[[str], ModelRef],
     threads: int,
@@ -68,6 +72,7 @@ def verify(
       convkit verify out/model.onnx --layers --data photos/ --metric top1
       convkit verify models.unet:UNet out/model.onnx --weights unet.safetensors --engines onnxruntime
       convkit verify net.onnx out/model.onnx --tolerance loss=15 --json
+      convkit verify out/model.onnx --plan out/plan.yaml
 
     \b
     Tolerances:
@@ -80,15 +85,14 @@ def verify(
     """
     from convkit.cli import batches, checks
     from convkit.compress import data as data_sets
-    from convkit.compress import simulate
     from convkit.runtimes.parity import compare
-    from convkit.runtimes.session import Options
 
     limits = _tolerance(tolerance)
-    names = _engines(engines)
+    ran, lowered, engine = _planned(plan, threads)
+    names = _engines(engines or engine)
     sizes = data_sets.shapes(data) if data else {}
     refs = [dataclasses.replace(network(path), sizes=sizes) for path in filter(None, (reference, candidate))]
-    with _pair(refs) as pair:
+    with _pair(refs, lowered) as pair:
         samples = _samples(pair, data, seed)
         words = f"comparing on {len(samples)} samples"
         with batches.indices_in_range(pair.candidate), show.progress(words) as say:
@@ -99,10 +103,10 @@ def verify(
                 limits,
                 layers=layers,
                 metric=metrics,
-                options=Options(threads),
+                options=ran,
                 progress=lambda share: say(f"{share:.0%}"),
             )
-        quantized = all(map(simulate.is_quantized, (pair.reference, pair.candidate)))
+        quantized = all(map(pair.rounded, (pair.reference, pair.candidate)))
     if as_json:
         show.json(found.as_dict())
     else:
@@ -112,6 +116,24 @@ def verify(
 
 
 PART = verify
+
+
+def _planned(path: str | None, threads: int) -> tuple[Options, Callable[[Model], Model] | None, str | None]:
+    """How engines run B, what simulates their float precision where it is not float32, and the plan's engine."""
+    from convkit.cli import precisions
+    from convkit.compress import plan as plans
+    from convkit.compress import target as targets
+    from convkit.runtimes.session import Options
+    from convkit.runtimes.session.knobs import turned
+
+    if path is None:
+        return Options(threads), None, None
+    plan = plans.read(path)
+    target = targets.load(plan.target)
+    ran = turned(Options(threads), target.engine, plan.engine)
+    precisions.check(plan.engine, target.engine)
+    lowers = precisions.format_of(ran.precision) != precisions.F32.floating.weight
+    return ran, (lambda model: precisions.simulated(model, target, plan.engine)) if lowers else None, target.engine
 
 
 def _tolerance(given: dict[str, Any]) -> Tolerance:
@@ -148,18 +170,18 @@ def _engines(words: str | None) -> list[str]:
 
 
 @contextlib.contextmanager
-def _pair(refs: Sequence[ModelRef]) -> Iterator[Pair]:
+def _pair(refs: Sequence[ModelRef], lowered: Callable[[Model], Model] | None) -> Iterator[Pair]:
     """Both networks; B is written as ONNX for the engines unless it is such a file, and gone when the block ends."""
     from convkit.compress import model as models
-    from convkit.runtimes.parity.compare import Pair
+    from convkit.runtimes.parity.pair import Pair
 
     loaded = [models.load(ref) for ref in refs]
     if refs[-1].path.endswith(".onnx"):
-        yield Pair(loaded[0], loaded[-1], refs[-1].path)
+        yield Pair(loaded[0], loaded[-1], refs[-1].path, lowered)
         return
     with tempfile.TemporaryDirectory() as folder:
         path = _exported(loaded[-1], Path(folder))
-        yield Pair(loaded[0], loaded[-1], str(path))
+        yield Pair(loaded[0], loaded[-1], str(path), lowered)
 
 
 def _exported(model: Model, folder: Path) -> Path:

@@ -29,7 +29,7 @@ def options(
 ) -> Options:
     """What each layer that `target` runs in low precision may run in: `floating`, and what the formats `wanted` give.
 
-    A layer without a weight runs in the target's activations or in float.
+    A layer without a weight runs in the target's activations or in float; in float alone where nothing is wanted.
     """
     placed = placement.place(model.graph, target, keep)
     return {name: tuple(dict.fromkeys((floating, *_low(layer, target, wanted)))) for name, layer in placed.items()}
@@ -47,7 +47,7 @@ def check_formats(wanted: Sequence[str]) -> None:
 def _low(layer: LayerPlan, target: Target, wanted: Sequence[str]) -> list[Option]:
     """Options of one layer beside float."""
     if layer.weight is None:
-        return [Option(layer.activation, layer.activation)]
+        return [Option(layer.activation, layer.activation)] if wanted else []
     # An integer weight meets the activations that the kernel reads, a float one those of its own format.
     asked = (Option(n, layer.activation if isinstance(formats.load(n), Integer) else n) for n in wanted)
     return [promotion.promote(option, target).option for option in asked]

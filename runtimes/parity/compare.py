@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from convkit.compress import graph as graphs
 from convkit.compress import metric as metrics
-from convkit.compress import parts, simulate
+from convkit.compress import parts
 from convkit.compress.errors import ConvkitError
 from convkit.runtimes.parity import probe as probes
 from convkit.runtimes.parity.difference import Difference
+from convkit.runtimes.parity.pair import Pair
 from convkit.runtimes.session import Options, Runtime, Session
 
 if TYPE_CHECKING:
@@ -98,15 +99,6 @@ class _Side:
     predictions: dict[str, list[np.ndarray]] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """The network that is simulated, and the file with its own Model that engines run."""
-
-    reference: Model
-    candidate: Model
-    path: str
-
-
 def compare(
     pair: Pair,
     data: Data,
@@ -120,7 +112,7 @@ def compare(
 ) -> Comparison:
     """Run both sides on `data` and check them. Raises ConvkitError where their inputs or outputs do not match."""
     _check_interfaces(pair)
-    simulated = simulate.integers(pair.reference)
+    simulated = pair.simulated()
     names = {graphs.value(node) for node in simulated.graph.graph.nodes}
     found = probes.find(pair.reference, pair.candidate, pair.path) if layers else []
     found = [p for p in found if p.name in names]
@@ -132,7 +124,7 @@ def compare(
             _run(pair, simulated, found, batch.arrays, sides, predictions)
             progress(min(1.0, count * size / len(whole)))
     checks = [c for name, side in sides.items() for c in _checks(name, side, pair, found, tolerance)]
-    quantized = simulate.is_quantized(pair.candidate)
+    quantized = pair.rounded(pair.candidate)
     checks += [c for n in metric for c in _metric_checks(n, sides, predictions, whole, tolerance, quantized=quantized)]
     versions = {engine: _runtime(engine).version() for engine in engines}
     return Comparison(tuple(checks), {name: _first(name, checks) for name in sides}, len(whole), versions)
@@ -225,7 +217,7 @@ def _probe(
 
 
 def _checks(engine: str, side: _Side, pair: Pair, found: Sequence[Probe], tolerance: Tolerance) -> list[Check]:
-    quantized = [simulate.is_quantized(model) for model in (pair.reference, pair.candidate)]
+    quantized = [pair.rounded(model) for model in (pair.reference, pair.candidate)]
     outputs = []
     for name, difference in side.outputs.items():
         if not any(quantized):
@@ -235,7 +227,12 @@ def _checks(engine: str, side: _Side, pair: Pair, found: Sequence[Probe], tolera
             limit = tolerance.sqnr if all(quantized) else tolerance.loss
             outputs.append(Check(engine, name, "", "sqnr", difference.sqnr, limit, difference.sqnr >= limit))
     good = all(check.passed for check in outputs)
-    return [c for p in found for c in _layer_checks(engine, side, p, tolerance, outputs_good=good)] + outputs
+    limits = tolerance if pair.lowered is None else dataclasses.replace(tolerance, relative=_BF16)
+    return [c for p in found for c in _layer_checks(engine, side, p, limits, outputs_good=good)] + outputs
+
+
+_BF16 = 2.0**-7
+"""Two roundings to bf16 that go apart, over the largest magnitude: how far a layer in such floats may be off."""
 
 
 def _layer_checks(engine: str, side: _Side, p: Probe, tolerance: Tolerance, *, outputs_good: bool) -> list[Check]:

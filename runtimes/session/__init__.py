@@ -28,16 +28,14 @@ class Options:
     """How an engine runs a model. An engine ignores the knobs it does not have; `Runtime.knobs` says which it has.
 
     `spinning`: idle worker threads spin instead of sleeping. `optimization`: how far the engine may rewrite the graph.
-    `prepacking`: weights are laid out anew at the start. `precision`: what float layers run in. `pinning`: every thread
-    keeps to a core. `hyperthreading`: two threads may share one. `partitioner`: how work is shared among threads.
-    `shapes`: concrete input shapes to which free dimensions are fixed, as a deployment would; without them the model
-    stays dynamic.
+    `precision`: what float layers run in. `pinning`: every thread keeps to a core. `hyperthreading`: two threads may
+    share one. `partitioner`: how work is shared among threads. `shapes`: concrete input shapes to which free
+    dimensions are fixed, as a deployment would; without them the model stays dynamic.
     """
 
     threads: int = 2
     spinning: bool = True
     optimization: str = "all"
-    prepacking: bool = True
     precision: str = "f32"
     pinning: bool = True
     hyperthreading: bool = False

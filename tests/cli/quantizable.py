@@ -19,7 +19,7 @@ from tests.compress.network import residual
 
 FILES = ["manifest.json", "model.onnx", "plan.yaml", "report.json"]
 """What the command leaves."""
-QUICK = ("--target", "onnxruntime-cpu", "--budget", "1")
+QUICK = ("--target", "onnxruntime-cpu", "--budget", "1", "--no-tune")
 Quantize = Callable[..., Result]
 
 

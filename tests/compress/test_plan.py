@@ -21,6 +21,7 @@ ranges = st.builds(lambda a, b: Range(min(a, b), max(a, b), "mse"), numbers, num
 plan_values = st.builds(
     Plan, st.text("0123456789abcdef", min_size=64, max_size=64), names, st.lists(words).map(tuple),
     st.dictionaries(names, layers, max_size=3), st.dictionaries(names, ranges, max_size=3),
+    st.dictionaries(names, st.booleans() | st.integers() | names, max_size=3),
     st.dictionaries(names, st.sampled_from(["int8", "float", "int8/uint8"]), max_size=3),
 )  # fmt: skip
 
@@ -83,6 +84,14 @@ def test_a_pin_is_a_line(tmp_path: Path) -> None:
     assert plans.loads(plans.dump(pinned)) == pinned
 
 
+def test_the_knobs_of_its_engine_are_a_line_of_their_own(tmp_path: Path) -> None:
+    plan = dataclasses.replace(SMALL, engine={"precision": "bf16", "spinning": False, "threads": 1})
+    assert "\nengine: {precision: bf16, spinning: false, threads: 1}\n" in plans.dump(plan)
+    assert "engine" not in plans.dump(SMALL)
+    assert read(tmp_path, plans.dump(plan)) == plan
+    assert plan.digest != SMALL.digest
+
+
 def with_line(line: str) -> str:
     return plans.dump(SMALL) + line
 
@@ -113,6 +122,10 @@ BAD = {
     HEAD + "layers: {conv1: {weight: int8}}\n": "layer 'conv1' lacks 'activation'",
     HEAD + "layers: {conv1: {activation: 8}}\n": "'activation' of layer 'conv1' is 8",
     HEAD + "layers: {conv1: {activation: uint8, wieght: int8}}\n": "layer 'conv1' has 'wieght'",
+    HEAD + "engine: [spinning]\n": "'engine' of the plan is ['spinning']",
+    HEAD + "engine: {spinning: }\n": "'spinning' of its engine is None",
+    HEAD + "engine: {threads: 1.5}\n": "'threads' of its engine is 1.5",
+    HEAD + "engine: {spinning: [1]}\n": "'spinning' of its engine is [1]",
     HEAD + "ranges: {x: {low: 0, high: 1}}\n": "the range of 'x' lacks 'calibrator'",
     HEAD + "ranges: {x: {low: a, high: 1, calibrator: m}}\n": "'low' of the range of 'x' is 'a', not a finite number",
     HEAD + "ranges: {x: {low: .nan, high: 1, calibrator: m}}\n": "is nan, not a finite number",
