@@ -22,7 +22,7 @@ from convkit.compress.search import refine as refining
 from convkit.compress.search import remedies
 from convkit.compress.search import space as spaces
 from convkit.compress.search.problem import Cost
-from convkit.compress.search.refine import Refined, Wish
+from convkit.compress.search.refine import Measured, Refined, Trial, Wish
 
 if TYPE_CHECKING:
     from convkit.compress.budget import Budget
@@ -40,6 +40,8 @@ _ROUNDS = 3
 """How often candidates are measured and the tables corrected."""
 _TABLE_SHARE, _ROUND_SHARE = 2.0, 0.4
 """Seconds that the latency table and a round of candidates take, as parts of the final measurement's."""
+_ERRORS = 1.96
+"""Half the width of a 95 % interval in standard errors."""
 _BISECTIONS = 4
 """Looks along the front for the loss that is still good."""
 
@@ -93,7 +95,8 @@ def search(job: Job, wishes: Wishes, say: Say) -> Searched:
         front = list(choices.front(space.problem, points=_FRONT))
         arena = quantizing.arena(job, held, chosen, tried, Path(folder))
         lab = _Lab(space, task, arena, say)
-        refined = refining.refine(space.problem, lab.measure, _wish(space, wishes, lab, front), _ROUNDS)
+        wish = _wish(space, wishes, lab, front)
+        refined = refining.refine(space.problem, lab.measure, wish, _ROUNDS, known=[lab.whole])
         return _ended(job, wishes, lab, front, refined, tried)
 
 
@@ -113,9 +116,8 @@ def _space(job: Job, wishes: Wishes, task: Task, chosen: Attempt, folder: Path, 
     ranged = spaces.with_shared_ranges(builder.model, job.target, plan)
     losses = sensitivity.sensitivity(builder.model, job.target, ranged, found, task.data.probe, seed=job.seed)
     table = _table(job, builder, plan, say)
-    costs, edges = latency.costs(table), latency.edges(table)
     rest = Cost(seconds=table.rest, bytes=_overhead(builder, plan))
-    known = spaces.problem(builder.model, layers, found, losses, costs, edges, rest)
+    known = spaces.problem(builder.model, layers, found, losses, table.layers, latency.edges(table), rest)
     return Space(builder, plan, found, losses, table, known)
 
 
@@ -155,15 +157,17 @@ class _Lab:
     say: Say
 
     @property
-    def original(self) -> float:
-        """Seconds of the network in float, as the table has it."""
-        return self.space.problem.cost(dict.fromkeys(self.space.options, FLOAT))["seconds"]
+    def whole(self) -> Trial:
+        """The network in float: it loses nothing, and what the others take is told by their ratio to it."""
+        formats = dict.fromkeys(self.space.options, FLOAT)
+        cost = self.space.problem.cost(formats)
+        return Trial(formats, cost, replace(cost, loss=0.0))
 
     def scores(self, plan: Plan) -> Mapping[str, float]:
         """Metrics of the simulated network on held-back samples."""
         return self.task.score(self.space.builder.network(plan))
 
-    def measure(self, found: Sequence[Choice]) -> list[tuple[float, float]]:
+    def measure(self, found: Sequence[Choice]) -> list[Measured]:
         """Loss on held-back samples, and seconds side by side with the original's, of each choice."""
         candidates, losses = [], []
         for index, choice in enumerate(found):
@@ -172,9 +176,13 @@ class _Lab:
             losses.append(10 ** (-self.task.score(network)["sqnr"] / 10))
             candidates.append(Candidate(f"choice {index}", plan, self.space.builder.file(network)))
         timed = contest.measured(self.arena, candidates, self.arena.budget * _ROUND_SHARE, self.say)
-        seconds = [timed[candidate.name].ratios["p10"].value * self.original for candidate in candidates]
-        self.say("; ".join(f"{10**3 * s:.2f} ms at noise {loss:.1e}" for loss, s in zip(losses, seconds, strict=True)))
-        return list(zip(losses, seconds, strict=True))
+        original, ratios = self.whole.measured.seconds, [timed[one.name].ratios["p10"] for one in candidates]
+        measured = [
+            Measured(loss, ratio.value * original, ratio.width / _ERRORS)
+            for loss, ratio in zip(losses, ratios, strict=True)
+        ]
+        self.say("; ".join(f"{10**3 * one.seconds:.2f} ms at noise {one.loss:.1e}" for one in measured))
+        return measured
 
 
 def _wish(space: Space, wishes: Wishes, lab: _Lab, front: Sequence[Choice]) -> Wish:

@@ -14,10 +14,10 @@ from convkit.compress.errors import ConvkitError
 from convkit.compress.option import Option
 from convkit.compress.search.problem import QUANTITIES, Cost, Edge, Problem
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _HINT = "let the search make them anew"
 _TOP: schema.Types = {"model": str, "digests": dict, "layers": dict, "edges": list, "groups": list, "fixed": dict}
-_EDGE: schema.Types = {"producer": str, "consumer": str, "seconds": object, "directed": list}
+_EDGE: schema.Types = {"producer": str, "given": str, "consumers": list, "seconds": object, "directed": list}
 _COST: schema.Types = dict.fromkeys(QUANTITIES, (int, float))
 
 
@@ -89,7 +89,8 @@ def _edge_json(edge: Edge) -> dict[str, Any]:
     changes = [[before, after, _finite(seconds)] for (before, after), seconds in edge.directed.items()]
     return {
         "producer": edge.producer,
-        "consumer": edge.consumer,
+        "given": edge.given,
+        "consumers": edge.consumers,
         "seconds": _finite(edge.seconds),
         "directed": changes,
     }
@@ -105,7 +106,8 @@ def _edge(given: object) -> Edge:
     for change in found["directed"]:
         before, after, seconds = _listed("a change of format", change, 3)
         directed[str(before), str(after)] = _seconds(seconds)
-    return Edge(found["producer"], found["consumer"], _seconds(found["seconds"]), directed)
+    consumers = tuple(map(str, _listed("who reads an edge", found["consumers"])))
+    return Edge(found["producer"], consumers, _seconds(found["seconds"]), directed, found["given"])
 
 
 def _seconds(given: object) -> float:
