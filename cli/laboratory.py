@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,19 +12,22 @@ from convkit.cli.building import with_learned_rounding
 from convkit.cli.checkpoint import Checkpoint
 from convkit.cli.contest import Candidate
 from convkit.cli.picture import Point
+from convkit.cli.precisions import F32
 from convkit.cli.progress import Progress
 from convkit.compress import record
 from convkit.compress.option import FLOAT
+from convkit.compress.search.refine import Measured, Trial
 
 if TYPE_CHECKING:
     from convkit.cli.searchspace import Space
     from convkit.compress.plan import Plan
     from convkit.compress.search.problem import Choice, Cost
-    from convkit.compress.search.refine import Trial
     from convkit.compress.search.remedies import Task
 
 ROUND_SHARE = 0.4
 """Seconds that a round of candidates takes, as part of the final measurement's."""
+_ERRORS = 1.96
+"""Half the width of a 95 % interval in standard errors."""
 BISECTIONS = 4
 """Looks along the front for the loss that is still good."""
 
@@ -66,20 +69,28 @@ class Lab:
         self.kept.keep_file(name, made)
         return made
 
-    def measure(self, found: Sequence[Choice]) -> list[tuple[float, float]]:
+    @property
+    def whole(self) -> tuple[Trial, ...]:
+        """The network in float, which loses nothing: what the others take is told by their ratio to it."""
+        formats, original = dict.fromkeys(self.space.options, FLOAT), self.space.original
+        if self.space.precision != F32 or self.space.pins:
+            return ()
+        return (Trial(formats, self.space.problem.cost(formats), replace(original, loss=0.0)),)
+
+    def measure(self, found: Sequence[Choice]) -> list[Measured]:
         """Loss on held-back samples, and seconds side by side with the original's, of each choice."""
         plans = [self.space.plan_of(choice.formats) for choice in found]
         key = record.digest_json([plan.digest for plan in plans])
         known = (self.kept.value("rounds") or {}).get(key)
-        measured = [(loss, seconds) for loss, seconds in known or self._measured(plans)]
+        measured = self._measured(plans) if known is None else [Measured(*figures) for figures in known]
         if known is None:
-            self.kept.add("rounds", {key: measured})
-        for choice, (loss, seconds) in zip(found, measured, strict=True):
-            self._tell(choice, loss, seconds)
+            self.kept.add("rounds", {key: [(one.loss, one.seconds, one.noise) for one in measured]})
+        for choice, one in zip(found, measured, strict=True):
+            self._tell(choice, one.loss, one.seconds)
         self.say.picture(characters.front(self.points, height=12))
         return measured
 
-    def _measured(self, plans: Sequence[Plan]) -> list[tuple[float, float]]:
+    def _measured(self, plans: Sequence[Plan]) -> list[Measured]:
         names = [f"choice {index}" for index in range(len(plans))]
         candidates, losses = [], []
         for name, plan in zip(names, plans, strict=True):
@@ -87,8 +98,8 @@ class Lab:
             losses.append(10 ** (-self.scores(plan)["sqnr"] / 10))
             candidates.append(Candidate(name, plan, self.file(plan)))
         timed = contest.measured(self.arena, candidates, self.arena.budget * ROUND_SHARE, self.say)
-        seconds = [timed[name].ratios["p10"].value * self.space.original["seconds"] for name in names]
-        return list(zip(losses, seconds, strict=True))
+        original, ratios = self.space.original.seconds, [timed[name].ratios["p10"] for name in names]
+        return [Measured(loss, r.value * original, r.width / _ERRORS) for loss, r in zip(losses, ratios, strict=True)]
 
     def _tell(self, choice: Choice, loss: float, seconds: float) -> None:
         """A line and a point for what was measured."""

@@ -93,7 +93,7 @@ def _hunt(means: Means, lab: Lab) -> Hunt:
     with means.work.stage("rounds"):
         front = list(choices.front(space.open, points=FRONT))
         lab.expect(front)
-        known = () if tables is None else tables.trials
+        known = lab.whole if tables is None else tables.trials
         return Hunt(lab, front, refining.refine(space.open, lab.measure, _wish(means, lab, front), ROUNDS, known))
 
 

@@ -185,9 +185,9 @@ def _space(means: Means, ground: Ground, precision: Precision) -> Space:
         losses = sensing.foretold(builder, plan, found, precision, job.seed, means.kept, means.say)
     with means.work.stage("latency"):
         table = _table(means, builder, plan)
-    costs, edges = latency.costs(table), latency.edges(table)
     rest = Cost(seconds=table.rest, bytes=_overhead(builder, plan))
-    known = spaces.problem(builder.model, ground.layers, found, losses, costs, edges, rest)
+    edges, floating = latency.edges(table), precision.floating
+    known = spaces.problem(builder.model, ground.layers, found, losses, table.layers, edges, rest, floating)
     digests = {"latency": table.fingerprint.digest}
     return Space(builder, plan, found, known, known.fixed, precision, table.estimated, digests, decided)
 

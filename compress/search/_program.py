@@ -1,8 +1,10 @@
 """The Problem as a mixed-integer linear program, for HiGHS.
 
 A binary x[u, o] says that unit u runs in option o. For a link, y[a, b] in [0, 1] says that format a is turned into b;
-its margins are the formats of both ends, which makes it whole where x is. Costs are counted from the least of
-their unit or link: that changes no optimum, and what alone costs more than all may, is barred.
+its margins are the formats of both ends, which makes it whole where x is. Where several units read what one makes, each
+has such a flow, and y[a, b], what is paid, is at least each of them; where it would spare time, y[a, b] says instead
+that nobody wants it. Costs are counted from the least of their unit or link: that changes no optimum, and what alone
+costs more than all may, is barred.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ _SPREAD, _SURE = 1e-4, 1e-2
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """Columns are the x of all units, then the y of all links; those in `barred` are zero.
+    """Columns are the x of all units, the y of all links, and flows of links to several units; `barred` ones are zero.
 
     `least` is what a quantity takes at least, were all else free; `costs` is what each column adds to that.
     """
@@ -61,15 +63,15 @@ def build(problem: Problem, quantities: Collection[str], exclude: Sequence[Forma
     units, links = reduced(problem, quantities, len(exclude))
     x = _numbered([(index, option) for index, unit in enumerate(units) for option in unit.costs], 0)
     y = _numbered([(index, pair) for index, link in enumerate(links) for pair in link.seconds], len(x))
+    y |= _numbered([key for index, link in enumerate(links) for key in _flows(index, link, units)], len(x) + len(y))
     least, costs = {}, {}
     for number, quantity in enumerate(QUANTITIES):
-        blocks = [[cost[number] for cost in unit.costs.values()] for unit in units]
-        blocks += [_finite(link) if quantity == "seconds" else [0.0] * len(link.seconds) for link in links]
-        floors = [min(block) for block in blocks]
-        least[quantity] = math.fsum([problem.fixed[quantity], *floors])
-        above = [value - floor for block, floor in zip(blocks, floors, strict=True) for value in block]
-        costs[quantity] = np.array(above, dtype=np.float64)
-    rows = [*_one_each(units, x), *_margins(units, links, x, y), *_cuts(units, x, exclude)]
+        blocks = [_from_least([cost[number] for cost in unit.costs.values()]) for unit in units]
+        blocks += [_paid(link) for link in links] if quantity == "seconds" else []
+        least[quantity] = math.fsum([problem.fixed[quantity], *(floor for floor, _ in blocks)])
+        above = np.array([value for _, block in blocks for value in block], dtype=np.float64)
+        costs[quantity] = np.concatenate([above, np.zeros(len(x) + len(y) - len(above))])
+    rows = [*_one_each(units, x), *_margins(units, links, x, y), *_once(links, y), *_cuts(units, x, exclude)]
     barred = (y[index, pair] for index, link in enumerate(links) for pair, s in link.seconds.items() if math.isinf(s))
     return Program(problem, tuple(units), least, costs, tuple(rows), tuple(barred))
 
@@ -78,13 +80,43 @@ def _numbered(keys: Sequence[Any], start: int) -> dict[Any, int]:
     return {key: number for number, key in enumerate(keys, start)}
 
 
-def _finite(link: Link) -> list[float]:
-    """Seconds of each change; what is forbidden is barred, whatever it takes."""
+def _from_least(values: Sequence[float]) -> tuple[float, list[float]]:
+    """The least of `values`, and what each is more than that."""
+    return min(values), [value - min(values) for value in values]
+
+
+def _paid(link: Link) -> tuple[float, list[float]]:
+    """Seconds that a link takes at least, and what each column of it adds."""
     known = [seconds for seconds in link.seconds.values() if math.isfinite(seconds)]
-    return [seconds if math.isfinite(seconds) else max(known, default=0.0) for seconds in link.seconds.values()]
+    highest = max([0.0, *known])  # what is forbidden is barred, whatever it takes
+    finite = [seconds if math.isfinite(seconds) else highest for seconds in link.seconds.values()]
+    if len(link.after) == 1:
+        return _from_least(finite)
+    return math.fsum(seconds for seconds in finite if seconds < 0), [abs(seconds) for seconds in finite]
 
 
 Columns = Mapping[Any, int]
+
+
+def _flow(index: int, link: Link, end: int, pair: tuple[str, str]) -> Any:  # noqa: ANN401 - a key of Columns
+    """What says that unit `end` reads a link's tensor after this change; of the only reader, the link's own y."""
+    return (index, pair) if len(link.after) == 1 else (index, pair, end)
+
+
+def _flows(index: int, link: Link, units: Sequence[Unit]) -> Iterator[Any]:
+    for end in link.after if len(link.after) > 1 else ():
+        yield from (_flow(index, link, end, pair) for pair in link.seconds if pair[1] in units[end].formats)
+
+
+def _once(links: Sequence[Link], y: Columns) -> Iterator[Row]:
+    """What several units read is changed for all of them where one wants it."""
+    for index, link in enumerate(links):
+        for pair, seconds in link.seconds.items() if len(link.after) > 1 else ():
+            flows = [y[key] for end in link.after if (key := _flow(index, link, end, pair)) in y]
+            if seconds > 0:
+                yield from (({y[index, pair]: 1.0, flow: -1.0}, 0.0, math.inf) for flow in flows)
+            elif seconds < 0:
+                yield dict.fromkeys([y[index, pair], *flows], 1.0), 1.0, math.inf
 
 
 def _one_each(units: Sequence[Unit], x: Columns) -> Iterator[Row]:
@@ -95,11 +127,13 @@ def _one_each(units: Sequence[Unit], x: Columns) -> Iterator[Row]:
 def _margins(units: Sequence[Unit], links: Sequence[Link], x: Columns, y: Columns) -> Iterator[Row]:
     """Each end of a link is in the format that its unit runs in."""
     for index, link in enumerate(links):
-        for side, end in enumerate((link.before, link.after)):
-            for name in units[end].formats:
-                row = {y[index, pair]: 1.0 for pair in link.seconds if pair[side] == name}
-                row |= {x[end, option]: -1.0 for option in units[end].costs if option.activation == name}
-                yield row, 0.0, 0.0
+        for reader in link.after:
+            flows = {pair: y[key] for pair in link.seconds if (key := _flow(index, link, reader, pair)) in y}
+            for side, end in enumerate((link.before, reader)):
+                for name in units[end].formats:
+                    row = {column: 1.0 for pair, column in flows.items() if pair[side] == name}
+                    row |= {x[end, option]: -1.0 for option in units[end].costs if option.activation == name}
+                    yield row, 0.0, 0.0
 
 
 def _cuts(units: Sequence[Unit], x: Columns, exclude: Sequence[Formats]) -> Iterator[Row]:

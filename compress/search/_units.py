@@ -30,10 +30,10 @@ class Unit:
 
 @dataclass(frozen=True, slots=True)
 class Link:
-    """Seconds of a change from an activation format of one unit to one of another, by the units' places."""
+    """Seconds of a change from an activation format of one unit to one that any of others reads, by their places."""
 
     before: int
-    after: int
+    after: tuple[int, ...]
     seconds: Mapping[tuple[str, str], float]
 
 
@@ -44,19 +44,47 @@ def reduced(problem: Problem, quantities: Collection[str], spare: int) -> tuple[
     where `spare` plans are excluded, one of those is still as good.
     """
     edges = problem.edges if "seconds" in quantities else tuple(_forbidding(edge) for edge in problem.edges)
-    units = _merged(problem)
-    place = {layer: index for index, unit in enumerate(units) for layer in unit.layers}
-    between: dict[tuple[int, int], list[Edge]] = defaultdict(list)
-    for edge in edges:
-        between[place[edge.producer], place[edge.consumer]].append(edge)
-    for (before, after), inner in between.items():
-        if before == after:
-            units[before] = _with_inner(units[before], inner)
-    linked = {pair: found for pair, found in between.items() if _matters(_link(units, pair, found))}
-    ends = {index for pair in linked for index in pair}
+    units = [*_merged(problem), *_given(edges)]
+    place = {key: index for index, unit in enumerate(units) for key in _keys(unit)}
+    between, inner = _sorted(edges, place)
+    units = [_with_inner(unit, inner[index]) if index in inner else unit for index, unit in enumerate(units)]
+    linked = {ends: found for ends, found in between.items() if _matters(_link(units, ends, found))}
+    touched = {index for before, after in linked for index in (before, *after)}
     keys = [index for index, quantity in enumerate(QUANTITIES) if quantity in quantities]
-    units = [_pruned(unit, keys, spare, by_format=index in ends) for index, unit in enumerate(units)]
-    return units, [_link(units, pair, found) for pair, found in linked.items()]
+    units = [_pruned(unit, keys, spare, by_format=index in touched) for index, unit in enumerate(units)]
+    return units, [_link(units, ends, found) for ends, found in linked.items()]
+
+
+Ends = tuple[int, tuple[int, ...]]
+"""The place of the unit that makes a tensor, and of those that read it."""
+
+
+def _keys(unit: Unit) -> list[tuple[str, str]]:
+    """By what edges know `unit`: its layers, or the format it stands for."""
+    return [(layer, "") for layer in unit.layers] or [("", name) for name in unit.formats]
+
+
+def _sorted(
+    edges: Sequence[Edge], place: Mapping[tuple[str, str], int]
+) -> tuple[dict[Ends, list[Edge]], dict[int, list[Edge]]]:
+    """Edges between units, by their ends, and those within one. One that is both pays there for staying as it is."""
+    between: dict[Ends, list[Edge]] = defaultdict(list)
+    inner: dict[int, list[Edge]] = defaultdict(list)
+    for edge in edges:
+        before, ends = place[edge.producer, edge.given], {place[layer, ""] for layer in edge.consumers}
+        after = tuple(sorted(ends - {before}))
+        if before in ends:
+            inner[before].append(edge)
+            edge = replace(edge, directed={(a, b): s for (a, b), s in edge.directed.items() if a != b})  # noqa: PLW2901
+        if after:
+            between[before, after].append(edge)
+    return between, inner
+
+
+def _given(edges: Sequence[Edge]) -> list[Unit]:
+    """A unit without layers for each format that something has which no layer makes."""
+    nothing = (0.0,) * len(QUANTITIES)
+    return [Unit((), {Option(n, n): nothing}) for n in dict.fromkeys(edge.given for edge in edges if edge.given)]
 
 
 def _forbidding(edge: Edge) -> Edge:
@@ -96,9 +124,9 @@ def _with_inner(unit: Unit, edges: Sequence[Edge]) -> Unit:
     return replace(unit, costs=costs)
 
 
-def _link(units: Sequence[Unit], pair: tuple[int, int], edges: Sequence[Edge]) -> Link:
-    before, after = (units[index].formats for index in pair)
-    return Link(*pair, {(a, b): math.fsum(edge.change(a, b) for edge in edges) for a in before for b in after})
+def _link(units: Sequence[Unit], ends: Ends, edges: Sequence[Edge]) -> Link:
+    made, wanted = units[ends[0]].formats, dict.fromkeys(name for index in ends[1] for name in units[index].formats)
+    return Link(*ends, {(a, b): math.fsum(edge.change(a, b) for edge in edges) for a in made for b in wanted})
 
 
 def _matters(link: Link) -> bool:

@@ -1,5 +1,5 @@
-"""The Problem: what every layer costs in every Option open to it. Costs of layers add up; neighbours that pass each
-other activations in different formats pay for the change.
+"""The Problem: what every layer costs in every Option open to it. Costs of layers add up; a tensor that is read in
+other formats than it is made in pays for the changes.
 """
 
 from __future__ import annotations
@@ -39,26 +39,39 @@ class Cost:
 
 @dataclass(frozen=True, slots=True)
 class Edge:
-    """Seconds that it takes to change the format of what `consumer` reads of `producer`.
+    """Seconds that it takes to change the format of what `consumers` read of `producer`.
 
-    `directed` says it for single changes (from, to); any other takes `seconds`. An infinite time forbids the change.
+    A change is paid once, however many want it. `directed` says it for single changes (from, to); any other takes
+    `seconds`. An infinite time forbids the change. What no layer makes is in the format `given`, and has no producer.
     """
 
     producer: str
-    consumer: str
+    consumers: tuple[str, ...]
     seconds: float = 0.0
     directed: Mapping[tuple[str, str], float] = field(default_factory=dict)
+    given: str = ""
 
     def __post_init__(self) -> None:
         stay = [seconds for (before, after), seconds in self.directed.items() if before == after]
         if any(map(math.isnan, (self.seconds, *self.directed.values()))) or not all(map(math.isfinite, stay)):
-            raise ValueError(
-                f"a change of format from {self.producer!r} to {self.consumer!r} takes no time that is known"
-            )
+            ends = f"from {self.producer!r} to {', '.join(map(repr, self.consumers))}"
+            raise ValueError(f"a change of format {ends} takes no time that is known")
+        if bool(self.given) == bool(self.producer) or not self.consumers:
+            raise ValueError("an edge leads from a producer, or a given format, to consumers")
+
+    @property
+    def layers(self) -> tuple[str, ...]:
+        """Its ends."""
+        return (self.producer, *self.consumers) if self.producer else self.consumers
 
     def change(self, before: str, after: str) -> float:
         """Seconds from activation format `before` to `after`; none where they are the same, unless said."""
         return self.directed.get((before, after), 0.0 if before == after else self.seconds)
+
+    def changes(self, formats: Formats) -> list[tuple[str, str]]:
+        """What is paid for where layers run in `formats`: from the format it is made in to each that is wanted."""
+        made = self.given or formats[self.producer].activation
+        return [(made, wanted) for wanted in dict.fromkeys(formats[layer].activation for layer in self.consumers)]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,7 +95,7 @@ class Problem:
     fixed: Cost = Cost()
 
     def __post_init__(self) -> None:
-        for layer in [name for edge in self.edges for name in (edge.producer, edge.consumer)] + self._grouped():
+        for layer in [name for edge in self.edges for name in edge.layers] + self._grouped():
             if layer not in self.options:
                 raise ValueError(f"no layer is called {layer!r}")
         for layer, options in self.options.items():
@@ -109,7 +122,7 @@ class Problem:
 
     def _changes(self, formats: Formats) -> Iterator[float]:
         for edge in self.edges:
-            yield edge.change(formats[edge.producer].activation, formats[edge.consumer].activation)
+            yield from (edge.change(*pair) for pair in edge.changes(formats))
 
     def choice(self, formats: Formats) -> Choice:
         """`formats`, in the order of the layers, and what they cost."""

@@ -1,29 +1,46 @@
-"""Choose, measure truly, correct the tables, choose again, until what they promise best was measured already."""
+"""Choose, measure truly, correct the tables, choose again, until prediction and measurement agree."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from convkit.compress.search import budget
-from convkit.compress.search.correction import MEASURED, corrected_by
+from convkit.compress.search.correction import MEASURED, Sight, corrected_by
 from convkit.compress.search.problem import Choice, Cost, Formats, Problem, meets
 
-Measure = Callable[[Sequence[Choice]], Sequence[tuple[float, float]]]
-"""Loss and seconds of each candidate, which are measured side by side."""
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What one candidate took; `noise` is the standard error of its seconds, relative to them."""
+
+    loss: float
+    seconds: float
+    noise: float = 0.0
+
+
+Measure = Callable[[Sequence[Choice]], Sequence[Measured]]
+"""Measures candidates side by side."""
+
+
+AGREEMENT: Mapping[str, float] = {"seconds": 0.03, "loss": 0.1}
+"""Relative differences of prediction and measurement up to which these agree; what a loss adds up to is less sure."""
+GIVEN = -1
 
 
 @dataclass(frozen=True, slots=True)
 class Wish:
     """The least of `minimise` within `limits`.
 
-    A round looks for it at these parts of the limits on what is measured: what is promised just beside a limit is told
-    by its measurement on which side it lies.
+    A round looks for it at the parts `around` of the limits on what is measured: what is promised just beside a limit
+    is told by its measurement on which side it lies. `within`: relative differences of prediction and measurement
+    that count as agreement.
     """
 
     limits: Mapping[str, float]
     minimise: str = "loss"
     around: tuple[float, ...] = (1.0, 0.98, 1.02)
+    within: Mapping[str, float] = field(default_factory=lambda: dict(AGREEMENT))
 
     def allows(self, cost: Cost) -> bool:
         return all(meets(cost[name], limit) for name, limit in self.limits.items())
@@ -36,18 +53,23 @@ class Wish:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A plan, what the tables said of it, and its cost with loss and seconds as measured."""
+    """A plan, what the tables said of it, and its cost with loss and seconds as measured; `noise` as in Measured.
+
+    `turn`: the round it was measured in, from 0; what was known before has GIVEN.
+    """
 
     formats: Formats
     predicted: Cost
     measured: Cost
+    noise: float = 0.0
+    turn: int = GIVEN
 
 
 @dataclass(frozen=True, slots=True)
 class Refined:
     """The best plan measured, whether the wish allows it, and all that was tried.
 
-    `agreed`: `problem`, the tables as corrected, promise nothing better.
+    `agreed`: `problem`, the tables as corrected, promise nothing better, and the last round was measured as predicted.
     """
 
     best: Trial
@@ -58,31 +80,57 @@ class Refined:
 
 
 def refine(problem: Problem, measure: Measure, wish: Wish, rounds: int, known: Sequence[Trial] = ()) -> Refined:
-    """The best plan for `wish` among what up to `rounds` (one at least) measure, and what is `known` already.
+    """The best plan for `wish` among what up to `rounds` (one at least) measure, those of `known` trials among them.
 
-    Raises ValueError where the problem has no plan at all.
+    It ends early where prediction and measurement agree. Raises ValueError where the problem has no plan at all.
     """
-    trials, current = [*known], _corrected(problem, known)
-    for _ in range(max(1, rounds)):
-        candidates = _unmeasured((_promised(current, wish, trials, part) for part in wish.around), trials)
+    trials = [*known]
+    for turn in range(1 + max((trial.turn for trial in trials), default=GIVEN), max(1, rounds)):
+        candidates = _candidates(problem, wish, trials, turn)
         if not candidates:
             break
-        measured = measure(candidates)
-        trials += [_trial(choice, found) for choice, found in zip(candidates, measured, strict=True)]
-        current = _corrected(problem, trials)
+        trials += [_trial(choice, found, turn) for choice, found in zip(candidates, measure(candidates), strict=True)]
     if not trials:
         raise ValueError("no plan is possible")
+    current = _corrected(problem, trials)
     best = min(trials, key=lambda trial: wish.rank(trial.measured))
-    agreed = not _unmeasured([_promised(current, wish, trials, 1.0)], trials)
+    agreed = _as_predicted(trials, wish) and not _unmeasured([_promised(current, wish, trials, 1.0)], trials)
     return Refined(best, wish.allows(best.measured), agreed, tuple(trials), current)
 
 
-def _corrected(problem: Problem, trials: Sequence[Trial]) -> Problem:
-    return corrected_by(problem, [trial.formats for trial in trials], [trial.measured for trial in trials])
+def _candidates(problem: Problem, wish: Wish, trials: Sequence[Trial], turn: int) -> list[Choice]:
+    """What the corrected tables promise; as long as they err, also what tables would that explain as much (Thompson,
+    On the Likelihood that One Unknown Probability Exceeds Another, Biometrika 1933).
+    """
+    current, number = _corrected(problem, trials), len(wish.around)
+    firm = _unmeasured((_promised(current, wish, trials, part) for part in wish.around), trials)
+    if _as_predicted(trials, wish):
+        return firm
+    draws = range(turn * number + len(firm), (turn + 1) * number)
+    others = (_promised(_corrected(problem, trials, draw), wish, trials, 1.0) for draw in draws)
+    explored = (None if other is None else current.choice(other.formats) for other in others)
+    return _unmeasured([*firm, *explored], trials)
 
 
-def _trial(choice: Choice, measured: tuple[float, float]) -> Trial:
-    return Trial(choice.formats, choice.cost, replace(choice.cost, **dict(zip(MEASURED, measured, strict=True))))
+def _as_predicted(trials: Sequence[Trial], wish: Wish) -> bool:
+    """Whether the last round took what was predicted of it, as far as the wish asks for it."""
+    last = max((trial.turn for trial in trials), default=GIVEN)
+    asked = [name for name in MEASURED if name in {*wish.limits, wish.minimise}]
+    newest = [trial for trial in trials if trial.turn == last]
+    return all(
+        abs(trial.predicted[name] - trial.measured[name]) <= wish.within[name] * abs(trial.measured[name])
+        for trial in newest
+        for name in asked
+    )
+
+
+def _corrected(problem: Problem, trials: Sequence[Trial], draw: int | None = None) -> Problem:
+    return corrected_by(problem, [Sight(trial.formats, trial.measured, trial.noise) for trial in trials], draw)
+
+
+def _trial(choice: Choice, found: Measured, turn: int) -> Trial:
+    measured = replace(choice.cost, loss=found.loss, seconds=found.seconds)
+    return Trial(choice.formats, choice.cost, measured, found.noise, turn)
 
 
 def _promised(problem: Problem, wish: Wish, trials: Sequence[Trial], part: float) -> Choice | None:

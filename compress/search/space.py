@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+import math
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from torch import fx
@@ -70,13 +71,16 @@ def problem(
     seconds: Mapping[str, Mapping[str, float]],
     edges: Sequence[Edge],
     rest: Cost,
+    floating: Option = FLOAT,
 ) -> Problem:
     """The Problem of choosing among `found`: `losses` by option, `seconds` by format of activations.
 
-    `rest` is what the network takes beside its layers; layers that have no choice count as fixed too.
+    `rest` is what the network takes beside its layers; layers that have no choice count as fixed too, and run in the
+    format of `floating`, as all does that edges name beside layers.
     """
     macs = {layer.name: layer.macs for layer in analyse(model).layers}
-    times = _with_borders(seconds, edges, found)
+    times = _with_borders(seconds, edges, found, floating.activation)
+    followers = [name for name in found if layers[name].weight is None]
     nodes = {graphs.key(node): node for node in graphs.computes(model.graph)}
     costs = {
         name: {
@@ -95,21 +99,43 @@ def problem(
         bytes=rest.bytes + sum(_bytes(node, None, FLOAT) for name, node in nodes.items() if name not in found),
         bops=sum(_bops(count, None, FLOAT) for name, count in macs.items() if name not in found),
     )
-    return Problem(costs, tuple(edge for edge in edges if {edge.producer, edge.consumer} <= set(found)), fixed=fixed)
+    chosen_among = [*_among(edges, found, floating.activation), *_following(edges, followers, found, floating)]
+    return Problem(costs, tuple(chosen_among), fixed=fixed)
 
 
 def _with_borders(
-    seconds: Mapping[str, Mapping[str, float]], edges: Sequence[Edge], found: Options
+    seconds: Mapping[str, Mapping[str, float]], edges: Sequence[Edge], found: Options, floating: str
 ) -> dict[str, dict[str, float]]:
-    """`seconds` with the changes of format towards layers that have no choice, which stay in float."""
+    """`seconds` with what layers pay for readers that have no choice and want `floating`."""
     times = {name: dict(known) for name, known in seconds.items()}
     for edge in edges:
-        for (before, after), change in edge.directed.items():
-            if edge.producer in found and edge.consumer not in found and before in times[edge.producer]:
-                times[edge.producer][before] += change if before != after else 0.0
-            elif edge.consumer in found and edge.producer not in found and after in times[edge.consumer]:
-                times[edge.consumer][after] += change if before != after else 0.0
+        if edge.producer in found and not set(edge.consumers) <= set(found):
+            own = times[edge.producer]
+            own |= {before: taken + edge.change(before, floating) for before, taken in own.items()}
     return times
+
+
+def _among(edges: Sequence[Edge], found: Options, floating: str) -> Iterator[Edge]:
+    """`edges` between layers that have a choice. What others read in `floating` is paid for by its producer already."""
+    for edge in edges:
+        free = tuple(name for name in edge.consumers if name in found)
+        if not free:
+            continue
+        if edge.producer not in found:
+            yield replace(edge, producer="", consumers=free, given=floating)
+        elif len(free) == len(edge.consumers):
+            yield edge
+        else:
+            paid = {(option.activation, floating): 0.0 for option in found[edge.producer]}
+            yield replace(edge, consumers=free, directed={**edge.directed, **paid})
+
+
+def _following(edges: Sequence[Edge], followers: Sequence[str], found: Options, floating: Option) -> Iterator[Edge]:
+    """What forbids that an operator without weights runs low on numbers in float: it is placed in float there."""
+    for edge in edges:
+        for name in [*filter(followers.__contains__, edge.consumers)] if edge.producer in found else ():
+            low = [option.activation for option in found[name] if option != floating]
+            yield Edge(edge.producer, (name,), directed={(floating.activation, number): math.inf for number in low})
 
 
 def _seconds(times: Mapping[str, float], option: Option) -> float:

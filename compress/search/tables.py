@@ -13,11 +13,11 @@ from typing import Any
 from convkit.compress import record, schema
 from convkit.compress.errors import ConvkitError
 from convkit.compress.option import Option
-from convkit.compress.search.correction import corrected_by
+from convkit.compress.search.correction import Sight, corrected_by
 from convkit.compress.search.problem import QUANTITIES, Cost, Edge, Problem
 from convkit.compress.search.refine import Trial
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 _HINT = "let the search make them anew"
 _TOP: schema.Types = {
     "model": str,
@@ -33,8 +33,8 @@ _TOP: schema.Types = {
     "fixed": dict,
     "trials": list,
 }
-_EDGE: schema.Types = {"producer": str, "consumer": str, "seconds": object, "directed": list}
-_TRIAL: schema.Types = {"formats": dict, "predicted": dict, "measured": dict}
+_EDGE: schema.Types = {"producer": str, "given": str, "consumers": list, "seconds": object, "directed": list}
+_TRIAL: schema.Types = {"formats": dict, "predicted": dict, "measured": dict, "noise": object}
 _COST: schema.Types = dict.fromkeys(QUANTITIES, (int, float))
 
 
@@ -59,8 +59,7 @@ class Tables:
 
     def corrected(self) -> Problem:
         """`problem` as the trials correct it."""
-        tried = self.trials
-        return corrected_by(self.problem, [trial.formats for trial in tried], [trial.measured for trial in tried])
+        return corrected_by(self.problem, [Sight(one.formats, one.measured, one.noise) for one in self.trials])
 
 
 def write(path: str | Path, tables: Tables) -> None:
@@ -128,7 +127,8 @@ def _cost(where: str, given: object) -> Cost:
 
 def _trial_json(trial: Trial) -> dict[str, Any]:
     formats = {layer: str(option) for layer, option in trial.formats.items()}
-    return {"formats": formats, "predicted": asdict(trial.predicted), "measured": asdict(trial.measured)}
+    costs = {"predicted": asdict(trial.predicted), "measured": asdict(trial.measured)}
+    return {"formats": formats, **costs, "noise": trial.noise}
 
 
 def _trial(problem: Problem, given: object) -> Trial:
@@ -139,14 +139,16 @@ def _trial(problem: Problem, given: object) -> Trial:
     for layer, option in formats.items():
         if option not in problem.options[layer]:
             raise ValueError(f"a trial has {layer!r} in {option}, which it cannot run in")
-    return Trial(formats, *(_cost(f"a trial's {name} cost", found[name]) for name in ("predicted", "measured")))
+    predicted, measured = (_cost(f"a trial's {name} cost", found[name]) for name in ("predicted", "measured"))
+    return Trial(formats, predicted, measured, schema.number("a trial's noise", found["noise"]))
 
 
 def _edge_json(edge: Edge) -> dict[str, Any]:
     changes = [[before, after, _finite(seconds)] for (before, after), seconds in edge.directed.items()]
     return {
         "producer": edge.producer,
-        "consumer": edge.consumer,
+        "given": edge.given,
+        "consumers": edge.consumers,
         "seconds": _finite(edge.seconds),
         "directed": changes,
     }
@@ -162,7 +164,8 @@ def _edge(given: object) -> Edge:
     for change in found["directed"]:
         before, after, seconds = _listed("a change of format", change, 3)
         directed[str(before), str(after)] = _seconds(seconds)
-    return Edge(found["producer"], found["consumer"], _seconds(found["seconds"]), directed)
+    consumers = tuple(map(str, _listed("who reads an edge", found["consumers"])))
+    return Edge(found["producer"], consumers, _seconds(found["seconds"]), directed, found["given"])
 
 
 def _seconds(given: object) -> float:

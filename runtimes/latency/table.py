@@ -16,7 +16,7 @@ from typing import Any
 from convkit.compress import record
 from convkit.compress.errors import ConvkitError
 from convkit.compress.search.problem import Edge
-from convkit.runtimes.latency.structure import OUTSIDE, Tensor
+from convkit.runtimes.latency.structure import Tensor
 
 SCHEMA_VERSION = 1
 
@@ -94,31 +94,15 @@ def changes(tensor: Tensor, formats: Mapping[str, str], floating: str) -> list[s
 
 
 def edges(table: LatencyTable) -> tuple[Edge, ...]:
-    """Changes of format between two layers, as the choice among formats has them: each reader pays for itself."""
+    """Changes of format on every tensor, as the choice among formats has them; OUTSIDE may be one of its readers."""
     return tuple(
-        Edge(tensor.producer, reader, directed=_directed(table, tensor))
+        Edge(tensor.producer, tensor.readers, directed=_directed(table, tensor), given=_given(table, tensor))
         for tensor in table.tensors
-        for reader in tensor.readers
-        if tensor.producer and reader
     )
 
 
-def costs(table: LatencyTable) -> dict[str, dict[str, float]]:
-    """Seconds of every layer in every format, changes at the network's inputs and outputs among them."""
-    found = {name: dict(times) for name, times in table.layers.items()}
-    for tensor in table.tensors:
-        for (before, after), seconds in _directed(table, tensor).items():
-            if not tensor.producer and before == table.floating:
-                for reader in filter(None, tensor.readers):
-                    _add(found[reader], after, seconds)
-            elif tensor.producer and OUTSIDE in tensor.readers and after == table.floating:
-                _add(found[tensor.producer], before, seconds)
-    return found
-
-
-def _add(times: dict[str, float], number: str, seconds: float) -> None:
-    if number in times:
-        times[number] += seconds
+def _given(table: LatencyTable, tensor: Tensor) -> str:
+    return "" if tensor.producer else table.floating
 
 
 def _directed(table: LatencyTable, tensor: Tensor) -> dict[tuple[str, str], float]:

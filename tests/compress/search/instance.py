@@ -46,4 +46,4 @@ def _cost(draw: random.Random, option: Option, macs: float, parameters: float, s
 
 def _edge(draw: random.Random, producer: str, consumer: str) -> Edge:
     unit = 10 ** draw.uniform(-6, -5)
-    return Edge(producer, consumer, unit, {change: unit * part for change, part in _CHANGE.items()})
+    return Edge(producer, (consumer,), unit, {change: unit * part for change, part in _CHANGE.items()})

@@ -1,6 +1,5 @@
 """Small problems of all kinds: pins, groups, changes of format that cost, pay or are forbidden."""
 
-import itertools
 import math
 
 from hypothesis import strategies as st
@@ -22,7 +21,7 @@ def costs(draw: st.DrawFn, number: st.SearchStrategy[float]) -> Cost:
 
 @st.composite
 def problems_of(draw: st.DrawFn, number: st.SearchStrategy[float] = WHOLE, unit: float = 1.0) -> Problem:
-    """`number`s for costs, and changes of format that take some `unit`s of seconds."""
+    """`number`s for costs, and changes of format, for one reader or several, that take some `unit`s of seconds."""
     layers = NAMES[: draw(st.integers(1, 6))]
     options = st.lists(st.sampled_from(CHOICES), min_size=1, max_size=3, unique=True)
     grouped = draw(st.booleans()) and len(layers) > 2
@@ -31,17 +30,27 @@ def problems_of(draw: st.DrawFn, number: st.SearchStrategy[float] = WHOLE, unit:
         layer: {option: draw(costs(number)) for option in (shared if grouped and layer in "bd" else draw(options))}
         for layer in layers
     }
-    pair = st.sampled_from([*itertools.permutations(layers, 2)]) if len(layers) > 1 else st.nothing()
-    pairs = draw(st.lists(pair, max_size=8)) if len(layers) > 1 else []
+    ends = st.lists(st.sampled_from(layers), min_size=1, max_size=4, unique=True).flatmap(_ends)
+    pairs = draw(st.lists(ends, max_size=6))
     groups = (tuple(layer for layer in "bd" if layer in layers),) if grouped else ()
-    return Problem(table, tuple(draw(edges(*ends, unit)) for ends in pairs), groups, draw(costs(number)))
+    return Problem(table, tuple(draw(edges(*pair, unit)) for pair in pairs), groups, draw(costs(number)))
+
+
+def _ends(layers: list[str]) -> st.SearchStrategy[tuple[str, tuple[str, ...]]]:
+    """A producer or none, and consumers; it may read what it makes itself."""
+    first, *others = layers
+    readers = [tuple(others), tuple(layers)] if others else [tuple(layers)]
+    return st.tuples(st.sampled_from(["", first]), st.sampled_from(readers))
 
 
 @st.composite
-def edges(draw: st.DrawFn, producer: str, consumer: str, unit: float) -> Edge:
+def edges(draw: st.DrawFn, producer: str, consumers: tuple[str, ...], unit: float) -> Edge:
     change = st.integers(-2, 6).map(lambda units: units * unit) | st.just(math.inf)
     names = st.sampled_from(["fp32", "uint8", "bf16"])
     directed = draw(
         st.dictionaries(st.tuples(names, names).filter(lambda pair: pair[0] != pair[1]), change, max_size=3)
     )
-    return Edge(producer, consumer, draw(change.filter(lambda seconds: seconds >= 0)), directed)
+    stays = names.map(lambda name: (name, name))
+    directed |= draw(st.dictionaries(stays, st.integers(-2, 2).map(lambda units: units * unit), max_size=1))
+    given = "" if producer else draw(names)
+    return Edge(producer, consumers, draw(change.filter(lambda seconds: seconds >= 0)), directed, given)

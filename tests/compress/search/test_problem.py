@@ -13,7 +13,7 @@ BF16 = Option("bf16", "bf16")
 OPTIONS = {FLOAT: Cost(0.0, 4.0, 400.0, 40.0), INT8: Cost(1.0, 1.0, 100.0, 10.0)}
 PROBLEM = Problem(
     {"stem": OPTIONS, "head": OPTIONS},
-    (Edge("stem", "head", 0.5, {("fp32", "uint8"): 0.25}),),
+    (Edge("stem", ("head",), 0.5, {("fp32", "uint8"): 0.25}),),
     fixed=Cost(0.0, 2.0, 8.0),
 )
 
@@ -49,15 +49,28 @@ def test_pins_that_tear_a_group_apart_are_the_users_error() -> None:
 
 def test_a_problem_that_makes_no_sense_is_refused() -> None:
     with pytest.raises(ValueError, match="no layer is called 'tail'"):
-        Problem(PROBLEM.options, (Edge("stem", "tail"),))
+        Problem(PROBLEM.options, (Edge("stem", ("tail",)),))
     with pytest.raises(ValueError, match="two groups"):
         Problem({**PROBLEM.options, "mid": OPTIONS}, groups=(("stem", "mid"), ("mid", "head")))
     with pytest.raises(ValueError, match="a cost of 'stem' is not finite"):
         Problem({"stem": {FLOAT: Cost(math.nan)}})
     with pytest.raises(ValueError, match="no time that is known"):
-        Edge("stem", "head", math.nan)
+        Edge("stem", ("head",), math.nan)
     with pytest.raises(ValueError, match="no time that is known"):
-        Edge("stem", "head", 0.0, {("fp32", "fp32"): math.inf})
+        Edge("stem", ("head",), 0.0, {("fp32", "fp32"): math.inf})
+    with pytest.raises(ValueError, match="leads from a producer, or a given format, to consumers"):
+        Edge("stem", ())
+    with pytest.raises(ValueError, match="leads from a producer, or a given format, to consumers"):
+        Edge("", ("head",))
+
+
+def test_a_change_is_paid_once_for_all_who_want_it() -> None:
+    layers = dict.fromkeys(("stem", "left", "right"), OPTIONS)
+    problem = Problem(layers, (Edge("stem", ("left", "right"), 0.5), Edge("", ("left", "right"), 8.0, given="uint8")))
+    plans = {(FLOAT, INT8, INT8): 0.5, (INT8, FLOAT, FLOAT): 0.5 + 8, (FLOAT, FLOAT, INT8): 0.5 + 8, (INT8,) * 3: 0.0}
+    for plan, changes in plans.items():
+        own = sum(OPTIONS[option].seconds for option in plan)
+        assert problem.cost(dict(zip(layers, plan, strict=True))).seconds == own + changes
 
 
 def test_one_quantity_is_scaled_everywhere() -> None:

@@ -11,7 +11,7 @@ import pytest
 from convkit.compress.option import FLOAT, Option
 from convkit.compress.search import budget
 from convkit.compress.search.problem import Choice, Cost, Edge, Formats, Problem, corrected, scaled
-from convkit.compress.search.refine import Wish, refine
+from convkit.compress.search.refine import Measured, Wish, refine
 from tests.compress.search import instance
 
 ROUNDS = 8
@@ -51,10 +51,10 @@ class Device:
                 seconds += longer * (own[a].seconds * own[b].seconds) ** 0.5
         return Cost(loss, seconds, total.bytes, total.bops)
 
-    def measure(self, choices: Sequence[Choice]) -> list[tuple[float, float]]:
+    def measure(self, choices: Sequence[Choice]) -> list[Measured]:
         self.count += len(choices)
         self.batches.append(len(choices))
-        return [(cost.loss, cost.seconds) for cost in (self.cost(choice.formats) for choice in choices)]
+        return [Measured(cost.loss, cost.seconds) for cost in (self.cost(choice.formats) for choice in choices)]
 
     def every(self) -> list[Cost]:
         options = self.truth.options
@@ -140,7 +140,7 @@ def test_one_round_is_enough_for_an_answer() -> None:
 
 
 def test_without_a_plan_there_is_nothing_to_refine() -> None:
-    forbidden = Edge("a", "b", math.inf)
+    forbidden = Edge("a", ("b",), math.inf)
     problem = Problem({"a": {FLOAT: Cost()}, "b": {Option("int8", "uint8"): Cost()}}, (forbidden,))
     with pytest.raises(ValueError, match="no plan is possible"):
         refine(problem, Device(problem, {}).measure, Wish({"seconds": 1.0}), ROUNDS)

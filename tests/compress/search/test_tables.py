@@ -14,6 +14,8 @@ from convkit.compress.search.tables import Tables
 from tests.compress.search import instance
 from tests.compress.search.problems import problems_of
 
+EDGE: dict[str, Any] = {"producer": "x", "given": "", "consumers": ["y"], "seconds": 1, "directed": []}
+
 
 @given(problems_of())
 @settings(max_examples=30)
@@ -40,12 +42,14 @@ def test_a_new_budget_is_solved_from_disk(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema_version": 2}, "its schema_version is not 1"),
+        ({"schema_version": 1}, "its schema_version is not 2"),
         ({"layers": {"stem": {}}}, "layer 'stem' has no options"),
         ({"layers": {"stem": {"int8": {"loss": 1.0}}}}, "int8 of 'stem' lacks 'seconds'"),
         ({"fixed": {"loss": "much", "seconds": 0, "bytes": 0, "bops": 0}}, "'loss' of what is fixed is 'much'"),
-        ({"edges": [{"producer": "x", "consumer": "y", "seconds": 1, "directed": []}]}, "no layer is called 'x'"),
-        ({"edges": [{"producer": "x", "consumer": "y", "seconds": 1, "directed": [[1]]}]}, "a change of format is [1]"),
+        ({"edges": [EDGE]}, "no layer is called 'x'"),
+        ({"edges": [EDGE | {"directed": [[1]]}]}, "a change of format is [1]"),
+        ({"edges": [EDGE | {"consumers": []}]}, "who reads an edge is []"),
+        ({"edges": [EDGE | {"given": "fp32"}]}, "an edge leads from a producer, or a given format"),
         ({"groups": [[]]}, "a group is []"),
         ({"more": 1}, "it has 'more'"),
     ],
