@@ -16,7 +16,7 @@ ENVIRONMENT = "aimet"
 PACKAGES = ("aimet-onnx", "onnxruntime", "onnx")
 FILE = "model.onnx"
 VALIDATES = True
-_RANKED_ON = 8
+_RANKED_ON = 16
 """Of how many samples one serves the ranking, which takes most of the evaluations."""
 
 
