@@ -189,12 +189,13 @@ def main(
 
 def _facts() -> dict[str, Any]:
     """By what and where the figures were made."""
-    versions = {name: version for part in peers.PEERS for name, version in peers.versions(peers.load(part)).items()}
+    every = [peers.load(part) for part in peers.PEERS]
     return {
         "schema_version": 1,
         "command": sys.argv[1:],
         "machine": machine.fingerprint(),
-        "versions": record.versions() | versions,
+        "versions": record.versions(),
+        "peers": {peer.name: peers.versions(peer) for peer in every},
     }
 
 

@@ -32,12 +32,12 @@ PIECE = 15 * 10**6
 _NAME = "bench.tar.xz"
 
 
-def pack(folder: Path, names: tuple[str, ...], images: int) -> None:
-    """Write the pieces of what `names` and `images` of CIFAR-10 need."""
+def pack(folder: Path, names: tuple[str, ...], images: int, without: tuple[str, ...] = ()) -> None:
+    """Write the pieces of what `names` and `images` of CIFAR-10 need, `without` the files of these peers."""
     folder.mkdir(parents=True, exist_ok=True)
     archive = io.BytesIO()
     with tarfile.open(fileobj=archive, mode="w:xz", preset=6) as tar:
-        for path, content in _files(names, images):
+        for path, content in _files(names, images, without):
             entry = tarfile.TarInfo(str(path))
             entry.size = len(content)
             tar.addfile(entry, io.BytesIO(content))
@@ -53,23 +53,23 @@ def unpack(folder: Path, cache: Path) -> None:
         tar.extractall(cache, filter="data")
 
 
-def _files(names: tuple[str, ...], images: int) -> Iterator[tuple[Path, bytes]]:
+def _files(names: tuple[str, ...], images: int, without: tuple[str, ...]) -> Iterator[tuple[Path, bytes]]:
     root = Path(packages.CACHE.name)
     for name in names:
         yield root / "networks" / f"{name}.onnx", networks.onnx_file(name).read_bytes()
         arrays = cases.arrays_of(name)
         yield from ((root / path, content) for path, content in stored.written(name, arrays))
-        yield from ((root / path, content) for path, content in _peers(name))
+        yield from ((root / path, content) for path, content in _peers(name, without))
     if images:
         yield from ((root / path, content) for path, content in _cifar(images))
     told = {part: peers.versions(peers.load(part)) for part in peers.PEERS}
     yield root / peers.PACKED, json.dumps(told).encode()
 
 
-def _peers(name: str) -> Iterator[tuple[Path, bytes]]:
+def _peers(name: str, without: tuple[str, ...]) -> Iterator[tuple[Path, bytes]]:
     """Files of every peer that runs in one of the engines, where it makes any."""
     case = cases.load(name)
-    for part in dict.fromkeys(part for parts in mixed.RUN_BY.values() for part in parts):
+    for part in dict.fromkeys(part for parts in mixed.RUN_BY.values() for part in parts if part not in without):
         peer = peers.load(part)
         try:
             made = peers.quantized(peer, case.model, case.calibration, case.truth, exact=True)
@@ -96,13 +96,14 @@ def _cifar(images: int) -> Iterator[tuple[Path, bytes]]:
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.argument("what", nargs=-1)
 @click.option("--images", default=2000, show_default=True, help="Of CIFAR-10; 0 for none.")
+@click.option("--without", multiple=True, type=click.Choice(peers.PEERS), help="Leave this peer's files behind.")
 @click.option("--unpack", "unpacks", is_flag=True, help="FOLDER into the cache WHAT.")
-def main(*, folder: Path, what: tuple[str, ...], images: int, unpacks: bool) -> None:
+def main(*, folder: Path, what: tuple[str, ...], images: int, without: tuple[str, ...], unpacks: bool) -> None:
     """Pack networks (WHAT, lite0 by default) into FOLDER, or unpack them."""
     if unpacks:
         unpack(folder, Path(*what))
     else:
-        pack(folder, what or ("lite0",), images)
+        pack(folder, what or ("lite0",), images, without)
         size = sum(file.stat().st_size for file in folder.glob(f"{_NAME}.*"))
         click.echo(f"{size / 1e6:.1f} MB in {folder}")
 

@@ -90,6 +90,8 @@ def quantized(
     arrays = dict(calibration) | ({process.TRUTH: truth} if peer.validates and truth is not None else {})
     folder = _folder(peer, model, arrays, exact=exact)
     if not folder.is_dir():
+        if (packages.CACHE / PACKED).is_file():
+            raise RefusedError("it was not packed")
         folder.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=folder.parent) as scratch:
             made = Path(scratch) / "made"

@@ -25,7 +25,7 @@ def _lines(reports: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     yield "# What the bench found\n"
     for part, report in reports.items():
         yield f"## {part}\n"
-        yield f"{_machine(report)}\n"
+        yield _machine(report)
         for found in (*report.get("comparisons", ()), *report.get("mixed", ())):
             yield from _compared(found)
         yield "### limits\n"
@@ -35,8 +35,12 @@ def _lines(reports: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
 def _machine(report: Mapping[str, Any]) -> str:
     facts = report["machine"]
     told = [f"{facts.get('cpu', 'CPU')}, {facts.get('cores', '?')} cores", "flags: " + " ".join(facts.get("flags", ()))]
-    versions = ", ".join(f"{name} {version}" for name, version in report["versions"].items())
-    return "; ".join([*told, versions])
+    peers = [f"{name}: {_versions(versions)}" for name, versions in report.get("peers", {}).items()]
+    return "\n".join([f"* {line}" for line in (*told, _versions(report["versions"]), *peers)] + [""])
+
+
+def _versions(versions: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {version}" for name, version in versions.items())
 
 
 def _compared(found: Mapping[str, Any]) -> Iterator[str]:
