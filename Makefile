@@ -3,7 +3,6 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip -qq --disable-pip-version-check --no-input
 READY := .venv/.ready
-PEERS := .venv/.peers
 
 .PHONY: demo test lint bench bench-cifar clean
 .DELETE_ON_ERROR:
@@ -22,11 +21,12 @@ lint: $(READY)  ## format, ruff, mypy, the direction of imports
 	@$(BIN)/lint-imports --no-logo > .venv/imports.log || { cat .venv/imports.log; exit 1; }
 	@echo "lint: clean"
 
-bench: $(PEERS)  ## convkit and other quantizers side by side on the same networks, held against limits
+# Each peer is installed on first use, into a venv of its own in the user's cache: tests/bench/peers/*.txt.
+bench: $(READY)  ## convkit and other quantizers side by side on the same networks, held against limits
 	@$(BIN)/python -m pytest tests/bench -o 'norecursedirs=.*'
 	@$(BIN)/python -m tests.bench -o out/bench $(ARGS)
 
-bench-cifar: $(PEERS)  ## their accuracy on CIFAR-10, 10,000 images none of them was trained for
+bench-cifar: $(READY)  ## their accuracy on CIFAR-10, 10,000 images none of them was trained for
 	@$(BIN)/python -m tests.bench zero-shot -o out/bench $(ARGS)
 
 clean:
@@ -39,8 +39,4 @@ $(READY): pyproject.toml constraints.txt examples.txt
 	@$(PIP) install -c constraints.txt "torch==2.13.0"
 	@$(PIP) install -c constraints.txt -e ".[openvino,dev]"
 	@$(PIP) install --no-deps -r examples.txt
-	@touch $@
-
-$(PEERS): $(READY)
-	@$(PIP) install -c constraints.txt -r tests/bench/peers.txt
 	@touch $@

@@ -1,6 +1,8 @@
 """What `make bench` runs: convkit and other quantizers on the same networks, data and engines, held against limits.
 
-python -m tests.bench -o OUT [PART...]     PART: networks, commands, resolve, sensitivity (these by default), zero-shot
+python -m tests.bench -o OUT [PART...]     PART: networks, commands, resolve, sensitivity, mixed; on request, zero-shot
+
+Each part leaves PART.json in OUT; REPORT.md there holds all of them as tables.
 """
 
 import dataclasses
@@ -16,15 +18,29 @@ from convkit.cli import figures, show
 from convkit.compress import record
 from convkit.compress.errors import ConvkitError
 from convkit.runtimes.bench import machine
-from tests.bench import cases, cifar, comparison, limits, product, resolve, sensitivity, zero_shot
+from tests.bench import (
+    cases,
+    cifar,
+    comparison,
+    limits,
+    mixed,
+    mixed_limits,
+    product,
+    reporting,
+    resolve,
+    sensitivity,
+    zero_shot,
+)
 from tests.bench import peer as peers
 from tests.bench.comparison import Comparison
 from tests.bench.limits import Line
+from tests.bench.mixed import Mixed
 from tests.bench.product import Quantized
 from tests.bench.sensitivity import Correlation
 from tests.bench.zero_shot import ZeroShot
 
-PARTS = ("networks", "commands", "resolve", "sensitivity", "zero-shot")
+PARTS = ("networks", "commands", "resolve", "sensitivity", "mixed", "zero-shot")
+_ON_REQUEST = ("zero-shot",)
 TARGETS = {"onnxruntime": "onnxruntime-cpu", "openvino": "openvino-cpu"}
 
 
@@ -107,8 +123,25 @@ def sensitivities(run: Run, report: dict[str, Any]) -> Iterator[Line]:
         yield from limits.of_sensitivity(found)
 
 
+def mixes(run: Run, report: dict[str, Any]) -> Iterator[Line]:
+    """Searched formats beside peers, under each peer's latency."""
+    report["mixed"] = []
+    for name in (name for name in run.networks if name in mixed.NETWORKS):
+        case = run.case(name)
+        for engine in run.engines:
+            asked = mixed.Bench(run.output / "mixed", TARGETS[engine], run.budget, run.images, run.reuse, run.say)
+            try:
+                found = mixed.compare(case, engine, asked)
+            except product.FailedError as failure:
+                yield limits.of_failure(f"{name}, {engine}, mixed", failure)
+                continue
+            report["mixed"].append(mixed.as_dict(found))
+            _show_mixed(found)
+            yield from mixed_limits.of_mixed(found)
+
+
 RUNS: Mapping[str, Callable[[Run, dict[str, Any]], Iterator[Line]]] = dict(
-    zip(PARTS, (networks, commands, resolves, sensitivities, zero_shots), strict=True)
+    zip(PARTS, (networks, commands, resolves, sensitivities, mixes, zero_shots), strict=True)
 )
 
 
@@ -119,7 +152,9 @@ RUNS: Mapping[str, Callable[[Run, dict[str, Any]], Iterator[Line]]] = dict(
 @click.option("--engine", "engines", multiple=True, type=click.Choice(list(TARGETS)), help="Only this one.")
 @click.option("--budget", default=60.0, show_default=True, help="Seconds of timing for each network and engine.")
 @click.option("--samples", type=int, help="Only so many samples to calibrate and score on: a trial, no result.")
-@click.option("--images", default=cifar.IMAGES, show_default=True, help="Images of zero-shot.")
+@click.option(
+    "--images", default=cifar.IMAGES, show_default=True, help="Images of zero-shot; 0 leaves it out of mixed."
+)
 @click.option("--reuse", is_flag=True, help="Take the networks that convkit left in the folder before.")
 def main(
     *,
@@ -137,25 +172,30 @@ def main(
     lines: list[Line] = []
     with show.progress("bench") as say:
         run = Run(output, names or tuple(cases.CASES), engines or tuple(TARGETS), budget, samples, images, reuse, say)
-        for part in parts or PARTS[:4]:
+        for part in parts or [part for part in PARTS if part not in _ON_REQUEST]:
             report = _facts()
             found = list(RUNS[part](run, report))
-            report["limits"] = [dataclasses.asdict(line) | {"met": line.met, "sure": line.sure} for line in found]
+            report["limits"] = [
+                dataclasses.asdict(line) | {"met": line.met, "sure": line.sure, "verdict": line.verdict}
+                for line in found
+            ]
             record.write_json(output / f"{part}.json", report)
+            reporting.write(output)
             lines += found
     _show_limits(lines)
-    show.text(f"every figure is in {output}")
-    sys.exit(0 if all(line.met for line in lines) else 1)
+    show.text(f"every figure is in {output}, as tables in {output / reporting.FILE}")
+    sys.exit(1 if any(line.missed for line in lines) else 0)
 
 
 def _facts() -> dict[str, Any]:
     """By what and where the figures were made."""
-    versions = {name: version for part in peers.PEERS for name, version in peers.versions(peers.load(part)).items()}
+    every = [peers.load(part) for part in peers.PEERS]
     return {
         "schema_version": 1,
         "command": sys.argv[1:],
         "machine": machine.fingerprint(),
-        "versions": record.versions() | versions,
+        "versions": record.versions(),
+        "peers": {peer.name: peers.versions(peer) for peer in every},
     }
 
 
@@ -189,6 +229,25 @@ def _show(found: Comparison) -> None:
         show.warning(f"{found.case.name} in {found.engine}: without {name}: {reason}")
 
 
+def _show_mixed(found: Mixed) -> None:
+    names = list(found.measurement.results[0].metrics)
+    rows = []
+    for result in found.measurement.results:
+        times = [figures.milliseconds(result.seconds["p50"].value), figures.ratio(result.ratios["p50"])]
+        scores = [f"{result.metrics[name]:.2f}" for name in names]
+        zero = f"{found.zero_shot[result.name]:.2f}" if result.name in found.zero_shot else ""
+        rows.append([result.name, *times, *scores, zero])
+    title = f"{found.case.name} in {found.engine}: mixed precision"
+    show.table(["candidate", "p50 ms", "ratio to float (95 %)", *names, "zero-shot"], rows, title=title)
+    for warning in found.measurement.warnings:
+        show.warning(warning)
+    for name, one in found.searched.items():
+        if one.missed:
+            show.warning(f"{title}: {name}: {one.missed}")
+    for name, reason in found.absent.items():
+        show.warning(f"{title}: without {name}: {reason}")
+
+
 def _show_zero_shot(found: ZeroShot) -> None:
     rows = [[name, f"{found.accuracy[name]:.2f}", f"{found.agreement[name]:.2f}"] for name in found.accuracy]
     show.table(["candidate", "accuracy %", "agreement %"], rows, title=f"zero-shot CIFAR-10, {found.images} images")
@@ -208,9 +267,8 @@ def _show_limits(lines: Sequence[Line]) -> None:
     for line in lines:
         one = line.measured
         interval = "" if one.low == one.high else f"{one.low:.3f}–{one.high:.3f}"
-        verdict = ("pass" if line.met else "miss") + ("" if line.sure else ", not sure")
         limit = f"{line.sense} {line.limit:.2f} {line.unit}"
-        rows.append([line.where, line.what, f"{one.value:.3f} {line.unit}", interval, limit, verdict])
+        rows.append([line.where, line.what, f"{one.value:.3f} {line.unit}", interval, limit, line.verdict])
     show.table(["network, engine", "what", "measured", "95 %", "limit", "verdict"], rows, title="limits")
 
 

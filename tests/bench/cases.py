@@ -9,7 +9,7 @@ import numpy as np
 
 from convkit.compress import record
 from convkit.compress.data import Data
-from tests.bench import networks, photos, text
+from tests.bench import networks, photos, stored, text
 
 LINES, LINES_TO_READ = 92, 300
 """Rendered lines of text to calibrate on, and others to score on."""
@@ -18,7 +18,7 @@ LINES, LINES_TO_READ = 92, 300
 @dataclass(frozen=True, slots=True)
 class Case:
     """A network and its data. `metrics` are scored on `evaluation`; `accuracy` are those that must not fall below
-    a peer's.
+    a peer's; `truth`: the right outputs for `calibration`, where that has any.
     """
 
     name: str
@@ -27,6 +27,7 @@ class Case:
     evaluation: Data
     metrics: tuple[str, ...]
     accuracy: tuple[str, ...]
+    truth: np.ndarray | None = None
 
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
@@ -36,12 +37,18 @@ class Case:
 
 def load(name: str, samples: int | None = None) -> Case:
     """The case called `name`; `samples` keeps only so many to calibrate and score on."""
-    calibration, inputs, labels = CASES[name](name)
+    calibration, inputs, labels, *true = arrays_of(name)
     ocr = name in networks.OCR
     model, feed = (networks.sized(name, inputs.shape), "x") if ocr else (networks.onnx_file(name), "inputs")
     arrays = {feed: inputs[:samples]}
     data = Data(arrays, labels[:samples], record.digest_arrays(arrays))
-    return Case(name, model, {feed: calibration[:samples]}, data, *METRICS[name])
+    truth = true[0][:samples] if true else None
+    return Case(name, model, {feed: calibration[:samples]}, data, *METRICS[name], truth)
+
+
+def arrays_of(name: str) -> "Arrays":
+    """As they were stored, else from their packages."""
+    return stored.read(name) or CASES[name](name)
 
 
 def lines_read(
@@ -73,7 +80,8 @@ def _characters() -> list[str]:
     return text.characters(str(networks.onnx_file("ocr_rec")))
 
 
-Arrays = tuple[np.ndarray, np.ndarray, np.ndarray]
+Arrays = tuple[np.ndarray, ...]
+"""Inputs to calibrate on, inputs to score on, their labels, and perhaps the true outputs for the first."""
 
 
 def _photos(name: str) -> Arrays:
@@ -83,7 +91,7 @@ def _photos(name: str) -> Arrays:
 def _super_resolution(_name: str) -> Arrays:
     """Every fourth photo to calibrate on (a pass takes 14 GMACs each), every other one of the rest to score on."""
     low, true, _ = networks.super_resolution_pairs()
-    return low[::4], low[1::2], true[1::2]
+    return low[::4], low[1::2], true[1::2], true[::4]
 
 
 def _lines(_name: str) -> Arrays:

@@ -1,8 +1,9 @@
 """The Comparison: float, peers and convkit on one network and engine, timed interleaved in one run."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -50,40 +51,54 @@ class Comparison:
 def compare(case: Case, engine: str, product: Quantized, budget: float, say: Callable[[str], None]) -> Comparison:
     """Time all candidates for `budget` seconds and score them on the case's evaluation data."""
     absent: dict[str, str] = {}
-    candidates = [one for one in _candidates(case, engine, product, absent, say) if _opens(one, absent)]
-    recorder = _Recorder()
-    measurement = measure(
-        candidates,
-        FLOAT,
-        case.evaluation,
-        Settings(budget=budget, width=_WIDTH, seed=SEED, batch=1, metrics=case.metrics),
-        Workbench(open=recorder.open),
-    )
+    candidates = [one for one in _candidates(case, engine, product, absent, say) if opens(one, absent)]
+    measurement, recorder = timed(case, candidates, budget)
     rivals = [one.name for one in candidates if one.name not in {FLOAT, CONVKIT, BF16}]
     over = {name: recorder.ratio(CONVKIT, name) for name in rivals}
     return Comparison(case, engine, product, measurement, over, absent)
 
 
-def _candidates(
-    case: Case, engine: str, product: Quantized, absent: dict[str, str], say: Callable[[str], None]
-) -> Iterator[Candidate]:
-    def candidate(name: str, path: Path, precision: str = "f32") -> Candidate:
-        return Candidate(name, engine, str(path), Options(threads=THREADS, precision=precision, shapes=case.shapes))
+def timed(case: Case, candidates: list[Candidate], budget: float) -> tuple[Measurement, "Recorder"]:
+    """All candidates interleaved, with what compares any two of them; FLOAT is the baseline."""
+    recorder = Recorder()
+    settings = Settings(budget=budget, width=_WIDTH, seed=SEED, batch=1, metrics=case.metrics)
+    return measure(candidates, FLOAT, case.evaluation, settings, Workbench(open=recorder.open)), recorder
 
-    yield candidate(FLOAT, case.model)
-    for part in ENGINES[engine]:
+
+def has_bf16() -> bool:
+    """Whether this CPU computes in bf16."""
+    return bool({"avx512_bf16", "amx_bf16"} & set(machine.fingerprint()["flags"]))
+
+
+def candidate(case: Case, engine: str, name: str, path: Path, **knobs: Any) -> Candidate:
+    """`path` on the benches' threads; `knobs`: other fields of Options than their defaults."""
+    return Candidate(name, engine, str(path), Options(**({"threads": THREADS, "shapes": case.shapes} | knobs)))
+
+
+def peers_of(
+    case: Case, engine: str, parts: Sequence[str], absent: dict[str, str], say: Callable[[str], None]
+) -> Iterator[Candidate]:
+    """What each peer made of the network; who made nothing is told in `absent`."""
+    for part in parts:
         peer = peers.load(part)
         say(f"{case.name}: {peer.name}")
         try:
-            yield candidate(peer.name, peers.quantized(peer, case.model, case.calibration))
+            yield candidate(case, engine, peer.name, peers.quantized(peer, case.model, case.calibration, case.truth))
         except peers.RefusedError as error:
             absent[peer.name] = str(error)
-    yield candidate(CONVKIT, product.model)
-    if engine == "openvino" and {"avx512_bf16", "amx_bf16"} & set(machine.fingerprint()["flags"]):
-        yield candidate(BF16, case.model, precision="bf16")
 
 
-def _opens(candidate: Candidate, absent: dict[str, str]) -> bool:
+def _candidates(
+    case: Case, engine: str, product: Quantized, absent: dict[str, str], say: Callable[[str], None]
+) -> Iterator[Candidate]:
+    yield candidate(case, engine, FLOAT, case.model)
+    yield from peers_of(case, engine, ENGINES[engine], absent, say)
+    yield candidate(case, engine, CONVKIT, product.model)
+    if engine == "openvino" and has_bf16():
+        yield candidate(case, engine, BF16, case.model, precision="bf16")
+
+
+def opens(candidate: Candidate, absent: dict[str, str]) -> bool:
     """Whether the engine takes a peer's file; float and convkit must be taken."""
     if candidate.name in {FLOAT, CONVKIT}:
         return True
@@ -109,7 +124,9 @@ class _Recording(ProcessWorker):
 
 
 @dataclass(slots=True)
-class _Recorder:
+class Recorder:
+    """Opens candidates and keeps their blocks."""
+
     medians: dict[str, list[float]] = field(default_factory=dict)
 
     def open(self, candidate: Candidate) -> Worker:

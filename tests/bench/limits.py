@@ -25,7 +25,10 @@ RANKED, SENSITIVITY_SECONDS = 0.9, 25.0
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One limit. It is met by the estimate itself; `sure` when the whole 95 % interval is on the same side."""
+    """One limit. It is met by the estimate itself; `sure` when the whole 95 % interval is on the same side.
+
+    `unshown`: why it says nothing here that it is not met.
+    """
 
     where: str
     what: str
@@ -33,10 +36,21 @@ class Line:
     sense: Literal["<=", ">="]
     limit: float
     unit: str
+    unshown: str = ""
 
     @property
     def met(self) -> bool:
         return self._holds(self.measured.value)
+
+    @property
+    def missed(self) -> bool:
+        return not self.met and not self.unshown
+
+    @property
+    def verdict(self) -> str:
+        if not self.met and self.unshown:
+            return f"not shown here: {self.unshown}"
+        return ("pass" if self.met else "miss") + ("" if self.sure else ", not sure")
 
     @property
     def sure(self) -> bool:

@@ -1,18 +1,22 @@
 """convkit itself, as a person calls it: whole commands, with the time and the memory they take."""
 
 import json
+import os
+import shutil
 import statistics
 import subprocess
 import sys
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import psutil
+import yaml
 
 from tests.bench.cases import Case
 
@@ -23,9 +27,9 @@ _POLL_SECONDS = 0.05
 class FailedError(Exception):
     """convkit ended with `code`; the message is what it said last."""
 
-    def __init__(self, code: int, message: str) -> None:
+    def __init__(self, code: int, message: str, command: "Command | None" = None) -> None:
         super().__init__(message)
-        self.code = code
+        self.code, self.command = code, command
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +68,62 @@ def quantized(case: Case, target: str, folder: Path, *, reuse: bool = False) -> 
     return Quantized(output / "model.onnx", report["verdict"], report["kept"], command)
 
 
+@dataclass(frozen=True, slots=True)
+class Searched:
+    """What `convkit quantize --formats` left in `folder` under `latency`, and what its search took.
+
+    `missed`: what it said of a budget out of reach; `evaluations`: of whole networks on all samples, None where it
+    tells none.
+    """
+
+    folder: Path
+    latency: str | None
+    kept: str
+    missed: str
+    command: Command
+    evaluations: float | None
+
+    @property
+    def model(self) -> Path:
+        return self.folder / "model.onnx"
+
+    @property
+    def knobs(self) -> Mapping[str, Any]:
+        """What its plan has the engine run with."""
+        return dict(yaml.safe_load((self.folder / "plan.yaml").read_text()).get("engine") or {})
+
+
+def searched(
+    case: Case, target: str, folder: Path, options: Sequence[str], latency: str | None = None, *, reuse: bool = False
+) -> Searched:
+    """`convkit quantize` with `options` under `latency`. Call it without one first: that makes the latency table."""
+    name, cache = "free" if latency is None else latency.strip("<="), folder / "cache"
+    output, log = folder / name, folder / f"{name}.json"
+    if not (reuse and log.is_file()):
+        if latency is None:
+            shutil.rmtree(cache, ignore_errors=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory() as scratch:
+            calibration = Path(scratch) / "calibration.npz"
+            np.savez(calibration, **case.calibration)  # type: ignore[arg-type]
+            words = ["-m", str(case.model), "--data", str(calibration), "--target", target, "-o", str(output)]
+            wish = [] if latency is None else ["--latency", latency]
+            log.write_text(json.dumps(_tried(["quantize", *words, *options, *wish], cache)))
+    told, report = json.loads(log.read_text()), json.loads((output / "report.json").read_text())
+    count = report.get("search", {}).get("evaluations")
+    return Searched(output, latency, report["kept"], told["missed"], Command(told["seconds"], told["peak"]), count)
+
+
+def _tried(words: Sequence[str], cache: Path) -> dict[str, Any]:
+    """The command and, where a budget was out of reach, what it said: it leaves the nearest network then."""
+    try:
+        return asdict(run(words, cache)) | {"missed": ""}
+    except FailedError as failure:
+        if failure.code != 1 or failure.command is None:
+            raise
+        return asdict(failure.command) | {"missed": str(failure)}
+
+
 def help_seconds() -> list[float]:
     """Wall seconds of `convkit --help`, call by call, after a first one that may compile bytecode."""
     run(["--help"])
@@ -74,19 +134,23 @@ def median(seconds: Sequence[float]) -> float:
     return statistics.median(seconds)
 
 
-def run(words: Sequence[str]) -> Command:
-    """The convkit of this environment; raises FailedError where it does not succeed."""
-    command = [str(Path(sys.executable).with_name("convkit")), *words]
+def run(words: Sequence[str], cache: Path | None = None) -> Command:
+    """The convkit of this environment, with `cache` for the user's; raises FailedError where it does not succeed."""
+    command = [sys.executable, "-m", "convkit.cli.main", *words]
+    environment = os.environ | ({"XDG_CACHE_HOME": str(cache.resolve())} if cache else {})
     started = time.perf_counter()
-    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True, env=environment
+    ) as process:
         watch = _Watch(process.pid)
         watch.start()
         _, messages = process.communicate()
         seconds = time.perf_counter() - started
     watch.join()
+    done = Command(seconds, watch.peak)
     if process.returncode:
-        raise FailedError(process.returncode, (messages.strip().splitlines() or ["no message"])[-1])
-    return Command(seconds, watch.peak)
+        raise FailedError(process.returncode, (messages.strip().splitlines() or ["no message"])[-1], done)
+    return done
 
 
 class _Watch(threading.Thread):

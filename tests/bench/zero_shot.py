@@ -1,11 +1,13 @@
 """Zero-shot CIFAR-10: EfficientNet-Lite0 as convkit and its peers quantize it, on the 10,000 test images."""
 
+import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from convkit.runtimes.bench.candidate import Candidate
 from convkit.runtimes.session import Options
 from convkit.runtimes.session.isolated import IsolatedSession
 from tests.bench import cifar
@@ -28,13 +30,13 @@ class ZeroShot:
 
 def score(case: Case, products: Mapping[str, Quantized], images: int, say: Callable[[str], None]) -> ZeroShot:
     """`products`: convkit's result by engine. Every file runs in the engine it was made for."""
-    scores: dict[str, np.ndarray] = {}
+    rows: dict[str, np.ndarray] = {}
     for name, engine, file in _files(case, products):
         say(f"zero-shot: {name}")
-        scores[name] = _scores(engine, file, images)
-    classes = {name: cifar.predictions(rows) for name, rows in scores.items()}
+        rows[name] = scores(Candidate(name, engine, str(file), Options(threads=THREADS)), images)
+    classes = {name: cifar.predictions(found) for name, found in rows.items()}
     agreement = {name: float((found == classes[FLOAT]).mean() * 100) for name, found in classes.items()}
-    return ZeroShot(images, {name: cifar.accuracy(rows) for name, rows in scores.items()}, agreement)
+    return ZeroShot(images, {name: cifar.accuracy(found) for name, found in rows.items()}, agreement)
 
 
 def name_of(engine: str) -> str:
@@ -50,9 +52,10 @@ def _files(case: Case, products: Mapping[str, Quantized]) -> Iterator[tuple[str,
         yield name_of(engine), engine, products[engine].model
 
 
-def _scores(engine: str, file: Path, images: int) -> np.ndarray:
-    """Logits [images, 1000]."""
-    session = IsolatedSession(engine, str(file), Options(threads=THREADS))
+def scores(candidate: Candidate, images: int) -> np.ndarray:
+    """Logits [images, 1000] of the first test images."""
+    options = dataclasses.replace(candidate.options, shapes={})
+    session = IsolatedSession(candidate.engine, candidate.path, options)
     (feed,), (output,) = session.inputs, session.outputs
     try:
         rows = [session.run({feed.name: batch})[output.name] for batch in cifar.batches(batch=_BATCH, count=images)]

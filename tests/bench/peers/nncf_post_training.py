@@ -5,7 +5,10 @@ from pathlib import Path
 
 import numpy as np
 
+from tests.bench.validation import samples
+
 NAME = "nncf"
+ENVIRONMENT = "nncf"
 PACKAGES = ("nncf", "openvino")
 FILE = "model.xml"
 
@@ -15,7 +18,6 @@ def quantize(model: Path, calibration: Mapping[str, np.ndarray], output: Path) -
     import nncf  # type: ignore[import-untyped]
     import openvino
 
-    count = len(next(iter(calibration.values())))
-    samples = [{name: array[row : row + 1] for name, array in calibration.items()} for row in range(count)]
-    quantized = nncf.quantize(openvino.Core().read_model(model), nncf.Dataset(samples), subset_size=count)
+    rows = list(samples(calibration))
+    quantized = nncf.quantize(openvino.Core().read_model(model), nncf.Dataset(rows), subset_size=len(rows))
     openvino.save_model(quantized, output, compress_to_fp16=False)

@@ -1,10 +1,12 @@
 """ONNX Runtime's own static quantizer, as its documentation advises for x86-64: prepared, QDQ, per channel, MinMax."""
 
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
+
+from tests.bench.validation import samples
 
 NAME = "onnxruntime static"
 PACKAGES = ("onnxruntime", "onnx")
@@ -56,9 +58,3 @@ def _prepare(model: Path, prepared: Path) -> None:
 
 
 _PER_CHANNEL, _RAISED = 13, 18
-
-
-def samples(calibration: Mapping[str, np.ndarray]) -> Iterator[dict[str, np.ndarray]]:
-    """One sample a batch."""
-    for row in range(len(next(iter(calibration.values())))):
-        yield {name: array[row : row + 1] for name, array in calibration.items()}

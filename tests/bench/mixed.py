@@ -1,0 +1,152 @@
+"""Mixed precision beside its peers: float, every peer and convkit under each peer's latency, interleaved in one run."""
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from convkit.runtimes.bench.candidate import Candidate
+from convkit.runtimes.bench.estimate import Interval
+from convkit.runtimes.bench.measure import Measurement
+from tests.bench import cifar, comparison, product, zero_shot
+from tests.bench import peer as peers
+from tests.bench.cases import Case
+from tests.bench.comparison import BF16, FLOAT
+from tests.bench.product import Searched
+
+NETWORKS = ("lite0", "lite1", "upconv7")
+FORMATS = {"onnxruntime": "int8", "openvino": "int8,bf16"}
+"""What each engine has kernels for beside float; bf16 only where the CPU computes in it."""
+RUN_BY = {
+    "onnxruntime": ("onnxruntime_static", "modelopt_int8", "aimet_mixed_precision"),
+    "openvino": (
+        "nncf_post_training",
+        "nncf_accuracy_control",
+        "onnxruntime_static",
+        "modelopt_int8",
+        "aimet_mixed_precision",
+    ),
+}
+"""Engines and the peers whose files they run."""
+WISHES = {"upconv7": (0.20,)}
+"""Parts of float's time that convkit is asked for beside its peers'."""
+_SAME = 0.02
+"""Budgets that lie so near each other are one."""
+_MEASURED = 15.0
+"""Seconds that convkit measures by default."""
+_FIRST = 0.3
+"""Of the seconds of timing, what the peers' ratios may take before convkit is called."""
+
+
+@dataclass(frozen=True, slots=True)
+class Mixed:
+    """One network on one engine. `over`: p50 of each convkit result over each peer's, by both names; `costs`: what the
+    peers told of their work; `zero_shot`: percent of CIFAR's images that get float's class, by candidate.
+    """
+
+    case: Case
+    engine: str
+    measurement: Measurement
+    searched: Mapping[str, Searched]
+    over: Mapping[tuple[str, str], Interval]
+    costs: Mapping[str, Mapping[str, Any]]
+    zero_shot: Mapping[str, float]
+    absent: Mapping[str, str]
+
+    @property
+    def rivals(self) -> list[str]:
+        """The peers that ran."""
+        return list(dict.fromkeys(rival for _, rival in self.over))
+
+    @property
+    def fastest(self) -> str | None:
+        """The peer with the least time."""
+        return min(self.rivals, key=lambda name: self.measurement[name].seconds["p50"].value, default=None)
+
+    def score(self, candidate: str, metric: str) -> float:
+        return self.measurement[candidate].metrics[metric]
+
+
+@dataclass(frozen=True, slots=True)
+class Bench:
+    """What is asked of the comparison: see `python -m tests.bench --help`."""
+
+    folder: Path
+    target: str
+    budget: float
+    images: int
+    reuse: bool
+    say: Callable[[str], None]
+
+
+def compare(case: Case, engine: str, bench: Bench) -> Mixed:
+    """Time the peers, give convkit their ratios as budgets, then time and score all. Raises product.FailedError."""
+    absent: dict[str, str] = {}
+    rivals = [
+        one
+        for one in comparison.peers_of(case, engine, RUN_BY[engine], absent, bench.say)
+        if comparison.opens(one, absent)
+    ]
+    base = [comparison.candidate(case, engine, FLOAT, case.model)]
+    searched = dict(_searched(case, engine, bench, _budgets(case, [*base, *rivals], bench)))
+    own = [comparison.candidate(case, engine, name, one.model, **one.knobs) for name, one in searched.items()]
+    if engine == "openvino" and comparison.has_bf16():
+        base.append(comparison.candidate(case, engine, BF16, case.model, precision="bf16"))
+    bench.say(f"{case.name} in {engine}: {len(base + rivals + own)} candidates")
+    measurement, recorder = comparison.timed(case, [*base, *rivals, *own], bench.budget)
+    over = {(one, rival.name): recorder.ratio(one, rival.name) for one in searched for rival in rivals}
+    costs = {rival.name: peers.cost(Path(rival.path)) for rival in rivals}
+    agreed = dict(_zero_shot(case, [base[0], *rivals, *own], bench))
+    return Mixed(case, engine, measurement, searched, over, costs, agreed, absent)
+
+
+def _budgets(case: Case, candidates: Sequence[Candidate], bench: Bench) -> list[float]:
+    """The peers' times over float's, and the case's own wishes, the largest first; who is no faster gives none."""
+    bench.say(f"{case.name}: the peers' ratios")
+    measurement, _ = comparison.timed(case, list(candidates), bench.budget * _FIRST)
+    ratios = [measurement[one.name].ratios["p50"].value for one in candidates[1:]]
+    found: list[float] = []
+    for ratio in sorted([*(r for r in ratios if r < 1), *WISHES.get(case.name, ())], reverse=True):
+        if not found or ratio < found[-1] * (1 - _SAME):
+            found.append(ratio)
+    return found
+
+
+def _searched(case: Case, engine: str, bench: Bench, budgets: Sequence[float]) -> Iterator[tuple[str, Searched]]:
+    """convkit's results by name: without a budget first, which makes the latency table that the others read."""
+    formats = FORMATS[engine] if comparison.has_bf16() else FORMATS[engine].removesuffix(",bf16")
+    for latency in (None, *(f"<={budget:.3f}x" for budget in budgets)):
+        name = "convkit" if latency is None else f"convkit {latency}"
+        bench.say(f"{case.name}: {name} for {bench.target}")
+        options = ["--formats", formats, "--budget", f"{min(bench.budget, _MEASURED):g}"]
+        folder = bench.folder / case.name / bench.target
+        yield name, product.searched(case, bench.target, folder, options, latency, reuse=bench.reuse)
+
+
+def _zero_shot(case: Case, candidates: Sequence[Candidate], bench: Bench) -> Iterator[tuple[str, float]]:
+    """Of the classifier whose figures are known; the first candidate is the float network."""
+    if case.name != "lite0" or not bench.images:
+        return
+    reference = None
+    for one in candidates:
+        bench.say(f"{case.name}: zero-shot, {one.name}")
+        classes = cifar.predictions(zero_shot.scores(one, bench.images))
+        reference = classes if reference is None else reference
+        yield one.name, float((classes == reference).mean() * 100)
+
+
+def as_dict(found: Mixed) -> dict[str, Any]:
+    """JSON of all that was found."""
+    return {
+        "network": found.case.name,
+        "engine": found.engine,
+        "measurement": dataclasses.asdict(found.measurement),
+        "searched": {
+            name: dataclasses.asdict(one) | {"knobs": dict(one.knobs)} for name, one in found.searched.items()
+        },
+        "p50_over_peer": {f"{one} / {rival}": dataclasses.asdict(ratio) for (one, rival), ratio in found.over.items()},
+        "peers": {name: dict(cost) for name, cost in found.costs.items()},
+        "zero_shot_agreement": dict(found.zero_shot),
+        "absent": dict(found.absent),
+    }

@@ -1,0 +1,105 @@
+"""Which lines a comparison of mixed precision gives, on figures that are made up."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from convkit.runtimes.bench.estimate import Interval, point
+from tests.bench import comparison, mixed_limits, peer
+from tests.bench.limits import Line
+from tests.bench.mixed import Mixed
+from tests.bench.product import Command, Searched
+
+
+class _Measured(dict[str, Any]):
+    """Time over float's, then metrics, by candidate."""
+
+    def __getitem__(self, name: str) -> Any:
+        ratio, metrics = dict.__getitem__(self, name)
+        return SimpleNamespace(seconds={"p50": point(ratio)}, ratios={"p50": point(ratio)}, metrics=metrics)
+
+
+def _found(name: str, figures: dict[str, tuple[float, dict[str, float]]], evaluations: float | None = 10) -> Mixed:
+    metrics = tuple(figures["float"][1])
+    case: Any = SimpleNamespace(name=name, accuracy=metrics)
+    own = [one for one in figures if one.startswith("convkit")]
+    rivals = [one for one in figures if not one.startswith(("convkit", "float"))]
+    searched = {one: Searched(Path(), None, "searched", "", Command(200.0, 1), evaluations) for one in own}
+    over = {(one, rival): point(figures[one][0] / figures[rival][0]) for one in own for rival in rivals}
+    measured: Any = _Measured(figures)
+    costs = {rival: {"evaluations": 150.0} for rival in rivals}
+    return Mixed(case, "openvino", measured, searched, over, costs, {}, {})
+
+
+def _line(found: Mixed, what: str) -> Line:
+    (line,) = (line for line in mixed_limits.of_mixed(found) if what in line.what)
+    return line
+
+
+@pytest.fixture(autouse=True)
+def _able(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(peer, "has_vnni", lambda: True)
+    monkeypatch.setattr(comparison, "has_bf16", lambda: True)
+
+
+CLASSIFIED = {
+    "float": (1.0, {"top1": 83.0, "agreement": 100.0}),
+    "rival": (0.4, {"top1": 82.0, "agreement": 96.0}),
+    "convkit": (0.5, {"top1": 83.0, "agreement": 99.0}),
+    "convkit <=0.4x": (0.38, {"top1": 82.5, "agreement": 98.6}),
+}
+
+
+def test_the_fastest_that_is_as_accurate_stands_for_a_peer() -> None:
+    line = _line(_found("lite0", CLASSIFIED), "p50 over rival's")
+    assert line.met
+    assert line.measured.value == pytest.approx(0.95)
+
+
+def test_a_faster_but_worse_result_matches_no_peer() -> None:
+    worse = CLASSIFIED | {"convkit <=0.4x": (0.3, {"top1": 82.5, "agreement": 95.0})}
+    line = _line(_found("lite0", worse), "p50 over rival's")
+    assert not line.met
+    assert line.measured.value == pytest.approx(1.25)
+
+
+def test_agreement_counts_only_in_the_peers_time() -> None:
+    found = _found("lite0", CLASSIFIED)
+    assert _line(found, "agreement in rival's time").measured.value == 98.6
+
+
+def test_evaluations_are_compared() -> None:
+    assert _line(_found("lite0", CLASSIFIED), "full evaluations").measured.value == 15
+    untold = _line(_found("lite0", CLASSIFIED, None), "full evaluations")
+    assert untold.verdict == "not shown here: report.json has no count of evaluations"
+    assert not untold.missed
+
+
+IMAGES = {"float": (1.0, {"psnr": 32.0}), "rival": (0.17, {"psnr": 30.0}), "convkit": (0.19, {"psnr": 31.8})}
+
+
+def test_restoration_is_judged_by_what_it_loses_and_its_time() -> None:
+    line = _line(_found("upconv7", IMAGES), "dB lost")
+    assert line.met
+    assert line.measured.value == 0.19
+
+
+def test_what_a_cpu_cannot_show_is_neither_passed_nor_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(comparison, "has_bf16", lambda: False)
+    line = _line(_found("upconv7", IMAGES | {"convkit": (0.4, {"psnr": 31.8})}), "dB lost")
+    assert (line.met, line.missed) == (False, False)
+    assert line.verdict == "not shown here: no bf16 on this CPU"
+
+
+def test_ahead_on_the_hardest_by_either_measure() -> None:
+    better = IMAGES | {"convkit": (0.17, {"psnr": 31.2})}
+    assert _line(_found("upconv7", better), "psnr over rival's").met
+    faster = _found("upconv7", IMAGES | {"convkit": (0.15, {"psnr": 30.1})})
+    lines = [line for line in mixed_limits.of_mixed(faster) if line.limit == mixed_limits.AHEAD]
+    assert [line.met for line in lines] == [True]
+
+
+def test_a_line_that_its_interval_leaves_open_says_so() -> None:
+    assert Line("", "", Interval(0.99, 0.9, 1.1), "<=", 1.0, "x").verdict == "pass, not sure"
