@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from convkit.cli import batches, laboratory, searching, searchspace, sensing
+from convkit.cli import batches, laboratory, searching, searchspace, sensing, tuning
 
 if TYPE_CHECKING:
     from convkit.cli.quantizing import Job
@@ -49,20 +49,22 @@ def forecast(job: Job, wishes: Wishes, layers: Mapping[str, LayerPlan]) -> Forec
     looks = 0 if wishes.budgets else laboratory.BISECTIONS
     evaluation = single * len(held) * _EVALUATION
     options = len(layers) * (1 + len(wishes.formats))
+    many = len(wishes.precisions)
     seconds = {
         "remedies": (1 if begun else _USUAL)
         * (evaluation + single * len(calibration) * (0 if begun else _CALIBRATION)),
-        "sensitivity": single * probe * (_BACKWARD * 4 + options / max(len(layers), 1) * 4),
-        "latency table": job.budget * searchspace.TABLE_SHARE,
-        "strongest pairs": single * sensing.SAMPLES * sensing.PAIRS,
-        "rounds": looks * evaluation
-        + searching.ROUNDS * (job.budget * laboratory.ROUND_SHARE + _CANDIDATES * 2 * evaluation),
-        "final contest": job.budget + single * probe * _LEARNING + _FINALISTS * evaluation,
+        "sensitivity": many * single * probe * (_BACKWARD * 4 + options / max(len(layers), 1) * 4),
+        "knobs": 2 * tuning.SHARE * job.budget if job.tune else 0.0,
+        "latency table": many * job.budget * searchspace.TABLE_SHARE,
+        "strongest pairs": many * single * sensing.SAMPLES * sensing.PAIRS,
+        "rounds": many * looks * evaluation
+        + many * searching.ROUNDS * (job.budget * laboratory.ROUND_SHARE + _CANDIDATES * 2 * evaluation),
+        "final contest": job.budget + single * probe * _LEARNING + many * _FINALISTS * evaluation,
     }
     if wishes.tables is not None:
         seconds |= dict.fromkeys(("sensitivity", "latency table", "strongest pairs"), 0.0)
     least = (1 if begun else _USUAL) + 1 + 1
-    most = (1 if begun else _ALL) + looks + searching.ROUNDS * _CANDIDATES + _FINALISTS - 1
+    most = (1 if begun else _ALL) + many * (looks + searching.ROUNDS * _CANDIDATES + _FINALISTS - 1)
     return Forecast(seconds, least, most)
 
 

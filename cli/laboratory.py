@@ -164,4 +164,5 @@ class Lab:
         if floating == FLOAT:
             return plans
         plans = {f"{name}, float in {floating}": plan for name, plan in plans.items()}
-        return plans | {f"all in {floating}": self.space.plan_of(dict.fromkeys(self.space.options, floating))}
+        floats = {**dict.fromkeys(self.space.options, floating), **self.space.pins}
+        return plans | {f"all in {floating}": self.space.plan_of(floats)}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import itertools
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,6 +25,8 @@ _MARKS: dict[Kind, tuple[str, str, int]] = {
     "kept": ("*", "tab:red", 190),
 }
 """Marker, colour and size of each kind of network."""
+_OTHERS: dict[Kind, str] = {"measured": "^v<>ph", "peer": "PX<>ph"}
+"""Markers of those beyond the first that have names of their own."""
 _SUFFIXES = ("svg", "png")
 _WIDTH, _DPI = 8.0, 150
 """Inches, and points an inch: 1200 across."""
@@ -99,7 +102,9 @@ def _front(figure: Figure, points: Sequence[Point], quality: str) -> None:
     predicted = sorted((p for p in points if p.kind == "predicted"), key=lambda p: p.time)
     axes.plot([p.time for p in predicted], [p.quality for p in predicted], color="0.8", linewidth=1, zorder=1)
     for kind, (marker, colour, size) in _MARKS.items():
-        for name in dict.fromkeys(p.name for p in points if p.kind == kind):
+        names = dict.fromkeys(p.name for p in points if p.kind == kind)
+        shapes = _shapes(kind, marker, [name for name in names if name])
+        for name in names:
             chosen = [p for p in points if p.kind == kind and p.name == name]
             hollow = kind == "measured" and name
             axes.scatter(
@@ -108,7 +113,7 @@ def _front(figure: Figure, points: Sequence[Point], quality: str) -> None:
                 s=size * 2 if hollow else size,
                 facecolors="none" if hollow else colour,
                 edgecolors=colour,
-                marker=marker,
+                marker=shapes.get(name, marker),
                 label=_label(kind, name),
                 zorder=4 if kind == "kept" else 3,
             )
@@ -117,6 +122,11 @@ def _front(figure: Figure, points: Sequence[Point], quality: str) -> None:
     axes.set_ylabel(quality)
     axes.set_title("Accuracy against time: predicted by the tables, and measured", fontsize=10)
     figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
+
+
+def _shapes(kind: Kind, marker: str, names: Sequence[str]) -> dict[str, str]:
+    """The marker of each network that has a name, one after the other."""
+    return dict(zip(names, itertools.cycle(marker + _OTHERS.get(kind, "")), strict=False))
 
 
 _LABELS: dict[Kind, str] = {

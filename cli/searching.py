@@ -74,7 +74,7 @@ def search(job: Job, wishes: Wishes, say: Progress, kept: Checkpoint | None = No
 def _searched(means: Means) -> Searched:
     job, work = means.job, means.work
     data, held = split(job.data, job.seed)
-    task = work.counting(quantizing.task(job, data, held))
+    task = work.counting(quantizing.task(replace(job, plan=None), data, held))
     with work.stage("remedies"):
         tried = quantizing.attempts(_start(job, means.wishes), task, len(held), means.say, means.kept)
     chosen = remedies.best(tried, task.rank)

@@ -50,7 +50,7 @@ def test_every_kind_of_part_stands_in_its_folder() -> None:
 def test_the_recipe_in_the_readme_is_one() -> None:
     import yaml
 
-    (text,) = re.findall(r"```yaml\n(.*?)```", README, re.DOTALL)
+    (text,) = re.findall(r"```yaml\n(# recipe.yaml\n.*?)```", README, re.DOTALL)
     for step in yaml.safe_load(text)["steps"]:
         known = {option.name for option in load_command(step["command"]).params if isinstance(option, click.Parameter)}
         assert set(step) - {"command"} <= known | {"gate"}

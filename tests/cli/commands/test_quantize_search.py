@@ -19,7 +19,7 @@ from tests.cli.quantizable import Quantize
 from tests.command_line import Convkit
 
 ROOT = Path(__file__).parents[3]
-OPTIONS = ("--target", "onnxruntime-cpu", "--budget", "1", "--threads", "1", "--min-sqnr", "5")
+OPTIONS = ("--target", "onnxruntime-cpu", "--budget", "1", "--threads", "1", "--no-tune", "--min-sqnr", "5")
 WISH = ("--formats", "int8,int4", "--size", "<=0.22x")
 KILLS = ("remedy 2", "sensitivity 1", "table 1", "measure 1", "measure 2")
 
@@ -87,7 +87,7 @@ def test_a_resumed_search_ends_as_one_that_was_never_killed(killed: Path, quanti
     assert search["evaluations"] == len(search["trials"]) + 2 + 2
     assert search["builds"] >= len(search["trials"]) + 3
     assert 0 < search["pairs"] <= 24
-    assert list(search["seconds"]) == ["remedies", "sensitivity", "latency", "strongest", "rounds", "final"]
+    assert list(search["seconds"]) == ["remedies", "knobs", "sensitivity", "latency", "strongest", "rounds", "final"]
     assert [line for line in done.err.splitlines() if " measured 0." in line]
 
 
@@ -116,7 +116,7 @@ def test_a_new_budget_is_built_from_tables_alone(
     assert done.code == 0, done.err
     search = read(tmp_path / "out")["search"]
     assert search["pairs"] == 0
-    assert set(search["seconds"]) == {"remedies", "rounds", "final"}
+    assert set(search["seconds"]) == {"remedies", "knobs", "rounds", "final"}
     assert (tmp_path / "out" / "model.onnx").stat().st_size <= 0.3 * (killed.parent / "net.onnx").stat().st_size
     known, before = (tables.read(out / "tables.json") for out in (tmp_path / "out", killed))
     assert known.trials[: len(before.trials)] == before.trials

@@ -1,0 +1,59 @@
+"""A checkpoint keeps what is finished for the search that it is of, and for no other."""
+
+from pathlib import Path
+
+from convkit.cli import checkpoint
+from convkit.cli.checkpoint import Checkpoint
+
+
+def test_what_is_kept_is_read_by_the_same_search_that_resumes(tmp_path: Path) -> None:
+    first = checkpoint.beside(str(tmp_path / "out"), ["a", 1], resume=False)
+    first.keep("losses", {"conv": 0.1 + 0.2})
+    first.add("rounds", {"a": 1})
+    first.add("rounds", {"b": 2})
+    (tmp_path / "net.onnx").write_bytes(b"net")
+    first.keep_file("plan.onnx", tmp_path / "net.onnx")
+    again = checkpoint.beside(str(tmp_path / "out"), ["a", 1], resume=True)
+    assert again.value("losses") == {"conv": 0.1 + 0.2}
+    assert again.value("rounds") == {"a": 1, "b": 2}
+    found = again.file("plan.onnx")
+    assert found is not None
+    assert found.read_bytes() == b"net"
+
+
+def test_another_search_and_one_that_does_not_resume_begin_anew(tmp_path: Path) -> None:
+    for key, resume in ((["b"], True), (["a"], False)):
+        checkpoint.beside(str(tmp_path / "out"), ["a"], resume=False).keep("losses", 1)
+        assert checkpoint.beside(str(tmp_path / "out"), key, resume=resume).value("losses") is None
+
+
+def test_it_is_gone_when_the_output_stands(tmp_path: Path) -> None:
+    kept = checkpoint.beside(str(tmp_path / "out"), "a", resume=False)
+    assert list(tmp_path.iterdir()) == [kept.folder]
+    kept.done()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_what_is_torn_counts_as_nothing(tmp_path: Path) -> None:
+    kept = checkpoint.beside(str(tmp_path / "out"), "a", resume=False)
+    assert kept.folder is not None
+    (kept.folder / "losses.json").write_text('{"conv": ')
+    assert kept.value("losses") is None
+
+
+def test_a_value_is_made_once() -> None:
+    made: list[int] = []
+
+    def make() -> int:
+        made.append(1)
+        return 7
+
+    assert Checkpoint().kept("n", make, str, int) == 7
+    assert Checkpoint().kept("n", make, str, int) == 7
+    assert len(made) == 2
+
+
+def test_a_kept_value_is_not_made_again(tmp_path: Path) -> None:
+    kept = Checkpoint(tmp_path)
+    assert kept.kept("n", lambda: 7, str, int) == 7
+    assert kept.kept("n", lambda: 8, str, int) == 7
