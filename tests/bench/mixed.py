@@ -31,7 +31,7 @@ RUN_BY = {
 """Engines and the peers whose files they run."""
 WISHES = {"upconv7": (0.20,)}
 """Parts of float's time that convkit is asked for beside its peers'."""
-_SAME = 0.02
+_SAME = 0.05
 """Budgets that lie so near each other are one."""
 _MEASURED = 15.0
 """Seconds that convkit measures by default."""
@@ -114,14 +114,14 @@ def _budgets(case: Case, candidates: Sequence[Candidate], bench: Bench) -> list[
 
 
 def _searched(case: Case, engine: str, bench: Bench, budgets: Sequence[float]) -> Iterator[tuple[str, Searched]]:
-    """convkit's results by name: without a budget first, which makes the latency table that the others read."""
+    """convkit's results by name: without a budget first, which makes the tables that the others are solved from."""
     formats = FORMATS[engine] if comparison.has_bf16() else FORMATS[engine].removesuffix(",bf16")
     for latency in (None, *(f"<={budget:.3f}x" for budget in budgets)):
         name = "convkit" if latency is None else f"convkit {latency}"
         bench.say(f"{case.name}: {name} for {bench.target}")
-        options = ["--formats", formats, "--budget", f"{min(bench.budget, _MEASURED):g}"]
+        options = ["--budget", f"{min(bench.budget, _MEASURED):g}"]
         folder = bench.folder / case.name / bench.target
-        yield name, product.searched(case, bench.target, folder, options, latency, reuse=bench.reuse)
+        yield name, product.searched(case, bench.target, folder, formats, latency, options, reuse=bench.reuse)
 
 
 def _zero_shot(case: Case, candidates: Sequence[Candidate], bench: Bench) -> Iterator[tuple[str, float]]:

@@ -18,6 +18,7 @@ import numpy as np
 import psutil
 import yaml
 
+from convkit.cli.commands import quantize
 from tests.bench.cases import Case
 
 HELP_RUNS = 20
@@ -94,9 +95,16 @@ class Searched:
 
 
 def searched(
-    case: Case, target: str, folder: Path, options: Sequence[str], latency: str | None = None, *, reuse: bool = False
+    case: Case,
+    target: str,
+    folder: Path,
+    formats: str,
+    latency: str | None = None,
+    options: Sequence[str] = (),
+    *,
+    reuse: bool = False,
 ) -> Searched:
-    """`convkit quantize` with `options` under `latency`. Call it without one first: that makes the latency table."""
+    """`convkit quantize --formats`, under `latency` from the tables of the search without: call it without first."""
     name, cache = "free" if latency is None else latency.strip("<="), folder / "cache"
     output, log = folder / name, folder / f"{name}.json"
     if not (reuse and log.is_file()):
@@ -107,11 +115,19 @@ def searched(
             calibration = Path(scratch) / "calibration.npz"
             np.savez(calibration, **case.calibration)  # type: ignore[arg-type]
             words = ["-m", str(case.model), "--data", str(calibration), "--target", target, "-o", str(output)]
-            wish = [] if latency is None else ["--latency", latency]
-            log.write_text(json.dumps(_tried(["quantize", *words, *options, *wish], cache)))
+            wish = _wish(folder / "free" / "tables.json", formats, latency)
+            log.write_text(json.dumps(_tried(["quantize", *words, *wish, *options], cache)))
     told, report = json.loads(log.read_text()), json.loads((output / "report.json").read_text())
     count = report.get("search", {}).get("evaluations")
     return Searched(output, latency, report["kept"], told["missed"], Command(told["seconds"], told["peak"]), count)
+
+
+def _wish(tables: Path, formats: str, latency: str | None) -> list[str]:
+    """What is asked: formats, then budgets from the tables of the first search where the command takes such."""
+    if latency is None:
+        return ["--formats", formats]
+    known = any(option.name == "tables" for option in quantize.PART.params)
+    return ["--latency", latency, *(["--tables", str(tables)] if known else ["--formats", formats])]
 
 
 def _tried(words: Sequence[str], cache: Path) -> dict[str, Any]:
