@@ -97,6 +97,8 @@ def search(job: Job, wishes: Wishes, say: Say) -> Searched:
         lab = _Lab(space, task, arena, say)
         wish = _wish(space, wishes, lab, front)
         refined = refining.refine(space.problem, lab.measure, wish, _ROUNDS, known=[lab.whole])
+        if refined.factor is not None:
+            say(f"choices take {refined.factor:.2f}x what the latency table says of them")
         return _ended(job, wishes, lab, front, refined, tried)
 
 
@@ -144,7 +146,10 @@ def _table(job: Job, builder: Builder, plan: Plan, say: Say) -> LatencyTable:
     own = measure.Job(builder.model, job.target, plan.methods, write, options, sample)
     say(f"latency of every layer on {job.target.engine}")
     fingerprint = measure.fingerprint(builder.model, job.target, plan.methods, options)
-    return cache.cached(fingerprint, lambda: measure.measure(own, Schedule(job.budget * _TABLE_SHARE, job.seed)))
+    table = cache.cached(fingerprint, lambda: measure.measure(own, Schedule(job.budget * _TABLE_SHARE, job.seed)))
+    if table.disturbance.marked:
+        say(f"the latency table is unsure: rounds differed by {table.disturbance.spread:.0%}, others use the machine")
+    return table
 
 
 @dataclass(frozen=True, slots=True)
