@@ -94,7 +94,10 @@ def _hunt(means: Means, lab: Lab) -> Hunt:
         front = list(choices.front(space.open, points=FRONT))
         lab.expect(front)
         known = lab.whole if tables is None else tables.trials
-        return Hunt(lab, front, refining.refine(space.open, lab.measure, _wish(means, lab, front), ROUNDS, known))
+        refined = refining.refine(space.open, lab.measure, _wish(means, lab, front), ROUNDS, known)
+    if refined.factor is not None:
+        means.say.found(f"choices take {refined.factor:.2f}x what the latency table says of them")
+    return Hunt(lab, front, refined)
 
 
 def _start(job: Job, wishes: Wishes) -> Job:

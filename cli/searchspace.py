@@ -241,4 +241,8 @@ def _table(means: Means, builder: Builder, plan: Plan) -> LatencyTable:
             return measure.measure(own, schedule)
         return cache.cached(fingerprint, lambda: measure.measure(own, schedule), means.kept.folder)
 
-    return cache.cached(fingerprint, anew)
+    table = cache.cached(fingerprint, anew)
+    if table.disturbance.marked:
+        spread = f"rounds differed by {table.disturbance.spread:.0%}"
+        means.say.found(f"the latency table is unsure: {spread}, others use the machine")
+    return table

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -26,6 +28,8 @@ Measure = Callable[[Sequence[Choice]], Sequence[Measured]]
 AGREEMENT: Mapping[str, float] = {"seconds": 0.03, "loss": 0.1}
 """Relative differences of prediction and measurement up to which these agree; what a loss adds up to is less sure."""
 GIVEN = -1
+_ENOUGH, _NOTABLE = 3, 0.05
+"""Measurements that tell a common factor, and how far it is off at least to be told."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +82,9 @@ class Refined:
     trials: tuple[Trial, ...]
     problem: Problem
 
+    factor: float | None = None
+    """What measured seconds are of those in the tables, where one factor tells most of what these err by."""
+
 
 def refine(problem: Problem, measure: Measure, wish: Wish, rounds: int, known: Sequence[Trial] = ()) -> Refined:
     """The best plan for `wish` among what up to `rounds` (one at least) measure, those of `known` trials among them.
@@ -95,7 +102,19 @@ def refine(problem: Problem, measure: Measure, wish: Wish, rounds: int, known: S
     current = _corrected(problem, trials)
     best = min(trials, key=lambda trial: wish.rank(trial.measured))
     agreed = _as_predicted(trials, wish) and not _unmeasured([_promised(current, wish, trials, 1.0)], trials)
-    return Refined(best, wish.allows(best.measured), agreed, tuple(trials), current)
+    factor = _common_factor(problem, trials)
+    return Refined(best, wish.allows(best.measured), agreed, tuple(trials), current, factor)
+
+
+def _common_factor(problem: Problem, trials: Sequence[Trial]) -> float | None:
+    """Geometric mean of measured seconds over the tables', where it is not 1 and they scatter less than it is off."""
+    costs = [(trial.measured.seconds, problem.cost(trial.formats).seconds) for trial in trials if trial.turn != GIVEN]
+    logs = [math.log(measured / table) for measured, table in costs if measured > 0 and table > 0]
+    if len(logs) < _ENOUGH:
+        return None
+    middle = statistics.fmean(logs)
+    told = abs(middle) > math.log1p(_NOTABLE) and statistics.stdev(logs) < abs(middle) / 2
+    return math.exp(middle) if told else None
 
 
 def _candidates(problem: Problem, wish: Wish, trials: Sequence[Trial], turn: int) -> list[Choice]:

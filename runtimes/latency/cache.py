@@ -8,6 +8,7 @@ from pathlib import Path
 
 from convkit.compress.errors import ConvkitError
 from convkit.runtimes.latency import table as tables
+from convkit.runtimes.latency.disturbance import calm
 from convkit.runtimes.latency.table import Fingerprint, LatencyTable
 
 
@@ -16,16 +17,26 @@ def folder() -> Path:
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "convkit" / "latency"
 
 
-def cached(fingerprint: Fingerprint, measure: Callable[[], LatencyTable], kept: Path | None = None) -> LatencyTable:
+def cached(
+    fingerprint: Fingerprint,
+    measure: Callable[[], LatencyTable],
+    kept: Path | None = None,
+    calm: Callable[[], bool] = calm,
+) -> LatencyTable:
     """The table kept for `fingerprint` (in the folder `kept`, the user's by default), else what `measure` gives.
 
-    A file that cannot be read is measured again; a folder that cannot be written to keeps nothing.
+    One that was disturbed is measured again when the machine is `calm`, and the steadier of both is kept. A file that
+    cannot be read is measured again; a folder that cannot be written to keeps nothing.
     """
     path = (kept or folder()) / f"{fingerprint.digest}.json"
     found = _read(path)
-    if found is not None and found.fingerprint == fingerprint:
+    if found is not None and found.fingerprint != fingerprint:
+        found = None
+    if found is not None and not (found.disturbance.marked and calm()):
         return found
     made = measure()
+    if found is not None and found.disturbance.spread <= made.disturbance.spread:
+        return found
     if not made.estimated:
         _keep(made, path)
     return made

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
 from convkit.runtimes.latency import table as tables
 from convkit.runtimes.latency.builds import Build
 from convkit.runtimes.latency.builds import carried as carried_in
+from convkit.runtimes.latency.disturbance import spread
 from convkit.runtimes.latency.profile import Profile
 from convkit.runtimes.latency.structure import OUTSIDE, Structure, Tensor
 
@@ -46,6 +48,8 @@ class _Spent:
 
 _Usual = Mapping[str, Mapping[str, _Spent]]
 """Layer -> format -> what it takes where all around it have the same."""
+_TRULY = 0.02
+"""Relative difference that kernels truly have between builds."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,7 @@ class _Sorted:
     spent: Mapping[str, _Spent]
     rest: float
     seconds: float
+    noise: float = 0.0
 
     def of(self, name: str) -> _Spent:
         """The layer's; nothing where it runs inside another's kernel."""
@@ -67,6 +72,7 @@ def fit(network: Structure, builds: Sequence[tuple[Build, Profile]], floating: s
     found = [_sorted(network, build, profile) for build, profile in builds]
     uniform = [one for one in found if not one.formats or set(one.formats) == set(network.low)]
     usual = {name: _layer(name, uniform, floating) for name in network.layers}
+    found = [one if one in uniform else _steadied(network, one, usual, floating) for one in found]
     usual[OUTSIDE] = {floating: next(one.of(OUTSIDE) for one in found if not one.formats)}
     raw: dict[tuple[str, str], list[float]] = {}
     for one in found:
@@ -91,7 +97,26 @@ def _sorted(network: Structure, build: Build, profile: Profile) -> _Sorted:
             spent[layer] = _Spent(spent[layer].kernel, spent[layer].behind + seconds)
         else:
             spent[layer] = _Spent(kernel=seconds)
-    return _Sorted(build.formats, spent, rest, profile.seconds)
+    return _Sorted(build.formats, spent, rest, profile.seconds, profile.noise)
+
+
+def _steadied(network: Structure, one: _Sorted, usual: _Usual, floating: str) -> _Sorted:
+    """A mixture without the part of its noise that its kernels tell.
+
+    Those that read their own format take there what they take in a uniform build. Where all of them take more by one
+    factor, the moment was slow; how much of that is believed depends on how noisy the build was and how they agree.
+    """
+    mixed = {name for t in network.tensors if tables.changes(t, one.formats, floating) for name in t.readers}
+    pairs = [(one.of(name).kernel, usual[name][one.formats.get(name, floating)].kernel) for name in network.layers]
+    calm = [pair for name, pair in zip(network.layers, pairs, strict=True) if name not in mixed and min(pair) > 0]
+    if len(calm) < _ENOUGH:
+        return one
+    logs = np.log([here / there for here, there in calm])
+    error = spread(np.exp(logs - np.median(logs)).tolist()) / math.sqrt(len(logs))
+    trust = one.noise**2 / (one.noise**2 + error**2 + _TRULY**2)
+    factor = math.exp(-trust * float(np.median(logs)))
+    spent = {name: _Spent(taken.kernel * factor, taken.behind * factor) for name, taken in one.spent.items()}
+    return replace(one, spent=spent, rest=one.rest * factor, seconds=one.seconds * factor)
 
 
 def _layer(name: str, uniform: Sequence[_Sorted], floating: str) -> dict[str, _Spent]:

@@ -17,7 +17,9 @@ from convkit.runtimes.bench import machine
 from convkit.runtimes.bench.candidate import Candidate
 from convkit.runtimes.bench.worker import Inputs, ProcessWorker, Worker
 from convkit.runtimes.latency import builds as recipes
+from convkit.runtimes.latency import disturbance as disturbances
 from convkit.runtimes.latency.builds import Build, Write
+from convkit.runtimes.latency.disturbance import Disturbance
 from convkit.runtimes.latency.fit import fit
 from convkit.runtimes.latency.profile import Schedule, profile
 from convkit.runtimes.latency.structure import structure
@@ -70,6 +72,7 @@ def measure(job: Job, schedule: Schedule | None = None) -> LatencyTable:
     network = structure(job.model, job.target)
     found = recipes.patterns(job.model, job.target)
     builds = [Build(name, layers, job.write(layers)) for name, layers in found.items()]
+    busy = disturbances.busy()
     with contextlib.ExitStack() as stack:
         workers = [_opened(job, build, stack) for build in builds]
         profiles = profile(workers, _inputs(job, workers), schedule or Schedule())
@@ -83,6 +86,7 @@ def measure(job: Job, schedule: Schedule | None = None) -> LatencyTable:
         fitted.changes,
         fitted.rest,
         fitted.mapped,
+        Disturbance(busy, max(one.spread for one in profiles)),
     )
 
 

@@ -6,6 +6,7 @@ without a profiler, round by round: a slow moment cancels.
 
 from __future__ import annotations
 
+import math
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -15,13 +16,17 @@ import numpy as np
 from convkit.runtimes.bench.block import Block, BlockPlan
 from convkit.runtimes.bench.clock import Clock, SystemClock
 from convkit.runtimes.bench.worker import Inputs, Worker
+from convkit.runtimes.latency.disturbance import STEADY, spread
 from convkit.runtimes.session import NodeTime
 
 FEWEST = 5
 """Rounds."""
+LONGER = 2.0
 _REPEATS = 20
 _QUICK = 0.25
 """Quantile of a block's calls: others on the machine only ever add to a time."""
+_OF_MEDIAN = 1.2533
+"""Standard error of a median over that of a mean, of normal numbers."""
 _CALLS, _BLOCK, _WARM = 5, 0.06, 0.03
 
 Node = tuple[str, tuple[str, ...]]
@@ -30,15 +35,21 @@ Node = tuple[str, tuple[str, ...]]
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """One build: seconds a call without a profiler, and of each node; these sum to it."""
+    """One build: seconds a call without a profiler, and of each node; these sum to it.
+
+    `spread`: relative standard deviation, between rounds, of the build's time by the first one's; `noise`: that of the
+    median of all rounds.
+    """
 
     seconds: float
     nodes: Mapping[Node, float]
+    spread: float = 0.0
+    noise: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
 class Schedule:
-    """`budget`: seconds of measuring all builds together."""
+    """`budget`: seconds of measuring all builds together, up to LONGER times as long while rounds differ much."""
 
     budget: float = 40.0
     seed: int = 0
@@ -55,13 +66,25 @@ def profile(workers: Sequence[Worker], inputs: Inputs, schedule: Schedule) -> li
     started = clock.now()
     timed: list[list[Block]] = [[] for _ in workers]
     nodes: list[list[dict[Node, float]]] = [[] for _ in workers]
-    while _goes_on(len(timed[0]), clock.now() - started, schedule.budget):
+    while _goes_on(len(timed[0]), clock.now() - started, schedule.budget * _patience(timed)):
         for turn in order.sample(range(len(workers)), len(workers)):
             timed[turn].append(workers[turn].time(BlockPlan(seconds=_BLOCK, calls=_CALLS, warm_seconds=_WARM)))
             nodes[turn].append(_shares(workers[turn].profile(inputs, _REPEATS)))
         schedule.progress(min(1.0, (clock.now() - started) / schedule.budget))
-    totals = _totals(timed)
-    return [Profile(total, _typical(found, total)) for total, found in zip(totals, nodes, strict=True)]
+    ratios, rounds = _ratios(timed), len(timed[0])
+    found = []
+    for row, shares in zip(ratios, nodes, strict=True):
+        total = _typical_seconds(timed[0]) * float(np.median(row))
+        own = spread(row.tolist())
+        found.append(Profile(total, _typical(shares, total), own, own * _OF_MEDIAN / math.sqrt(rounds)))
+    return found
+
+
+def _patience(timed: Sequence[Sequence[Block]]) -> float:
+    """How much longer than its budget a measurement may take: it is worth it where rounds differ."""
+    if len(timed[0]) < FEWEST:
+        return 1.0
+    return LONGER if max(spread(row.tolist()) for row in _ratios(timed)) > STEADY else 1.0
 
 
 def _goes_on(rounds: int, spent: float, budget: float) -> bool:
@@ -78,9 +101,14 @@ def _shares(times: Sequence[NodeTime]) -> dict[Node, float]:
     return shares
 
 
-def _totals(timed: Sequence[Sequence[Block]]) -> list[float]:
+def _typical_seconds(blocks: Sequence[Block]) -> float:
+    return float(np.median([np.quantile(block.seconds, _QUICK) for block in blocks]))
+
+
+def _ratios(timed: Sequence[Sequence[Block]]) -> np.ndarray:
+    """Time of each build over the first one's [builds, rounds]."""
     typical = np.array([[np.quantile(block.seconds, _QUICK) for block in blocks] for blocks in timed])
-    return [float(np.median(typical[0]) * np.median(row / typical[0])) for row in typical]
+    return np.asarray(typical / typical[0])
 
 
 def _typical(rounds: Sequence[Mapping[Node, float]], total: float) -> dict[Node, float]:

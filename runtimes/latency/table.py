@@ -9,16 +9,17 @@ from __future__ import annotations
 import dataclasses
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from convkit.compress import record
 from convkit.compress.errors import ConvkitError
 from convkit.compress.search.problem import Edge
+from convkit.runtimes.latency.disturbance import Disturbance
 from convkit.runtimes.latency.structure import Tensor
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +56,7 @@ class LatencyTable:
     rest: float
     mapped: float = 1.0
     """Share of the profiled time that was found to belong to a layer or a tensor."""
+    disturbance: Disturbance = field(default_factory=Disturbance)
 
     def as_dict(self) -> dict[str, Any]:
         """JSON of it."""
@@ -128,4 +130,5 @@ def _parse(text: dict[str, Any]) -> LatencyTable:
         raise ValueError("another convkit wrote it")
     fingerprint = Fingerprint(**text.pop("fingerprint"))
     tensors = tuple(Tensor(**{**given, "readers": tuple(given["readers"])}) for given in text.pop("tensors"))
-    return LatencyTable(fingerprint=fingerprint, tensors=tensors, **text)
+    disturbance = Disturbance(**text.pop("disturbance"))
+    return LatencyTable(fingerprint=fingerprint, tensors=tensors, disturbance=disturbance, **text)

@@ -1,5 +1,6 @@
 """Choosing with tables that are wrong, by measuring: against the true front of every plan there is."""
 
+import dataclasses
 import itertools
 import math
 import random
@@ -10,6 +11,7 @@ import pytest
 
 from convkit.compress.option import FLOAT, Option
 from convkit.compress.search import budget
+from convkit.compress.search.correction import Sight, corrected_by
 from convkit.compress.search.problem import Choice, Cost, Edge, Formats, Problem, corrected, scaled
 from convkit.compress.search.refine import Measured, Wish, refine
 from tests.compress.search import instance
@@ -144,3 +146,43 @@ def test_without_a_plan_there_is_nothing_to_refine() -> None:
     problem = Problem({"a": {FLOAT: Cost()}, "b": {Option("int8", "uint8"): Cost()}}, (forbidden,))
     with pytest.raises(ValueError, match="no plan is possible"):
         refine(problem, Device(problem, {}).measure, Wish({"seconds": 1.0}), ROUNDS)
+
+
+def test_a_common_factor_is_told() -> None:
+    twice = Device(scaled(SMALL, "seconds", 2.0), {})
+    wish = Wish({"seconds": _limit(twice, twice.every(), 0.4)})
+    assert refine(SMALL, twice.measure, wish, ROUNDS).factor == pytest.approx(2.0)
+    assert refine(SMALL, Device(SMALL, {}).measure, wish, ROUNDS).factor is None
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_changes_of_format_that_the_table_has_too_cheap_are_learned(seed: int) -> None:
+    """Each takes three times what the table says, give or take: the first choices are far off, the last is not."""
+    draw = random.Random(seed)
+    dear = [
+        dataclasses.replace(
+            edge, directed={key: s * 3 * draw.lognormvariate(0, 0.5) for key, s in edge.directed.items()}
+        )
+        for edge in SMALL.edges
+    ]
+    device = Device(dataclasses.replace(SMALL, edges=tuple(dear)), {})
+    plans = device.every()
+    limit = _limit(device, plans, 0.4)
+    found = refine(SMALL, device.measure, Wish({"seconds": limit}), ROUNDS)
+    best = min(plan.loss for plan in plans if plan.seconds <= limit)
+    assert found.agreed
+    assert found.best.measured.loss <= 1.01 * best
+    assert found.problem.cost(found.best.formats).seconds == pytest.approx(found.best.measured.seconds, rel=0.03)
+    assert len(found.trials) < 24
+
+
+def test_no_cost_is_corrected_below_nothing() -> None:
+    """However little a measurement says."""
+    plan = dict.fromkeys(SMALL.options, FLOAT)
+    low = {layer: list(options)[-1] for layer, options in SMALL.options.items()}
+    half = SMALL.cost(low)
+    seen = [Sight(plan, SMALL.cost(plan)), Sight(low, dataclasses.replace(half, seconds=half.seconds / 50, loss=0.0))]
+    for draw in (None, 0, 1):
+        found = corrected_by(SMALL, seen, draw)
+        assert all(cost.seconds >= 0 and cost.loss >= 0 for known in found.options.values() for cost in known.values())
+        assert all(seconds >= 0 for edge in found.edges for seconds in edge.directed.values())

@@ -7,6 +7,7 @@ import pytest
 
 from convkit.runtimes.latency import cache
 from convkit.runtimes.latency.cache import cached
+from convkit.runtimes.latency.disturbance import Disturbance
 from convkit.runtimes.latency.table import Fingerprint, LatencyTable
 
 PRINT = Fingerprint("model", "target", "onnxruntime", "1.0", {"cpu": "any", "usable": 2}, {"threads": 2})
@@ -24,11 +25,13 @@ class Bench:
     """Counts what is measured."""
 
     def __init__(self, *, estimated: bool = False) -> None:
-        self.runs, self.estimated = 0, estimated
+        self.runs, self.estimated, self.spread = 0, estimated, 0.0
 
     def __call__(self, fingerprint: Fingerprint) -> LatencyTable:
         self.runs += 1
-        return LatencyTable(fingerprint, self.estimated, "fp32", {}, (), {}, rest=float(self.runs))
+        return LatencyTable(
+            fingerprint, self.estimated, "fp32", {}, (), {}, float(self.runs), 1.0, Disturbance(0.0, self.spread)
+        )
 
 
 def test_the_same_is_measured_once(tmp_path: Path) -> None:
@@ -43,6 +46,27 @@ def test_anything_else_is_measured_anew(field: str, tmp_path: Path) -> None:
     bench, other = Bench(), dataclasses.replace(PRINT, **{field: OTHERS[field]})
     cached(PRINT, lambda: bench(PRINT), tmp_path)
     assert cached(other, lambda: bench(other), tmp_path).rest == 2.0
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "calm", "kept"),
+    [
+        (0.2, 0.01, True, 0.01),
+        (0.2, 0.3, True, 0.2),
+        (0.2, 0.01, False, 0.2),
+        (0.02, 0.01, True, 0.02),
+    ],
+)
+def test_what_was_disturbed_is_measured_again_when_it_is_calm(
+    before: float, after: float, calm: bool, kept: float, tmp_path: Path
+) -> None:
+    bench = Bench()
+    for spread in (before, after):
+        bench.spread = spread
+        found = cached(PRINT, lambda: bench(PRINT), tmp_path, lambda: calm)
+    assert found.disturbance.spread == kept
+    again = cached(PRINT, lambda: bench(PRINT), tmp_path, lambda: False)
+    assert again == found
 
 
 def test_an_estimate_is_not_kept(tmp_path: Path) -> None:

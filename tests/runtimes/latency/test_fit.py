@@ -7,10 +7,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from convkit.compress.plan import LayerPlan
 from convkit.runtimes.bench.clock import VirtualClock
 from convkit.runtimes.bench.worker import InlineWorker
+from convkit.runtimes.latency.builds import Build
 from convkit.runtimes.latency.fit import fit
-from convkit.runtimes.latency.profile import Schedule, profile
+from convkit.runtimes.latency.profile import Profile, Schedule, profile
 from convkit.runtimes.latency.table import Fingerprint, LatencyTable, predict
 from tests.runtimes.latency import virtual
 from tests.runtimes.latency.virtual import FLOAT, LOW, Truth, VirtualSession
@@ -69,3 +71,29 @@ def test_other_tenants_move_a_prediction_little(seed: int, tmp_path: Path) -> No
     formats = {"layer1": LOW, "layer2": LOW, "layer5": LOW}
     ratio = predict(table, formats) / predict(table, {})
     assert ratio == pytest.approx(known.seconds(formats) / known.seconds({}), rel=0.05)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_a_build_that_met_a_slow_moment_is_told_by_its_kernels(seed: int, tmp_path: Path) -> None:
+    """Two builds were timed 25 % too slow, which their noise does not exclude; what reads its own format says so."""
+    known = virtual.truth(40, seed)
+    pairs = [name for index, name in enumerate(known.layers) if index % 4 > 1]
+    path = virtual.builds(known, tmp_path)[0].path
+    chosen = {
+        "float": [],
+        "low": list(known.layers),
+        "pairs": pairs,
+        "others": [n for n in known.layers if n not in pairs],
+    }
+    found = []
+    for name, low in chosen.items():
+        build = Build(name, {layer: LayerPlan(LOW, "int8") for layer in low}, path)
+        slow = 1.25 if name in ("pairs", "others") else 1.0
+        nodes = {key: seconds * slow for key, seconds in known.nodes(build.formats).items()}
+        found.append((build, Profile(sum(nodes.values()), nodes, 0.3, 0.15)))
+    fits = fit(known.structure, found, FLOAT)
+    table = LatencyTable(
+        PRINT, False, FLOAT, fits.layers, known.structure.tensors, fits.changes, fits.rest, fits.mapped
+    )
+    formats = dict.fromkeys(pairs, LOW)
+    assert predict(table, formats) == pytest.approx(known.seconds(formats), rel=0.02)
