@@ -1,4 +1,4 @@
-"""The original and what is made of it get the same tuning; a plan's own knobs and the user's are no matter of choice."""
+"""The original and what is made of it get the same tuning; a plan's own knobs and the user's are left alone."""
 
 from dataclasses import replace
 from pathlib import Path
