@@ -108,3 +108,13 @@ def test_a_bench_tells_of_a_precision_that_was_left_out(tmp_path: Path) -> None:
     told = [words for words in found.warnings if "has no bf16 on this device and ran it in f32" in words]
     assert bool(told) == ("bf16" not in runtime("openvino").precisions())
     assert not [words for words in found.warnings if "has no f32" in words]
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_the_help_of_the_bench_lists_the_knobs_with_their_values(engine: str) -> None:
+    from convkit.cli.commands.bench import bench
+
+    lines = str(bench.help).splitlines()
+    (told,) = (line for line in lines if line.strip().startswith(f"{engine}:"))
+    known = [knobs.about(knob, Options()).split(":")[0] for knob in runtime(engine).knobs if knob != knobs.THREADS]
+    assert told.split(":")[1].split() == known
