@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from convkit.compress import metric, record
+from convkit.compress import metric, parts, record
 from convkit.compress.errors import ConvkitError
 from convkit.runtimes.bench import estimate, inputs, machine
 from convkit.runtimes.bench.candidate import Candidate
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from convkit.compress.data import Data
+    from convkit.runtimes.session import Runtime
 
 _UNSTEADY = 0.25
 
@@ -243,7 +244,17 @@ def _warnings(results: Sequence[Result], candidates: Sequence[Candidate], facts:
         for result in results
         if result.steady < 1 - _UNSTEADY
     ]
+    found += [words for candidate in candidates for words in _in_float32(candidate)]
     threads = max(candidate.options.threads for candidate in candidates)
     if threads > facts["usable"]:
         found.append(f"{threads} threads on {facts['usable']} usable cores: threads wait for each other")
     return tuple(found)
+
+
+def _in_float32(candidate: Candidate) -> Iterator[str]:
+    """What is said of a precision that the engine leaves out in silence where the device has it not."""
+    runtime: Runtime = parts.load("runtimes", candidate.engine)
+    precision = candidate.options.precision
+    heeds = any(knob.name == "precision" for knob in runtime.knobs)
+    if heeds and precision not in runtime.precisions():
+        yield f"{candidate.name}: {candidate.engine} has no {precision} on this device and ran it in f32"

@@ -38,7 +38,7 @@ def test_fewer_codes_of_activations_save_nothing(target: str) -> None:
 
 
 @every_target
-@pytest.mark.parametrize("name", ["fp8_e4m3", "fp8_e5m2", "int16", "fp16"])
+@pytest.mark.parametrize("name", ["fp8_e4m3", "fp8_e5m2", "int16"])
 def test_what_has_no_kernel_only_saves_storage(target: str, name: str) -> None:
     promoted = promotion.promote(Option(name, name), targets.load(target))
     assert (promoted.kernel, promoted.saves_time) == ("fp32", False)
@@ -54,11 +54,14 @@ def test_activations_that_no_file_can_hold_stay_float(target: str, name: str) ->
     assert f"{name} only saves storage" in promoted.note
 
 
-def test_bf16_is_a_setting_of_the_whole_network_in_openvino() -> None:
-    assert promotion.promote(Option("bf16", "bf16"), ORT).kernel == "fp32"
-    promoted = promotion.promote(Option("bf16", "bf16"), OPENVINO)
-    assert (promoted.kernel, promoted.carrier) == ("bf16", "bfloat16")
-    assert promoted.note == "bf16 is a setting of the whole network on openvino-cpu: all its float layers run in it."
+@pytest.mark.parametrize(("name", "carrier"), [("bf16", "bfloat16"), ("fp16", "float16")])
+def test_short_floats_are_a_setting_of_the_whole_network_in_openvino(name: str, carrier: str) -> None:
+    assert promotion.promote(Option(name, name), ORT).note == (
+        f"{name} only saves storage on onnxruntime-cpu: {name} computes in fp32."
+    )
+    promoted = promotion.promote(Option(name, name), OPENVINO)
+    assert (promoted.kernel, promoted.carrier) == (name, carrier)
+    assert promoted.note == f"{name} is a setting of the whole network on openvino-cpu: all its float layers run in it."
 
 
 @every_target

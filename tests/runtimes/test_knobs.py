@@ -11,6 +11,7 @@ from convkit.compress import plan as plans
 from convkit.compress.errors import ConvkitError
 from convkit.compress.plan import Plan
 from convkit.runtimes.bench.candidate import parse
+from convkit.runtimes.bench.measure import Settings, measure
 from convkit.runtimes.session import Options, Runtime, knobs, open_session
 from tests.runtimes import network
 
@@ -98,3 +99,22 @@ def test_a_device_that_lacks_a_precision_computes_in_float32(tmp_path: Path) -> 
         found = open_session("openvino", net, Options(precision=name)).run(inputs)["scores"]
         assert bool((found != plain).any()) == (name in precisions)
     assert runtime("onnxruntime").precisions() == ("f32",)
+
+
+def test_a_bench_tells_of_a_precision_that_was_left_out(tmp_path: Path) -> None:
+    net = network.write(tmp_path / "net.onnx")
+    candidates = [parse(f"openvino,precision={name}:{net}", None, Options(threads=1)) for name in ("f32", "bf16")]
+    found = measure(candidates, settings=Settings(budget=0.1))
+    told = [words for words in found.warnings if "has no bf16 on this device and ran it in f32" in words]
+    assert bool(told) == ("bf16" not in runtime("openvino").precisions())
+    assert not [words for words in found.warnings if "has no f32" in words]
+
+
+@pytest.mark.parametrize("engine", ["onnxruntime", "openvino"])
+def test_the_help_of_the_bench_lists_the_knobs_with_their_values(engine: str) -> None:
+    from convkit.cli.commands.bench import bench
+
+    lines = str(bench.help).splitlines()
+    (told,) = (line for line in lines if line.strip().startswith(f"{engine}:"))
+    known = [knobs.about(knob, Options()).split(":")[0] for knob in runtime(engine).knobs if knob != knobs.THREADS]
+    assert told.split(":")[1].split() == known

@@ -1,0 +1,133 @@
+"""The search over float precisions: both are looked at, and whichever network is fastest and as good is kept, were it
+the one given with nothing but the engine's setting. What it is told of times is made up; accuracy is simulated."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from convkit.cli import contest, quantizing, search_report, searching, searchspace
+from convkit.cli.contest import ORIGINAL, Candidate, Contest
+from convkit.cli.precisions import F32, Precision
+from convkit.cli.quantizing import Job
+from convkit.cli.searching import Searched
+from convkit.cli.searchspace import Wishes
+from convkit.compress import plan as plans
+from convkit.compress import target as targets
+from convkit.compress.budget import parse
+from convkit.compress.option import Option
+from convkit.compress.plan import Plan
+from convkit.runtimes.bench.estimate import Interval, point
+from convkit.runtimes.bench.measure import Measurement, Result, Settings
+from convkit.runtimes.latency import measure as tables
+from convkit.runtimes.latency import roofline
+from convkit.runtimes.latency.table import LatencyTable
+from tests.cli import quantizable
+
+BF16 = Precision("bf16", Option("bf16", "bf16"))
+BOTH = (F32, BF16)
+Ratio = Callable[[Plan], float]
+"""Time of a plan's network over the original's."""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return quantizable.write(tmp_path_factory.mktemp("precisions"))
+
+
+def searched(monkeypatch: pytest.MonkeyPatch, folder: Path, wishes: Wishes, ratio: Ratio) -> tuple[Searched, list[str]]:
+    """A search where networks take `ratio` of the original's time; also the precision of every table it asked for."""
+    asked: list[str] = []
+
+    def estimated(job: Job, builder: object, plan: Plan, _say: object) -> LatencyTable:
+        options = searchspace.tuning.options(job, plan.engine)
+        asked.append(options.precision)
+        model = builder.model  # type: ignore[attr-defined]
+        fingerprint = tables.fingerprint(model, job.target, plan.methods, options)
+        return roofline.estimate(model, job.target, fingerprint, tables.floating(options))
+
+    def measured(where: Contest, candidates: Sequence[Candidate], _budget: float, _say: object) -> Measurement:
+        results = [_result(ORIGINAL, 1.0, 200.0, where.original)]
+        results += [
+            _result(c.name, ratio(c.plan), where.simulated if c.simulated is None else c.simulated, c.path)
+            for c in candidates
+        ]
+        return Measurement(ORIGINAL, tuple(results), 6, 1, None, Settings(), {}, ())
+
+    monkeypatch.setattr(searchspace, "_table", estimated)
+    monkeypatch.setattr(contest, "measured", measured)
+    work = quantizable.job(folder, tune=False)
+    work = replace(work, target=targets.load("openvino-cpu"))
+    return searching.search(work, wishes, lambda _line: None), asked
+
+
+def _result(name: str, ratio: float, sqnr: float, path: Path) -> Result:
+    ratios = {key: Interval(ratio, ratio - 0.01, ratio + 0.01) for key in ("p10", "p50")}
+    metrics = {"agreement": 100.0, "sqnr": sqnr}
+    seconds = {"p50": point(ratio * 1e-3)}
+    return Result(name, "openvino", str(path), None, seconds, ratios, 1, 1, 1, 0, 0, path.stat().st_size, metrics)
+
+
+def times(float_bf16: float, low: float, low_bf16: float) -> Ratio:
+    def ratio(plan: Plan) -> float:
+        if not plan.engine:
+            return low
+        return low_bf16 if plan.layers else float_bf16
+
+    return ratio
+
+
+def test_nothing_but_the_setting_is_a_network_of_its_own(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    found, asked = searched(monkeypatch, folder, Wishes((), (), BOTH), times(0.5, 0.4, 0.4))
+    outcome = found.outcome
+    assert asked == ["f32", "bf16"]
+    assert (outcome.kept, outcome.verdict) == ("all in bf16", "kept the file, set to bf16")
+    assert (outcome.plan.layers, outcome.plan.engine) == ({}, {"precision": "bf16"})
+    assert outcome.model == (folder / "net.onnx").read_bytes()
+    assert {result.name for result in outcome.standing.results} == {ORIGINAL, "all in bf16"}
+    assert set(search_report.report(found)["layers"].values()) == {"bf16"}
+
+
+def test_layers_in_eight_bits_between_others_in_bf16(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    found, asked = searched(monkeypatch, folder, Wishes(("int8",), (), BOTH), times(0.6, 0.5, 0.4))
+    assert asked == ["f32", "bf16"]
+    plan = found.outcome.plan
+    assert plan.engine == {"precision": "bf16"}
+    assert "int8" in {layer.weight for layer in plan.layers.values()}
+    assert found.outcome.kept.endswith("float in bf16")
+    assert found.space.precision == BF16
+    assert found.space.original.seconds == pytest.approx(found.space.original["seconds"])
+
+
+def test_float32_stays_where_bf16_gains_nothing(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    found, _ = searched(monkeypatch, folder, Wishes(("int8",), (), BOTH), times(1.2, 0.5, 0.6))
+    assert (found.outcome.plan.engine, found.space.precision) == ({}, F32)
+    assert found.outcome.plan.layers
+
+
+def test_the_original_is_kept_where_no_precision_pays(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    found, _ = searched(monkeypatch, folder, Wishes((), (), BOTH), times(1.1, 1.1, 1.1))
+    assert (found.outcome.kept, found.outcome.plan.engine, found.outcome.plan.layers) == (ORIGINAL, {}, {})
+    assert set(search_report.report(found)["layers"].values()) == {"fp32"}
+
+
+def test_a_budget_is_held_against_both(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    budgets = (parse("latency", "<=0.55x"),)
+    found, _ = searched(monkeypatch, folder, Wishes(("int8",), budgets, BOTH), times(0.5, 0.7, 0.45))
+    assert found.missed == ()
+    assert found.outcome.kept == "all in bf16"  # the most accurate of those within it
+    tight = (parse("bops", "<=0.1x"),)
+    found, _ = searched(monkeypatch, folder, Wishes(("int8",), tight, BOTH), times(0.5, 0.7, 0.45))
+    assert found.outcome.plan.layers
+
+
+def test_the_plan_says_all_that_it_takes(monkeypatch: pytest.MonkeyPatch, folder: Path, tmp_path: Path) -> None:
+    found, _ = searched(monkeypatch, folder, Wishes((), (), BOTH), times(0.5, 0.4, 0.4))
+    (tmp_path / "plan.yaml").write_text(plans.dump(found.outcome.plan))
+    plan = plans.read(tmp_path / "plan.yaml")
+    assert plan == found.outcome.plan
+    work = replace(quantizable.job(folder, tune=False, plan=plan), target=targets.load("openvino-cpu"))
+    again = quantizing.quantize(work, lambda _line: None)
+    assert (again.kept, again.plan) == ("as planned", plan)
+    assert again.model == found.outcome.model
