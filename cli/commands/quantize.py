@@ -36,6 +36,18 @@ if TYPE_CHECKING:
     help="Signal to quantization noise at the output, at least.  [default: 10.0 for classes, else 20.0]",
 )
 @click.option(
+    "--precision",
+    metavar="NAME",
+    help="All layers in these formats: int4, or of weights and activations, int4/uint8.  [default: the target's]",
+)
+@click.option(
+    "--method",
+    "methods",
+    multiple=True,
+    metavar="NAME",
+    help="Round by this method, in place of the usual remedies; `convkit list methods`.",
+)
+@click.option(
     "--formats",
     metavar="NAME,...",
     help="Search the format of each layer among these and float: int8,int4,fp8_e4m3; `convkit list formats`.",
@@ -65,6 +77,8 @@ def quantize(
     output: str,
     max_drop: float,
     min_sqnr: float | None,
+    precision: str | None,
+    methods: tuple[str, ...],
     formats: str | None,
     latency: str | None,
     size: str | None,
@@ -80,7 +94,7 @@ def quantize(
     """Quantize a trained network for a target, measured against the original on it.
 
     A quarter of the samples is held back: every result is checked on them, the next remedy tried where it is not as
-    good, and the original returned where INT8 is not surely faster. OUTPUT gets model.onnx, plan.yaml, manifest.json
+    good, and the original returned where none is surely faster. OUTPUT gets model.onnx, plan.yaml, manifest.json
     and report.json.
 
     With --formats or a budget (--latency, --size, --bops) the format of each layer is searched, by accuracy and by
@@ -91,6 +105,7 @@ def quantize(
     Examples:
       convkit quantize net.onnx --data calib.npz --target onnxruntime-cpu -o out/
       convkit quantize net.onnx --data photos/ --target openvino-cpu --max-drop 1 -o out/
+      convkit quantize net.onnx --data calib.npz --precision int4 --method block_round -o out/
       convkit quantize net.onnx --data calib.npz --formats int8,int4 --size "<=0.2x" -o out/
       convkit quantize net.onnx --data calib.npz --formats int8 --latency "<=4ms" -o out/
       convkit quantize models:resnet18 --weights r18.safetensors --shape x:Nx3x224x224 --data calib.npz -o out/
@@ -107,6 +122,7 @@ def quantize(
         goodness.Limits(max_drop, min_sqnr),
         {"seed": seed, "threads": threads, "budget": budget, "keep": keep, "plan": plans.read(plan) if plan else None},
     )
+    job = _with_wishes(job, precision, methods)
     wishes = _wishes(job, formats, {"latency": latency, "size": size, "bops": bops})
     if dry_run:
         show.text(_intention(job, output))
@@ -149,6 +165,19 @@ def _job(model: ModelRef, data: DataRef, target: str, limits: Any, settings: dic
     return Job(model.path, loaded, data_sets.load(data, loaded.inputs), chosen, limits, **settings)
 
 
+def _with_wishes(job: Job, precision: str | None, methods: tuple[str, ...]) -> Job:
+    """`job` with the formats and methods that are asked for, checked."""
+    from dataclasses import replace
+
+    from convkit.compress.errors import ConvkitError
+    from convkit.compress.search import remedies, space
+
+    if job.plan is not None and (precision or methods):
+        raise ConvkitError("--plan says formats and methods already", hint="leave out --precision and --method")
+    remedies.with_methods(methods)
+    return replace(job, methods=methods, precision=space.precision(precision, job.target) if precision else None)
+
+
 def _wishes(job: Job, formats: str | None, budgets: dict[str, str | None]) -> Wishes | None:
     """What is asked of a search; None where none is asked for."""
     from convkit.cli.searching import Wishes
@@ -161,6 +190,9 @@ def _wishes(job: Job, formats: str | None, budgets: dict[str, str | None]) -> Wi
         return None
     if job.plan is not None:
         raise ConvkitError("--plan decides every format already", hint="leave out --formats and budgets, or the plan")
+    if job.precision is not None or job.methods:
+        hint = "leave out --precision and --method: the search tries learned rounding by itself"
+        raise ConvkitError("--formats and budgets have the format of each layer searched", hint=hint)
     names = [name.strip() for name in formats.split(",")] if formats else [job.target.weight]
     space.check_formats(names)
     return Wishes(tuple(dict.fromkeys(names)), given)
