@@ -41,7 +41,7 @@ class Builder:
         """The simulation of `plan`, which is complete."""
         from convkit.compress.apply import apply_prepared
 
-        return apply_prepared(self.model, plan, self.target, self.data.probe)
+        return apply_prepared(self.model, plan, self.target, self.data.seen_by(plan.methods))
 
     def file(self, network: Model) -> Path:
         """`network` as an ONNX file of its own."""

@@ -19,6 +19,7 @@ from convkit.compress.plan import Plan
 
 if TYPE_CHECKING:
     from convkit.compress.model import Model
+    from convkit.compress.option import Option
     from convkit.compress.search.remedies import Attempt, Task
     from convkit.compress.target import Target
     from convkit.runtimes.session.knobs import Knobs
@@ -44,6 +45,10 @@ class Job:
     tune: bool = True
     """Whether the engine's knobs are tuned, for the original and for what is made of it; those that are `fixed` not."""
     fixed: tuple[str, ...] = ()
+    methods: tuple[str, ...] = ()
+    """Methods to quantize with in place of the usual remedies."""
+    precision: Option | None = None
+    """The formats of every layer, in place of the target's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +157,7 @@ def arena(job: Job, held: Data, chosen: Attempt, tried: Sequence[Attempt], folde
 
 def task(job: Job, data: Data, held: Data) -> Task:
     """The job as the remedies see it: calibrated on `data`, judged on `held`."""
-    from convkit.compress.search.remedies import Task
+    from convkit.compress.search.remedies import REMEDIES, Task, with_methods
 
     by = batching(job.model, data)
     reference = run(job.model, held, by.size)
@@ -172,12 +177,14 @@ def task(job: Job, data: Data, held: Data) -> Task:
         rank=lambda scores: scores["sqnr"],
         good=lambda scores: good(scores, floor, job.limits, len(held)),
         keep=job.keep,
+        remedies=(with_methods(job.methods),) if job.methods else REMEDIES,
+        option=job.precision,
     )
 
 
 def _candidates(job: Job, asked: Task, chosen: Attempt, folder: Path) -> Iterator[contest.Candidate]:
     """The chosen plan in each placement that the target's data names, as files; equal ones once."""
-    from convkit.compress import calibration, placement
+    from convkit.compress import calibration
     from convkit.compress.apply import apply_prepared, prepare
     from convkit.export.onnx import to_onnx
 
@@ -189,11 +196,11 @@ def _candidates(job: Job, asked: Task, chosen: Attempt, folder: Path) -> Iterato
         methods = (*chosen.plan.methods, *_allowed(job, base, variant, asked))
         model = prepare(job.model, methods, asked.data.probe[0])
         kept = {*job.keep, *variant.get("float", ()), *_ends(model, variant)}
-        layers = placement.place(model.graph, job.target, kept | floats)
+        layers = asked.placed(model, kept | floats)
         layers = {name: chosen.plan.layers.get(name, layer) for name, layer in layers.items()}
         same = replace(chosen.plan, methods=methods, layers=layers)
         plan = calibration.complete(model, job.target, same, asked.data)
-        quantized = apply_prepared(model, plan, job.target, asked.data.probe)
+        quantized = apply_prepared(model, plan, job.target, asked.data.seen_by(plan.methods))
         written = bytes(to_onnx(quantized, job.target.opset).SerializeToString(deterministic=True))
         if not layers and "precision" in same.engine:
             yield contest.Candidate("as planned", same, folder / ORIGINAL_FILE)

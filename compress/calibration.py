@@ -23,6 +23,8 @@ from convkit.compress.placement import Placed
 from convkit.compress.plan import LayerPlan, Plan, Range
 from convkit.compress.target import Target
 
+_TO_LEARN = 4
+"""Times the probe that a method learns from, as far as there are samples."""
 _TINY = 1e-30
 """Keeps a ratio finite where a layer's output is all zero."""
 
@@ -79,6 +81,11 @@ class Calibration:
 
     batches: list[Samples]
     probe: list[Samples]
+
+    def seen_by(self, methods: Iterable[str]) -> list[Samples]:
+        """What `methods` after quantization are told: the probe, or some times as much where one of them learns."""
+        learns = any(parts.load("compress/methods", name).learns for name in methods)
+        return self.batches[: _TO_LEARN * len(self.probe)] if learns else self.probe
 
 
 Choice = tuple[float, float]

@@ -23,6 +23,10 @@ class Lockstep:
         """What `node` made on each batch; it was advanced to, and somebody is still to read it."""
         return [run.env[node] for run in self._runs]
 
+    def read(self, node: fx.Node) -> list[Tensor]:
+        """What `node`, the next, reads first on each batch."""
+        return self.values(node.all_input_nodes[0])
+
     def advance(self, node: fx.Node) -> list[Any]:
         """Run `node` on each batch; what nobody reads any more is freed."""
         values = [run.run_node(node) for run in self._runs]
@@ -31,6 +35,16 @@ class Lockstep:
             for done in run.user_to_last_uses.get(node, []):
                 del run.env[done]
         return values
+
+    def replace(self, node: fx.Node, values: list[Any]) -> list[Any]:
+        """`values` in place of what `node`, the last that was advanced to, made on each batch."""
+        for run, value in zip(self._runs, values, strict=True):
+            run.env[node] = value
+        return values
+
+    def peek(self, node: fx.Node) -> list[Any]:
+        """What `node`, the next, would make on each batch."""
+        return [run.run_node(node) for run in self._runs]
 
     def renew(self, node: fx.Node) -> None:
         """Compute `node`, which hangs on constants alone, again: they changed."""

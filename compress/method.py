@@ -27,3 +27,5 @@ class Method:
     before: bool = True
     exact: bool = True
     """The changed network computes the same function up to float rounding."""
+    learns: bool = False
+    """It chooses much by its samples, and wants more of them than a mean takes."""

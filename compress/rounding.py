@@ -8,6 +8,7 @@ only ever goes down.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -16,8 +17,17 @@ from torch import Tensor
 from convkit.compress.format import Format
 from convkit.compress.moments import Moments
 
-_DAMPING = 0.5
-"""Of the mean second moment, added to each: what little data says of a weight must not move it far."""
+_DAMPING, _LEAST_DAMPING, _DAMPING_BY_NUMBER = 0.5, 0.01, 8.0
+"""Of the mean second moment, added to each: what little data says of a weight must not move it far. At most and at
+least so much, and in between so many times the weights that a position has to tell of."""
+_SHORT = 64
+"""Weights in a row up to which every range is tried with learned codes."""
+_TRIED = 20, 8
+"""Ranges, of short rows and of long ones."""
+_TURNS = 2, 1
+"""How often codes and scales are learned again, of short rows and of long ones."""
+_FACTORS = 0.5, 2.0
+_TINY = 1e-300
 _SWEEPS = 8
 _BLOCK = 64
 """Weights between two updates of the whole gradient."""
@@ -35,6 +45,10 @@ class Grid:
     def nearest(self, values: Tensor) -> Tensor:
         """`values` on the grid."""
         return self.number.fake(values, self.scale, torch.zeros_like(self.scale))
+
+    def times(self, factors: Tensor) -> Grid:
+        """The grid with its scales times `factors` [groups, m]; scales as float32 has them."""
+        return Grid(self.number, (self.scale * factors[..., None]).float().double())
 
     def neighbours(self, values: Tensor) -> tuple[Tensor, Tensor]:
         """The grid's values next below and above, equal where `values` lie on the grid or beyond its ends.
@@ -54,17 +68,82 @@ class Grid:
         return torch.minimum(nearest, other), torch.maximum(nearest, other)
 
 
-def learn(weight: Tensor, grid: Grid, moments: Moments, *, centred: bool) -> Tensor:
-    """`weight` [groups, m, k] on `grid`, float64, rounded so that the error by `moments` is small.
+@dataclass(frozen=True, slots=True)
+class Form:
+    """The error of rows w [groups, m, k] as w H w - 2 w C: `square` H [groups, k, k], `cross` C [groups, m, k]."""
 
-    `centred` says that a bias follows, as `Moments.normal` has it.
+    square: Tensor
+    cross: Tensor
+
+    @classmethod
+    def of(cls, weight: Tensor, moments: Moments, *, centred: bool) -> Form:
+        """That of `moments`, damped towards `weight`, more the fewer positions there are for each of its numbers.
+
+        `centred` says that a bias follows, as `Moments.normal` has it.
+        """
+        square, cross = moments.normal(centred=centred)
+        whole = damped(square, moments.count)
+        return cls(whole, cross + (whole - square).diagonal(dim1=1, dim2=2)[:, None] * weight)
+
+    def error(self, rows: Tensor) -> Tensor:
+        """[groups, m]: the error of `rows`, less what does not depend on them."""
+        return ((rows @ self.square - 2 * self.cross) * rows).sum(-1)
+
+    def factor(self, rows: Tensor) -> Tensor:
+        """[groups, m]: what `rows` are best multiplied by (least squares); 1 where they are all zero."""
+        curve = ((rows @ self.square) * rows).sum(-1)
+        return torch.where(curve > 0, (rows * self.cross).sum(-1) / curve.clamp(min=_TINY), 1.0).clamp(*_FACTORS)
+
+
+def damped(square: Tensor, count: int) -> Tensor:
+    """Second moments `square` [groups, k, k], some of their mean added to each: the more the fewer positions."""
+    k = square.shape[-1]
+    share = min(_DAMPING, max(_LEAST_DAMPING, _DAMPING_BY_NUMBER * k / count))
+    damping = share * square.diagonal(dim1=1, dim2=2).mean(1)[:, None, None] + torch.finfo(torch.float32).tiny
+    return square + damping * torch.eye(k, dtype=square.dtype)
+
+
+def learn(weight: Tensor, grid: Grid, form: Form) -> Tensor:
+    """`weight` [groups, m, k] on `grid`, float64, rounded so that the error by `form` is small."""
+    return descend(form.square, form.cross, grid.nearest(weight.double()), grid.neighbours(weight.double()))
+
+
+def fit(weight: Tensor, grid: Grid, form: Form) -> tuple[Tensor, Tensor]:
+    """(rows, factors): `weight` [groups, m, k] on `grid` with its scale, one a row, times factors [groups, m].
+
+    Ranges are tried coarsely, by the error of nearest rounding or, where rows are short, of learned rounding; then
+    codes and the scale that suits them best are learned in turn.
     """
-    square, cross = moments.normal(centred=centred)
-    damping = _DAMPING * square.diagonal(dim1=1, dim2=2).mean(1)[:, None, None] + torch.finfo(torch.float32).tiny
-    square = square + damping * torch.eye(square.shape[-1], dtype=square.dtype)
-    below, above = grid.neighbours(weight.double())
-    start = grid.nearest(weight.double())
-    return descend(square, cross + damping * weight, start, (below, above))
+    own = grid.scale.amax(-1)
+    best, least = torch.ones_like(own), torch.full_like(own, torch.inf)
+    long = weight.shape[-1] > _SHORT
+    rounded = _nearest if long else learn
+    for tried in (torch.ones_like(own), *_ranges(weight, grid, _TRIED[long])):
+        error = form.error(rounded(weight, grid.times(tried), form))
+        best, least = torch.where(error < least, tried, best), torch.minimum(error, least)
+    rows = learn(weight, grid.times(best), form)
+    least = form.error(rows)
+    for _ in range(_TURNS[long]):
+        tried = best * form.factor(rows)
+        again = learn(weight, grid.times(tried), form)
+        error = form.error(again)
+        better = error < least
+        best, least = torch.where(better, tried, best), torch.minimum(error, least)
+        rows = torch.where(better[..., None], again, rows)
+    return rows, best
+
+
+def _nearest(weight: Tensor, grid: Grid, _: Form) -> Tensor:
+    return grid.nearest(weight.double())
+
+
+def _ranges(weight: Tensor, grid: Grid, count: int) -> Iterator[Tensor]:
+    """Some `count` factors [groups, m] that give each row's scale a fraction of its range."""
+    peak = weight.abs().amax(-1)
+    whole = grid.number.parameters(-peak, peak)[0] / grid.scale.amax(-1)
+    fractions = grid.number.fractions()
+    for fraction in fractions[:: max(1, len(fractions) // count)]:
+        yield torch.where(peak > 0, whole * fraction, 1.0).double()
 
 
 def descend(square: Tensor, cross: Tensor, start: Tensor, neighbours: tuple[Tensor, Tensor]) -> Tensor:

@@ -15,20 +15,43 @@ from convkit.compress.rounding import Grid
 
 @dataclass(frozen=True, slots=True)
 class Weight:
-    """The weight of the layer `node`: `numbers` gives it from `codes`, on the grid of `format` at `scale`.
-
-    `scale` broadcasts over `codes`, which lie as the operator of `node` reads them.
-    """
+    """The weight of the layer `node`: `numbers` gives it from `codes`, which lie as its operator reads them."""
 
     node: fx.Node
     numbers: fx.Node
     codes: Tensor
-    scale: Tensor
     format: formats.Format
+
+    @property
+    def scale(self) -> Tensor:
+        """The scale as it stands now, which broadcasts over `codes`."""
+        return _held(self.numbers)[1]
 
     def grid(self) -> Grid:
         """The values that its rows [groups, m, k] may take."""
         return Grid(self.format, patches.rows(self.node, self.scale.expand(self.codes.shape)).double())
+
+    @property
+    def by_channel(self) -> bool:
+        """Whether every output has a scale of its own, and only one."""
+        return self._stored_scale().numel() == patches.rows(self.node, self.codes).flatten(0, 1).shape[0]
+
+    def _stored_scale(self) -> Tensor:
+        stored = graphs.constant(self.numbers.args[1])
+        assert stored is not None  # the scale of codes is stored  # noqa: S101
+        return stored
+
+    def rescale(self, factors: Tensor) -> None:
+        """Multiply the scales, one an output, by `factors` [m], in weight and bias; the bias keeps its value."""
+        stored, numbers, across = self._stored_scale(), bias(self.node), factors.float()
+        if numbers is not None and graphs.constant(numbers) is None:
+            codes, scale = _held(numbers)
+            values = codes.double() * scale.double()
+            own = graphs.constant(numbers.args[1])
+            assert own is not None  # noqa: S101
+            own.mul_(across.reshape(own.shape))
+            write_bias(numbers, values)
+        stored.mul_(across.reshape(stored.shape))
 
     def write(self, rows: Tensor) -> None:
         """Store `rows` [groups, m, k], which lie on the grid."""
@@ -45,8 +68,7 @@ def weight(node: fx.Node) -> Weight | None:
     number = formats.load(str(numbers.meta[weights.FORMAT]))
     if not number.ranged:
         return None
-    codes, scale = _held(numbers)
-    return Weight(node, numbers, codes, scale, number)
+    return Weight(node, numbers, _held(numbers)[0], number)
 
 
 def _held(numbers: fx.Node) -> tuple[Tensor, Tensor]:

@@ -110,7 +110,7 @@ def _applied(
     """The model as planned, and the digests of what that took. The plan's own target says what its formats mean.
 
     A plan that quantizes nothing leaves the model as it is, as `convkit quantize` does. The samples are those that
-    `convkit quantize` corrects biases on, so that its plan gives its very file again.
+    `convkit quantize` shows to the plan's methods, so that its plan gives its very file again.
     """
     from convkit.cli import batches
     from convkit.compress import apply, data
@@ -123,7 +123,7 @@ def _applied(
         loaded = data.load(ref, model.inputs)
         digests["data"] = loaded.digest
         calibration, _ = batches.split(loaded, seed)
-        samples = batches.calibration_of(calibration, batches.batching(model, calibration)).probe
+        samples = batches.calibration_of(calibration, batches.batching(model, calibration)).seen_by(plan.methods)
     if not plan.layers:
         apply.check_model(model, plan)
         return model, digests

@@ -38,6 +38,18 @@ if TYPE_CHECKING:
     help="Signal to quantization noise at the output, at least.  [default: 10.0 for classes, else 20.0]",
 )
 @click.option(
+    "--precision",
+    metavar="NAME",
+    help="All layers in these formats: int4, or of weights and activations, int4/uint8.  [default: the target's]",
+)
+@click.option(
+    "--method",
+    "methods",
+    multiple=True,
+    metavar="NAME",
+    help="Round by this method, in place of the usual remedies; `convkit list methods`.",
+)
+@click.option(
     "--formats",
     metavar="NAME,...",
     help="Search the format of each layer among these and float: int8,int4,fp8_e4m3; `convkit list formats`.",
@@ -83,6 +95,8 @@ def quantize(
     output: str,
     max_drop: float,
     min_sqnr: float | None,
+    precision: str | None,
+    methods: tuple[str, ...],
     formats: str | None,
     latency: str | None,
     size: str | None,
@@ -101,7 +115,7 @@ def quantize(
     """Quantize a trained network for a target, measured against the original on it.
 
     A quarter of the samples is held back: every result is checked on them, the next remedy tried where it is not as
-    good, and the original returned where INT8 is not surely faster. OUTPUT gets model.onnx, plan.yaml, manifest.json
+    good, and the original returned where none is surely faster. OUTPUT gets model.onnx, plan.yaml, manifest.json
     and report.json.
 
     The original and what is made of it run with the knobs of the engine that are fastest for each (--no-tune leaves all
@@ -118,6 +132,7 @@ def quantize(
     Examples:
       convkit quantize net.onnx --data calib.npz --target onnxruntime-cpu -o out/
       convkit quantize net.onnx --data photos/ --target openvino-cpu --max-drop 1 -o out/
+      convkit quantize net.onnx --data calib.npz --precision int4 --method block_round -o out/
       convkit quantize net.onnx --data calib.npz --formats int8,int4 --size "<=0.2x" -o out/
       convkit quantize net.onnx --data calib.npz --formats int8 --latency "<=4ms" -o out/
       convkit quantize net.onnx --data calib.npz --tables out/tables.json --latency "<=3ms" -o out3/
@@ -132,6 +147,7 @@ def quantize(
     given = {"keep": keep, "plan": plans.read(plan) if plan else None}
     measuring = {"threads": threads, "budget": budget, "tune": tune, "fixed": _fixed()}
     job = _job(model, data, target or "onnxruntime-cpu", limits, {"seed": seed, **given, **measuring})
+    job = _with_wishes(job, precision, methods)
     wishes = _wishes(job, formats, tables, {"latency": latency, "size": size, "bops": bops})
     if dry_run:
         show.text(_intention(job, wishes, output))
@@ -188,12 +204,26 @@ def _job(model: ModelRef, data: DataRef, target: str, limits: Any, settings: dic
     return Job(model.path, loaded, data_sets.load(data, loaded.inputs), chosen, limits, **settings)
 
 
+def _with_wishes(job: Job, precision: str | None, methods: tuple[str, ...]) -> Job:
+    """`job` with the formats and methods that are asked for, checked."""
+    from dataclasses import replace
+
+    from convkit.compress.errors import ConvkitError
+    from convkit.compress.search import remedies, space
+
+    if job.plan is not None and (precision or methods):
+        raise ConvkitError("--plan says formats and methods already", hint="leave out --precision and --method")
+    remedies.with_methods(methods)
+    return replace(job, methods=methods, precision=space.precision(precision, job.target) if precision else None)
+
+
 def _wishes(job: Job, formats: str | None, tables: str | None, budgets: dict[str, str | None]) -> Wishes | None:
     """What is asked of a search; None where none is asked for."""
     from convkit.cli import precisions
     from convkit.cli.searchspace import Wishes
     from convkit.compress import budget
     from convkit.compress import format as number_formats
+    from convkit.compress.errors import ConvkitError
     from convkit.compress.search import pins
 
     given = tuple(budget.parse(name, text) for name, text in budgets.items() if text is not None)
@@ -201,6 +231,9 @@ def _wishes(job: Job, formats: str | None, tables: str | None, budgets: dict[str
         return _from_tables(job, formats, tables, given)
     if formats is None and not given:
         return None
+    if job.precision is not None or job.methods:
+        hint = "leave out --precision and --method: the search tries learned rounding by itself"
+        raise ConvkitError("--formats and budgets have the format of each layer searched", hint=hint)
     names = [name.strip() for name in formats.split(",")] if formats else [job.target.weight]
     layers, whole = precisions.asked(job.target, tuple(dict.fromkeys(names)))
     _check_search(job, layers)
@@ -244,7 +277,8 @@ def _checkpoint(job: Job, wishes: Wishes | None, output: str, *, resume: bool) -
     from convkit.cli import checkpoint, journal
 
     inputs = [job.model.digest, job.data.digest, repr(job.target), repr(job.limits), job.seed, job.threads, job.budget]
-    key = [*inputs, job.keep, None if job.plan is None else job.plan.digest, repr(wishes), journal.code()]
+    asked = [job.keep, job.methods, str(job.precision), job.tune, job.fixed]
+    key = [*inputs, *asked, None if job.plan is None else job.plan.digest, repr(wishes), journal.code()]
     return checkpoint.beside(output, key, resume=resume)
 
 

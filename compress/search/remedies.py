@@ -4,13 +4,16 @@ one gives a network that is as good, and where none does the most sensitive laye
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
-from convkit.compress import calibration, placement
+from convkit.compress import calibration, parts, placement
 from convkit.compress.apply import apply_prepared, check_model, prepare
+from convkit.compress.method import Method
 from convkit.compress.model import Model
+from convkit.compress.option import Option
 from convkit.compress.plan import LayerPlan, Plan
+from convkit.compress.search import space
 from convkit.compress.target import Target
 
 Score = Callable[[Model], Mapping[str, float]]
@@ -62,6 +65,14 @@ class Task:
     rank: Callable[[Mapping[str, float]], float]
     good: Callable[[Mapping[str, float]], bool]
     keep: Collection[str] = ()
+    remedies: Sequence[Remedy] = REMEDIES
+    option: Option | None = None
+    """The formats of every layer, where they are not the target's own."""
+
+    def placed(self, model: Model, keep: Collection[str] = ()) -> dict[str, LayerPlan]:
+        """Formats for every layer of `model` that the target runs in low precision, less those in `keep`."""
+        layers = placement.place(model.graph, self.target, keep)
+        return layers if self.option is None else space.uniform(model, layers, self.option)
 
 
 def attempts(task: Task, known: Mapping[str, Attempt] | None = None) -> Iterator[Attempt]:
@@ -73,7 +84,7 @@ def attempts(task: Task, known: Mapping[str, Attempt] | None = None) -> Iterator
     known = known or {}
     shown: list[Attempt] = []
     prepared: dict[tuple[str, ...], Model] = {}
-    for index, remedy in enumerate(REMEDIES):
+    for index, remedy in enumerate(task.remedies):
         if index >= _ALWAYS and any(attempt.good for attempt in shown):
             return
         shown.append(known.get(remedy.name) or _attempt(task, remedy, prepared))
@@ -90,6 +101,21 @@ def given(task: Task, plan: Plan) -> Attempt:
     return _scored(task, "the plan given", calibration.complete(model, task.target, plan, task.data), model)
 
 
+def with_methods(names: Sequence[str]) -> Remedy:
+    """The remedy that a person asked for: these methods, behind those that every remedy has. Raises ConvkitError for
+    an unknown name.
+    """
+    asked = dict.fromkeys(names)
+    before = [name for name in asked if _method(name).before and name not in _EXACT]
+    after = [name for name in asked if not _method(name).before]
+    return Remedy(", ".join(("measured ranges", *before, *after)), (*_EXACT, *before, *after))
+
+
+def _method(name: str) -> Method:
+    found: Method = parts.load("compress/methods", name)
+    return found
+
+
 def best(tried: list[Attempt], rank: Callable[[Mapping[str, float]], float]) -> Attempt:
     """The highest ranked good attempt; the highest ranked of all where none is good."""
     good = [attempt for attempt in tried if attempt.good] or tried
@@ -98,7 +124,7 @@ def best(tried: list[Attempt], rank: Callable[[Mapping[str, float]], float]) -> 
 
 def _ready(task: Task, methods: tuple[str, ...], prepared: dict[tuple[str, ...], Model]) -> Model:
     """The prepared model; methods that run after quantization do not change what is prepared."""
-    exact = tuple(name for name in methods if name != "bias_correction")
+    exact = tuple(name for name in methods if _method(name).before)
     if exact not in prepared:
         prepared[exact] = prepare(task.model, exact, task.data.probe[0])
     return prepared[exact]
@@ -106,14 +132,14 @@ def _ready(task: Task, methods: tuple[str, ...], prepared: dict[tuple[str, ...],
 
 def _attempt(task: Task, remedy: Remedy, prepared: dict[tuple[str, ...], Model]) -> Attempt:
     model = _ready(task, remedy.methods, prepared)
-    layers = placement.place(model.graph, task.target, task.keep)
+    layers = task.placed(model, task.keep)
     layers, ranges = calibration.calibrate(model, task.target, layers, task.data, remedy.calibrators)
     plan = Plan(task.model.digest, task.target.name, remedy.methods, layers, ranges)
     return _scored(task, remedy.name, plan, model)
 
 
 def _scored(task: Task, name: str, plan: Plan, model: Model) -> Attempt:
-    scores = task.score(apply_prepared(model, plan, task.target, task.data.probe))
+    scores = task.score(apply_prepared(model, plan, task.target, task.data.seen_by(plan.methods)))
     return Attempt(name, plan, scores, task.good(scores))
 
 
@@ -125,7 +151,7 @@ def _with_float_layers(
     order = _by_sensitivity(task, start.plan, model)
     for fraction in _FLOAT_STEPS:
         kept = set(order[: max(1, round(fraction * len(order)))])
-        layers = placement.place(model.graph, task.target, {*task.keep, *kept})
+        layers = task.placed(model, {*task.keep, *kept})
         layers = {name: start.plan.layers.get(name, layer) for name, layer in layers.items()}
         name = f"{start.remedy}; {len(kept)} layers in float"
         attempt = known.get(name) or _scored(task, name, _narrowed(start.plan, layers), model)
@@ -139,7 +165,11 @@ def _narrowed(plan: Plan, layers: Mapping[str, LayerPlan]) -> Plan:
 
 
 def _by_sensitivity(task: Task, plan: Plan, model: Model) -> list[str]:
-    """Layers with weights, by the rank the network scores with that layer alone quantized, worst first."""
+    """Layers with weights, by the rank the network scores with that layer alone quantized, worst first.
+
+    Nothing is learned for that: it would take as long again for every layer, and change few ranks.
+    """
+    plan = replace(plan, methods=tuple(name for name in plan.methods if not _method(name).learns))
     weighted = [name for name, layer in plan.layers.items() if layer.weight is not None]
     ranks = {}
     for name in weighted:

@@ -6,11 +6,11 @@ import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 
-from torch import fx
+from torch import Tensor, fx
 
 from convkit.compress import format as formats
 from convkit.compress import graph as graphs
-from convkit.compress import placement, promotion
+from convkit.compress import placement, promotion, weights, widths
 from convkit.compress.analysis import analyse
 from convkit.compress.errors import ConvkitError
 from convkit.compress.format import Integer
@@ -52,6 +52,48 @@ def _low(layer: LayerPlan, target: Target, wanted: Sequence[str]) -> list[Option
     # An integer weight meets the activations that the kernel reads, a float one those of its own format.
     asked = (Option(n, layer.activation if isinstance(formats.load(n), Integer) else n) for n in wanted)
     return [promotion.promote(option, target).option for option in asked]
+
+
+def precision(text: str, target: Target) -> Option:
+    """The Option that `text`, such as "int4", "int4/uint8" or "fp6", asks for on `target`, as it runs there.
+
+    Integer weights alone meet the target's own activations, others those of their own format. The floats of fp6 are
+    split into exponent and mantissa layer by layer. Raises ConvkitError for an unknown format, or one of weights that
+    has a zero point.
+    """
+    weight, _, activation = text.partition("/")
+    if widths.bits(weight) is not None:
+        read = promotion.promote(Option(FLOAT.weight, activation or FLOAT.activation), target).option
+        return Option(weight, read.activation)
+    number = formats.load(weight)
+    if not number.symmetric:
+        raise ConvkitError(f"{weight} is no format of weights", hint="weights have no zero point: int4/uint8")
+    own = target.activation if isinstance(number, Integer) else weight
+    return promotion.promote(Option(weight, activation or own), target).option
+
+
+def uniform(model: Model, layers: Mapping[str, LayerPlan], option: Option) -> dict[str, LayerPlan]:
+    """`layers` of `model` with all weights in the formats of `option`.
+
+    A layer without a weight runs in its activations where these are integers, else in float.
+    """
+    integers = isinstance(formats.load(option.activation), Integer)
+    nodes = {graphs.key(node): node for node in graphs.computes(model.graph)}
+    return {
+        name: layer_plan(layer, option if layer.weight is None else _split(nodes[name], option))
+        for name, layer in layers.items()
+        if integers or layer.weight is not None
+    }
+
+
+def _split(node: fx.Node, option: Option) -> Option:
+    """`option` with the format of that many bits that suits the weight of `node`, where it leaves that open."""
+    bits, module = widths.bits(option.weight), graphs.module(node)
+    if bits is None or module is None:
+        return option
+    weight = module.weight
+    assert isinstance(weight, Tensor)  # every layer has one  # noqa: S101
+    return Option(widths.of_weight(weights.by_output(module, weight.detach()), bits), option.activation)
 
 
 def layer_plan(layer: LayerPlan, option: Option) -> LayerPlan:

@@ -8,9 +8,10 @@ import numpy as np
 import pytest
 import torch
 
-from convkit.compress import simulate, stored
+from convkit.compress import graph as graphs
+from convkit.compress import layer_rounding, patches, simulate, stored
 from convkit.compress import target as targets
-from convkit.compress.apply import apply
+from convkit.compress.apply import apply, prepare
 from convkit.compress.format import Integer
 from convkit.compress.method import Batches
 from convkit.compress.model import Model
@@ -51,7 +52,14 @@ def upscaler() -> Net:
     return net
 
 
-NETS = {"residual": residual, "sequence": sequence, "volume": volume, "upscaler": upscaler}
+def unbiased() -> Net:
+    net = Net("N", 3, 8, 8)
+    source = net.relu6(net.conv("x", 8, 3, bias=False))
+    net.op("Conv", source, net.weight(net.normal(4, 8, 1, 1)), name="scores")
+    return net
+
+
+NETS = {"unbiased": unbiased, "residual": residual, "sequence": sequence, "volume": volume, "upscaler": upscaler}
 
 
 @cache
@@ -90,19 +98,27 @@ def test_nearer_to_the_float_network(name: str, weight: str) -> None:
     assert learned > max(nearest, corrected)
 
 
-def test_layers_are_learned_on_their_grids() -> None:
-    """All that see more than noise, in which no weight hangs on another; codes move by one, scales stay."""
-    before, after = held(made("residual", "int4")), held(made("residual", "int4", "learned_round"))
+@pytest.mark.parametrize("method", ["learned_round", "block_round"])
+def test_weights_take_one_of_their_neighbours(method: str) -> None:
+    """On grids whose scales were learned too: no weight is a step away from what it is in float."""
+    prepared = prepare(network("residual")[0], EXACT)
+    exact = {graphs.key(node): node for node in graphs.computes(prepared.graph) if node.op == "call_module"}
+    before, after = held(made("residual", "int4")), held(made("residual", "int4", method))
     assert len(before) == len(after) == 5
+    moved = 0
     for name, weight in after.items():
-        assert torch.equal(weight.scale, before[name].scale)
-        moved = (weight.codes.int() - before[name].codes.int()).abs()
-        assert int(moved.max()) == (name != "conv0"), name
+        rows, grid = layer_rounding.float_rows(exact[name], weight.node), weight.grid()
+        got = patches.rows(weight.node, weight.codes).double() * grid.scale
+        assert bool(((got == grid.neighbours(rows)[0]) | (got == grid.neighbours(rows)[1])).all()), name
+        moved += int((got != grid.nearest(rows)).sum())
+        assert not torch.equal(weight.scale, before[name].scale), name
+    assert moved > 20
 
 
+@pytest.mark.parametrize("method", ["learned_round", "block_round", "norm_reestimation"])
 @pytest.mark.parametrize("weight", ["int2", "int4", "int8"])
-def test_codes_stay_in_the_format(weight: str) -> None:
-    for found in held(made("residual", weight, "learned_round")).values():
+def test_codes_stay_in_the_format(weight: str, method: str) -> None:
+    for found in held(made("residual", weight, method)).values():
         assert isinstance(found.format, Integer)
         assert found.format.low <= int(found.codes.min()) <= int(found.codes.max()) <= found.format.high
 
@@ -113,8 +129,9 @@ def test_other_granularities(changes: dict[str, str]) -> None:
     assert noise(made(name, "int4", "learned_round", **changes), name) > noise(made(name, "int4", **changes), name)
 
 
-def test_the_same_bytes_each_time() -> None:
-    first, second = (made("residual", "int4", "learned_round").graph.state_dict() for _ in range(2))
+@pytest.mark.parametrize("method", ["learned_round", "block_round", "norm_reestimation"])
+def test_the_same_bytes_each_time(method: str) -> None:
+    first, second = (made("residual", "int4", method).graph.state_dict() for _ in range(2))
     assert list(first) == list(second)
     assert all(torch.equal(first[name], second[name]) for name in first)
 
@@ -138,8 +155,10 @@ def test_a_dead_channel_is_left_alone() -> None:
     assert bool(first.codes[1].any())
 
 
-def test_the_engine_computes_the_same_codes() -> None:
-    model = made("residual", "int4", "learned_round")
+@pytest.mark.parametrize("method", ["learned_round", "block_round", "norm_reestimation"])
+def test_the_engine_computes_the_same_codes(method: str) -> None:
+    """Four-bit weights: no kernel saturates its sums."""
+    model = made("residual", "int4", method)
     (samples,) = batches(model, 1, 4, seed=3)
     found, engine = codes(simulate.integers(model), samples), codes_in_engine(model, samples)
     assert len(engine) == len(found) > 5

@@ -12,7 +12,7 @@ from convkit.compress import format as formats
 from convkit.compress import rounding
 from convkit.compress.moments import Moments
 from convkit.compress.patches import Patches
-from convkit.compress.rounding import Grid
+from convkit.compress.rounding import Form, Grid
 
 FORMATS = ("int2", "int4", "int8", "fp4_e2m1", "fp8_e4m3", "fp8_e5m2", "e3m2")
 SEEDS = st.integers(0, 10**6)
@@ -108,15 +108,42 @@ def test_inputs_that_are_always_zero_leave_nearest_rounding() -> None:
     x[..., 3:6] = 0
     moments = Moments.of(Patches(x.float(), (x @ weight.mT).float()))
     grid = grid_of("int4", weight)
-    learned = rounding.learn(weight, grid, moments, centred=True)
+    learned = rounding.learn(weight, grid, Form.of(weight, moments, centred=True))
     assert torch.equal(learned[..., 3:6], grid.nearest(weight)[..., 3:6])
     silent = Moments.of(Patches(torch.zeros(1, 9, 12), torch.zeros(1, 9, 5)))
-    assert torch.equal(rounding.learn(weight, grid, silent, centred=False), grid.nearest(weight))
+    assert torch.equal(rounding.learn(weight, grid, Form.of(weight, silent, centred=False)), grid.nearest(weight))
 
 
 @pytest.mark.parametrize("name", FORMATS)
 def test_weights_that_are_zero_stay_zero(name: str) -> None:
     weight = draw(0, 3, 1, 9)
     weight[1] = 0
-    learned = rounding.learn(weight, grid_of(name, weight), moments_of(1, weight), centred=True)
+    form = Form.of(weight, moments_of(1, weight), centred=True)
+    learned = rounding.learn(weight, grid_of(name, weight), form)
     assert not bool(learned[1].any())
+
+
+@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("k", [9, 80])
+def test_a_scale_of_its_own_never_errs_more(name: str, k: int) -> None:
+    """Than the ranges tried: codes and scales that were learned together lie on the grid of the new scales."""
+    weight = draw(3, 4, 5, k)
+    weight[1, 2] = 0
+    grid, form = grid_of(name, weight), Form.of(weight, moments_of(4, weight), centred=True)
+    rows, factors = rounding.fit(weight, grid, form)
+    assert torch.equal(grid.times(factors).nearest(rows), rows)
+    assert not bool(rows[1, 2].any())
+    assert factors[1, 2] == 1
+    got, fixed = form.error(rows), form.error(rounding.learn(weight, grid, form))
+    assert float(got.sum()) < float(fixed.sum())
+    assert bool((got <= form.error(grid.nearest(weight)) + 1e-9).all())
+
+
+def test_the_factor_is_that_of_least_squares() -> None:
+    weight = draw(0, 2, 3, 12)
+    form = Form.of(weight, moments_of(5, weight), centred=True)
+    rows = weight / 1.3
+    factor = form.factor(rows)
+    assert all(bool((form.error(rows * (factor * other)[..., None]) > form.error(rows * factor[..., None])).all())
+               for other in (0.97, 1.03))  # fmt: skip
+    assert bool((form.factor(torch.zeros_like(weight)) == 1).all())
