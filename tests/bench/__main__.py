@@ -1,6 +1,7 @@
 """What `make bench` runs: convkit and other quantizers on the same networks, data and engines, held against limits.
 
-python -m tests.bench -o OUT [PART...]     PART: networks, commands, resolve, sensitivity (these by default), zero-shot
+python -m tests.bench -o OUT [PART...]     PART: networks, commands, resolve, sensitivity, latency,
+                                           enumerated (these by default), zero-shot
 """
 
 import dataclasses
@@ -16,15 +17,16 @@ from convkit.cli import figures, show
 from convkit.compress import record
 from convkit.compress.errors import ConvkitError
 from convkit.runtimes.bench import machine
-from tests.bench import cases, cifar, comparison, limits, product, resolve, sensitivity, zero_shot
+from tests.bench import cases, cifar, comparison, enumerated, latency, limits, product, resolve, sensitivity, zero_shot
 from tests.bench import peer as peers
 from tests.bench.comparison import Comparison
+from tests.bench.latency import Predictions
 from tests.bench.limits import Line
 from tests.bench.product import Quantized
 from tests.bench.sensitivity import Correlation
 from tests.bench.zero_shot import ZeroShot
 
-PARTS = ("networks", "commands", "resolve", "sensitivity", "zero-shot")
+PARTS = ("networks", "commands", "resolve", "sensitivity", "latency", "enumerated", "zero-shot")
 TARGETS = {"onnxruntime": "onnxruntime-cpu", "openvino": "openvino-cpu"}
 
 
@@ -107,8 +109,25 @@ def sensitivities(run: Run, report: dict[str, Any]) -> Iterator[Line]:
         yield from limits.of_sensitivity(found)
 
 
+def latencies(run: Run, report: dict[str, Any]) -> Iterator[Line]:
+    """What the table foretells of random mixtures, and what these take."""
+    report["latency"] = []
+    for engine in run.engines:
+        for found in latency.run(run.case("lite0"), engine, run.budget, run.say):
+            report["latency"].append(dataclasses.asdict(found))
+            _show_predictions(found)
+            yield from limits.of_predictions(found)
+
+
+def enumerations(run: Run, report: dict[str, Any]) -> Iterator[Line]:
+    """Every plan of a small network."""
+    found = enumerated.run(run.budget, run.say)
+    report["enumerated"] = dataclasses.asdict(found)
+    yield from limits.of_enumerated(found)
+
+
 RUNS: Mapping[str, Callable[[Run, dict[str, Any]], Iterator[Line]]] = dict(
-    zip(PARTS, (networks, commands, resolves, sensitivities, zero_shots), strict=True)
+    zip(PARTS, (networks, commands, resolves, sensitivities, latencies, enumerations, zero_shots), strict=True)
 )
 
 
@@ -137,7 +156,7 @@ def main(
     lines: list[Line] = []
     with show.progress("bench") as say:
         run = Run(output, names or tuple(cases.CASES), engines or tuple(TARGETS), budget, samples, images, reuse, say)
-        for part in parts or PARTS[:4]:
+        for part in parts or PARTS[:-1]:
             report = _facts()
             found = list(RUNS[part](run, report))
             report["limits"] = [dataclasses.asdict(line) | {"met": line.met, "sure": line.sure} for line in found]
@@ -201,6 +220,14 @@ def _show_sensitivity(found: Correlation) -> None:
         f"probes in {found.all_seconds:.1f} s, measured on {found.measured_on} others in {found.measured_seconds:.1f} s"
     )
     show.table(["weight/activation", "Spearman"], rows, title=title)
+
+
+def _show_predictions(found: Predictions) -> None:
+    rows = [
+        [m.name, str(m.low), f"{m.predicted:.3f}", figures.ratio(m.measured), f"{m.error:+.1%}"] for m in found.mixtures
+    ]
+    title = f"{found.network} in {found.engine} {found.precision}, table measured in {found.seconds:.0f} s"
+    show.table(["mixture", "low", "foretold", "measured (95 %)", "error"], rows, title=title)
 
 
 def _show_limits(lines: Sequence[Line]) -> None:
