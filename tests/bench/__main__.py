@@ -1,6 +1,7 @@
 """What `make bench` runs: convkit and other quantizers on the same networks, data and engines, held against limits.
 
-python -m tests.bench -o OUT [PART...]     PART: networks, commands, resolve, sensitivity, mixed; on request, zero-shot
+python -m tests.bench -o OUT [PART...]     PART: networks, commands, resolve, sensitivity, latency, enumerated,
+                                           rounding, mixed; on request, zero-shot
 
 Each part leaves PART.json in OUT; REPORT.md there holds all of them as tables.
 """
@@ -22,6 +23,8 @@ from tests.bench import (
     cases,
     cifar,
     comparison,
+    enumerated,
+    latency,
     limits,
     mixed,
     mixed_limits,
@@ -33,13 +36,14 @@ from tests.bench import (
 )
 from tests.bench import peer as peers
 from tests.bench.comparison import Comparison
+from tests.bench.latency import Predictions
 from tests.bench.limits import Line
 from tests.bench.mixed import Mixed
 from tests.bench.product import Quantized
 from tests.bench.sensitivity import Correlation
 from tests.bench.zero_shot import ZeroShot
 
-PARTS = ("networks", "commands", "resolve", "sensitivity", "mixed", "zero-shot")
+PARTS = ("networks", "commands", "resolve", "sensitivity", "latency", "enumerated", "mixed", "zero-shot")
 _ON_REQUEST = ("zero-shot",)
 TARGETS = {"onnxruntime": "onnxruntime-cpu", "openvino": "openvino-cpu"}
 
@@ -140,8 +144,25 @@ def mixes(run: Run, report: dict[str, Any]) -> Iterator[Line]:
             yield from mixed_limits.of_mixed(found)
 
 
+def latencies(run: Run, report: dict[str, Any]) -> Iterator[Line]:
+    """What the table foretells of random mixtures, and what these take."""
+    report["latency"] = []
+    for engine in run.engines:
+        for found in latency.run(run.case("lite0"), engine, run.budget, run.say):
+            report["latency"].append(dataclasses.asdict(found))
+            _show_predictions(found)
+            yield from limits.of_predictions(found)
+
+
+def enumerations(run: Run, report: dict[str, Any]) -> Iterator[Line]:
+    """Every plan of a small network."""
+    found = enumerated.run(run.budget, run.say)
+    report["enumerated"] = dataclasses.asdict(found)
+    yield from limits.of_enumerated(found)
+
+
 RUNS: Mapping[str, Callable[[Run, dict[str, Any]], Iterator[Line]]] = dict(
-    zip(PARTS, (networks, commands, resolves, sensitivities, mixes, zero_shots), strict=True)
+    zip(PARTS, (networks, commands, resolves, sensitivities, latencies, enumerations, mixes, zero_shots), strict=True)
 )
 
 
@@ -260,6 +281,14 @@ def _show_sensitivity(found: Correlation) -> None:
         f"probes in {found.all_seconds:.1f} s, measured on {found.measured_on} others in {found.measured_seconds:.1f} s"
     )
     show.table(["weight/activation", "Spearman"], rows, title=title)
+
+
+def _show_predictions(found: Predictions) -> None:
+    rows = [
+        [m.name, str(m.low), f"{m.predicted:.3f}", figures.ratio(m.measured), f"{m.error:+.1%}"] for m in found.mixtures
+    ]
+    title = f"{found.network} in {found.engine} {found.precision}, table measured in {found.seconds:.0f} s"
+    show.table(["mixture", "low", "foretold", "measured (95 %)", "error"], rows, title=title)
 
 
 def _show_limits(lines: Sequence[Line]) -> None:

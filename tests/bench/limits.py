@@ -7,6 +7,8 @@ from typing import Literal
 from convkit.cli.contest import ORIGINAL
 from convkit.runtimes.bench.estimate import Interval, point
 from tests.bench.comparison import CONVKIT, FLOAT, Comparison
+from tests.bench.enumerated import Enumerated
+from tests.bench.latency import Predictions
 from tests.bench.product import FailedError, Quantized, median
 from tests.bench.resolve import EDGES, LAYERS, Resolved
 from tests.bench.sensitivity import Correlation
@@ -21,6 +23,8 @@ QUANTIZE_SECONDS, QUANTIZE_BYTES, HELP_SECONDS = 60.0, 2 << 30, 0.2
 RESOLVE_SECONDS, FRONT_SECONDS = 2.0, 20.0
 RANKED, SENSITIVITY_SECONDS = 0.9, 25.0
 """Spearman over all pairs of layer and option; seconds for four options a layer."""
+FORETOLD, FROM_FRONT = 0.1, 0.01
+"""Relative error of a predicted latency; how much better than the search's result a plan may be in both at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,3 +125,17 @@ def of_sensitivity(found: Correlation) -> Iterator[Line]:
     yield Line(where, f"Spearman over {found.pairs} pairs", point(found.all_pairs), ">=", RANKED, "")
     if found.network == "lite0":
         yield Line(where, "four options a layer", point(found.seconds), "<=", SENSITIVITY_SECONDS, "s")
+
+
+def of_predictions(found: Predictions) -> Iterator[Line]:
+    """The median error over random mixtures, with the smallest and the largest."""
+    where, errors = f"{found.network}, {found.engine} {found.precision}", found.errors
+    measured = Interval(median(errors), errors[0], errors[-1])
+    yield Line(where, "latency foretold, error", measured, "<=", FORETOLD, "")
+
+
+def of_enumerated(found: Enumerated) -> Iterator[Line]:
+    """The worst of all budgets."""
+    worst = max(found.excess)
+    where, what = f"{found.plans} plans, onnxruntime", "of a budget's result from the true front"
+    yield Line(where, what, Interval(worst, min(found.excess), worst), "<=", FROM_FRONT, "")

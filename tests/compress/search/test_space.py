@@ -1,0 +1,66 @@
+"""The Problem of a network: what its borders pay, and what no file of it could say."""
+
+import math
+
+import pytest
+
+from convkit.compress import placement
+from convkit.compress import target as targets
+from convkit.compress.apply import prepare
+from convkit.compress.model import Model
+from convkit.compress.option import FLOAT, Option
+from convkit.compress.search import budget
+from convkit.compress.search import space as spaces
+from convkit.compress.search.problem import Cost, Edge, Problem
+from tests.compress.network import EXACT, batches, residual
+
+TARGET = targets.load("onnxruntime-cpu")
+INT8, KERNEL = Option("int8", "uint8"), Option("uint8", "uint8")
+CHANGE = {("fp32", "uint8"): 1.0, ("uint8", "fp32"): 2.0}
+
+
+@pytest.fixture(scope="module")
+def model() -> Model:
+    given = residual().model("scores")
+    return prepare(given, EXACT, batches(given)[0])
+
+
+def problem(model: Model, found: spaces.Options, *edges: Edge) -> Problem:
+    layers = placement.place(model.graph, TARGET)
+    seconds = {name: {"fp32": 8.0, "uint8": 4.0} for name in layers}
+    losses = {name: dict.fromkeys(options, 1.0) for name, options in found.items()}
+    return spaces.problem(model, layers, found, losses, seconds, edges, Cost())
+
+
+def test_what_others_read_in_float_is_paid_by_its_producer_once(model: Model) -> None:
+    found = spaces.options(model, TARGET, ["int8"])
+    first, second, *_ = (name for name in found if name.startswith("conv"))
+    free = {first: found[first], second: found[second]}
+    made = problem(model, free, Edge(first, (second, "elsewhere"), directed=CHANGE))
+    plain = problem(model, free)
+    for plan, more in {(FLOAT, FLOAT): 0, (INT8, FLOAT): 2, (INT8, INT8): 2, (FLOAT, INT8): 1}.items():
+        formats = dict(zip(free, plan, strict=True))
+        assert made.cost(formats).seconds - plain.cost(formats).seconds == more
+
+
+def test_what_the_network_is_given_is_in_float(model: Model) -> None:
+    found = spaces.options(model, TARGET, ["int8"])
+    first, second, *_ = (name for name in found if name.startswith("conv"))
+    free = {first: found[first], second: found[second]}
+    made = problem(model, free, Edge("", (first, second), directed=CHANGE, given="fp32"))
+    plain = problem(model, free)
+    for plan, more in {(FLOAT, FLOAT): 0, (INT8, FLOAT): 1, (INT8, INT8): 1}.items():
+        formats = dict(zip(free, plan, strict=True))
+        assert made.cost(formats).seconds - plain.cost(formats).seconds == more
+
+
+def test_no_choice_runs_an_operator_low_on_numbers_in_float(model: Model) -> None:
+    """It is placed in float there, and the choice would promise what no file takes."""
+    found = spaces.options(model, TARGET, ["int8"])
+    conv = next(name for name in found if name.startswith("conv"))
+    made = problem(model, found, Edge(conv, ("sum",), directed=CHANGE))
+    assert math.isinf(made.cost(dict.fromkeys(found, FLOAT) | {"sum": KERNEL}).seconds)
+    fastest = budget.nearest(made, "seconds")
+    assert fastest is not None
+    assert fastest.formats["sum"] == KERNEL
+    assert fastest.formats[conv] != FLOAT
