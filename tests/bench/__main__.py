@@ -1,6 +1,6 @@
 """What `make bench` runs: convkit and other quantizers on the same networks, data and engines, held against limits.
 
-python -m tests.bench -o OUT [PART...]     PART: networks, commands, resolve, sensitivity (these by default), zero-shot
+python -m tests.bench -o OUT [PART...]     PART: networks, commands, resolve, sensitivity (these by default), zero-shot, rounding
 """
 
 import dataclasses
@@ -16,15 +16,16 @@ from convkit.cli import figures, show
 from convkit.compress import record
 from convkit.compress.errors import ConvkitError
 from convkit.runtimes.bench import machine
-from tests.bench import cases, cifar, comparison, limits, product, resolve, sensitivity, zero_shot
+from tests.bench import cases, cifar, comparison, limits, product, resolve, rounding, sensitivity, zero_shot
 from tests.bench import peer as peers
 from tests.bench.comparison import Comparison
 from tests.bench.limits import Line
 from tests.bench.product import Quantized
+from tests.bench.rounding import Rounding
 from tests.bench.sensitivity import Correlation
 from tests.bench.zero_shot import ZeroShot
 
-PARTS = ("networks", "commands", "resolve", "sensitivity", "zero-shot")
+PARTS = ("networks", "commands", "resolve", "sensitivity", "zero-shot", "rounding")
 TARGETS = {"onnxruntime": "onnxruntime-cpu", "openvino": "openvino-cpu"}
 
 
@@ -107,8 +108,16 @@ def sensitivities(run: Run, report: dict[str, Any]) -> Iterator[Line]:
         yield from limits.of_sensitivity(found)
 
 
+def roundings(run: Run, report: dict[str, Any]) -> Iterator[Line]:
+    """Weights in 4 bits, rounded in each way."""
+    found = rounding.rounded(run.case("lite0"), run.images, run.say)
+    report["rounding"] = dataclasses.asdict(found)
+    _show_rounding(found)
+    yield from limits.of_rounding(found)
+
+
 RUNS: Mapping[str, Callable[[Run, dict[str, Any]], Iterator[Line]]] = dict(
-    zip(PARTS, (networks, commands, resolves, sensitivities, zero_shots), strict=True)
+    zip(PARTS, (networks, commands, resolves, sensitivities, zero_shots, roundings), strict=True)
 )
 
 
@@ -192,6 +201,14 @@ def _show(found: Comparison) -> None:
 def _show_zero_shot(found: ZeroShot) -> None:
     rows = [[name, f"{found.accuracy[name]:.2f}", f"{found.agreement[name]:.2f}"] for name in found.accuracy]
     show.table(["candidate", "accuracy %", "agreement %"], rows, title=f"zero-shot CIFAR-10, {found.images} images")
+
+
+def _show_rounding(found: Rounding) -> None:
+    columns = ["weights in 4 bits", "top-1 %", "agreement %", "zero-shot %", "its agreement %", "seconds", "simulated"]
+    rows = [[name, *(f"{value:.2f}" for value in dataclasses.astuple(way))] for name, way in found.ways.items()]
+    show.table(columns, rows, title=f"lite0 in W4A8, {found.photos} photos, {found.images} images")
+    rows = [[name, f"{gaussian:.1f}", f"{heavy:.1f}"] for name, (gaussian, heavy) in found.sqnr.items()]
+    show.table(["format", "Gaussian dB", "heavy-tailed dB"], rows, title="SQNR at the best range")
 
 
 def _show_sensitivity(found: Correlation) -> None:

@@ -9,6 +9,7 @@ from convkit.runtimes.bench.estimate import Interval, point
 from tests.bench.comparison import CONVKIT, FLOAT, Comparison
 from tests.bench.product import FailedError, Quantized, median
 from tests.bench.resolve import EDGES, LAYERS, Resolved
+from tests.bench.rounding import Rounding
 from tests.bench.sensitivity import Correlation
 from tests.bench.zero_shot import ZeroShot, name_of
 
@@ -21,6 +22,12 @@ QUANTIZE_SECONDS, QUANTIZE_BYTES, HELP_SECONDS = 60.0, 2 << 30, 0.2
 RESOLVE_SECONDS, FRONT_SECONDS = 2.0, 20.0
 RANKED, SENSITIVITY_SECONDS = 0.9, 25.0
 """Spearman over all pairs of layer and option; seconds for four options a layer."""
+
+
+LOST_IN_FOUR_BITS, LOST_ON_PHOTOS = 1.5, 2.0
+"""Points of zero-shot accuracy and of top-1 on the photos, with learned rounding."""
+FLOATS_WIN, FLOATS_LOSE = 5.0, 2.0
+"""dB of e3m4 over int8 on a heavy-tailed tensor, and of int8 over e3m4 on a Gaussian one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,3 +114,14 @@ def of_sensitivity(found: Correlation) -> Iterator[Line]:
     yield Line(where, f"Spearman over {found.pairs} pairs", point(found.all_pairs), ">=", RANKED, "")
     if found.network == "lite0":
         yield Line(where, "four options a layer", point(found.seconds), "<=", SENSITIVITY_SECONDS, "s")
+
+
+def of_rounding(found: Rounding) -> Iterator[Line]:
+    """The best of the learned ways against float; floats and integers each where they belong."""
+    where, of_float, best = "lite0, W4A8", found.ways[FLOAT], found.ways["block by block"]
+    lost = point(of_float.zero_shot - best.zero_shot)
+    yield Line(where, f"zero-shot lost on {found.images} images", lost, "<=", LOST_IN_FOUR_BITS, "points")
+    yield Line(where, "top-1 lost", point(of_float.top1 - best.top1), "<=", LOST_ON_PHOTOS, "points")
+    (light, tailed), (light_float, tailed_float) = found.sqnr["int8"], found.sqnr["e3m4"]
+    yield Line("SQNR", "e3m4 over int8, heavy tails", point(tailed_float - tailed), ">=", FLOATS_WIN, "dB")
+    yield Line("SQNR", "int8 over e3m4, Gaussian", point(light - light_float), ">=", FLOATS_LOSE, "dB")
