@@ -1,6 +1,7 @@
 """What `make bench` runs: convkit and other quantizers on the same networks, data and engines, held against limits.
 
-python -m tests.bench -o OUT [PART...]     PART: networks, commands, resolve, sensitivity (these by default), zero-shot, rounding
+python -m tests.bench -o OUT [PART...]     PART: networks, commands, resolve, sensitivity (these by default), zero-shot,
+                                            rounding
 """
 
 import dataclasses

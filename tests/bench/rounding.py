@@ -48,7 +48,7 @@ FORMATS = ("int8", "e2m5", "e3m4", "e4m3", "e5m2", "int6", "e2m3", "e3m2", "int4
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """Percent on the photos and on CIFAR-10; seconds to round; percent of the simulated classes that are the engine's."""
+    """Percent on photos and on CIFAR-10; seconds to round; percent of simulated classes that are the engine's."""
 
     top1: float
     agreement: float
