@@ -19,7 +19,7 @@ _WITH_BIAS = ("Conv", "Gemm")
 
 
 def correct(graph: fx.GraphModule, exact: fx.GraphModule, inputs: tuple[str, ...], samples: Batches) -> fx.GraphModule:
-    """`graph`, quantized, with the integer biases moved so that channel means agree with `exact` on `samples`."""
+    """`graph`, quantized, with biases moved so that channel means agree with `exact` on `samples`."""
     arguments = [tuple(batch[name] for name in inputs) for batch in samples]
     with torch.no_grad():
         means = _channel_means(exact, arguments)
@@ -61,22 +61,30 @@ def _mean(results: list[Tensor]) -> Tensor:
 
 
 def _corrected(node: fx.Node, results: list[Any], means: dict[str, Tensor]) -> list[Any]:
-    """The values of a quantized layer with its integer bias moved to the wanted means; others as they are."""
-    bias, wanted = _integer_bias(node), means.get(node.meta.get("layer", ""))
-    if bias is None or wanted is None:
+    """The values of a quantized layer with its bias moved to the wanted means; others as they are."""
+    found, wanted = _bias(node), means.get(node.meta.get("layer", ""))
+    if found is None or wanted is None:
         return results
-    codes, scale = bias
-    moved = torch.round((wanted - _mean(results)) / scale.double())
-    codes += moved.to(codes.dtype)
-    return [r + (moved * scale).to(r.dtype).reshape(1, -1, *[1] * (r.ndim - 2)) for r in results]
+    held, scale = found
+    moved = wanted - _mean(results)
+    if scale is None:
+        held += moved.to(held.dtype)
+    else:
+        codes = torch.round(moved / scale.double())
+        held += codes.to(held.dtype)
+        moved = codes * scale
+    return [r + moved.to(r.dtype).reshape(1, -1, *[1] * (r.ndim - 2)) for r in results]
 
 
-def _integer_bias(node: fx.Node) -> tuple[Tensor, Tensor] | None:
-    """The bias codes (to be edited in place) and scale of a quantized layer."""
-    if graphs.operator(node) not in _WITH_BIAS or len(node.args) < 3 or not isinstance(node.args[2], fx.Node):  # noqa: PLR2004 - x, w, b
+def _bias(node: fx.Node) -> tuple[Tensor, Tensor | None] | None:
+    """The bias of a quantized layer, to be edited in place: its codes and their scale, or float numbers and None."""
+    if graphs.operator(node) not in _WITH_BIAS or graphs.module(node) is not None or len(node.args) < 3:  # noqa: PLR2004 - x, w, b
         return None
     bias = node.args[2]
-    if graphs.operator(bias) != "DequantizeLinear":
+    numbers = graphs.constant(bias)
+    if numbers is not None:
+        return numbers, None
+    if not isinstance(bias, fx.Node) or graphs.operator(bias) != "DequantizeLinear":
         return None
     codes, scale = (graphs.constant(argument) for argument in bias.args[:2])
     return None if codes is None or scale is None else (codes, scale)

@@ -31,6 +31,7 @@ from tests.bench import (
     product,
     reporting,
     resolve,
+    rounding,
     sensitivity,
     zero_shot,
 )
@@ -40,10 +41,10 @@ from tests.bench.latency import Predictions
 from tests.bench.limits import Line
 from tests.bench.mixed import Mixed
 from tests.bench.product import Quantized
+from tests.bench.rounding import Rounding
 from tests.bench.sensitivity import Correlation
 from tests.bench.zero_shot import ZeroShot
 
-PARTS = ("networks", "commands", "resolve", "sensitivity", "latency", "enumerated", "mixed", "zero-shot")
 _ON_REQUEST = ("zero-shot",)
 TARGETS = {"onnxruntime": "onnxruntime-cpu", "openvino": "openvino-cpu"}
 
@@ -161,13 +162,29 @@ def enumerations(run: Run, report: dict[str, Any]) -> Iterator[Line]:
     yield from limits.of_enumerated(found)
 
 
-RUNS: Mapping[str, Callable[[Run, dict[str, Any]], Iterator[Line]]] = dict(
-    zip(PARTS, (networks, commands, resolves, sensitivities, latencies, enumerations, mixes, zero_shots), strict=True)
-)
+def roundings(run: Run, report: dict[str, Any]) -> Iterator[Line]:
+    """Weights in 4 bits, rounded in each way."""
+    found = rounding.rounded(run.case("lite0"), run.images, run.say)
+    report["rounding"] = dataclasses.asdict(found)
+    _show_rounding(found)
+    yield from limits.of_rounding(found)
+
+
+RUNS: Mapping[str, Callable[[Run, dict[str, Any]], Iterator[Line]]] = {
+    "networks": networks,
+    "commands": commands,
+    "resolve": resolves,
+    "sensitivity": sensitivities,
+    "latency": latencies,
+    "enumerated": enumerations,
+    "rounding": roundings,
+    "mixed": mixes,
+    "zero-shot": zero_shots,
+}
 
 
 @click.command
-@click.argument("parts", nargs=-1, type=click.Choice(PARTS))
+@click.argument("parts", nargs=-1, type=click.Choice(tuple(RUNS)))
 @click.option("-o", "--output", type=click.Path(path_type=Path), required=True, help="Folder for results.")
 @click.option("--network", "names", multiple=True, type=click.Choice(list(cases.CASES)), help="Only this one.")
 @click.option("--engine", "engines", multiple=True, type=click.Choice(list(TARGETS)), help="Only this one.")
@@ -193,7 +210,7 @@ def main(
     lines: list[Line] = []
     with show.progress("bench") as say:
         run = Run(output, names or tuple(cases.CASES), engines or tuple(TARGETS), budget, samples, images, reuse, say)
-        for part in parts or [part for part in PARTS if part not in _ON_REQUEST]:
+        for part in parts or [part for part in RUNS if part not in _ON_REQUEST]:
             report = _facts()
             found = list(RUNS[part](run, report))
             report["limits"] = [
@@ -272,6 +289,14 @@ def _show_mixed(found: Mixed) -> None:
 def _show_zero_shot(found: ZeroShot) -> None:
     rows = [[name, f"{found.accuracy[name]:.2f}", f"{found.agreement[name]:.2f}"] for name in found.accuracy]
     show.table(["candidate", "accuracy %", "agreement %"], rows, title=f"zero-shot CIFAR-10, {found.images} images")
+
+
+def _show_rounding(found: Rounding) -> None:
+    columns = ["weights in 4 bits", "top-1 %", "agreement %", "zero-shot %", "its agreement %", "seconds", "simulated"]
+    rows = [[name, *(f"{value:.2f}" for value in dataclasses.astuple(way))] for name, way in found.ways.items()]
+    show.table(columns, rows, title=f"lite0 in W4A8, {found.photos} photos, {found.images} images")
+    rows = [[name, f"{gaussian:.1f}", f"{heavy:.1f}"] for name, (gaussian, heavy) in found.sqnr.items()]
+    show.table(["format", "Gaussian dB", "heavy-tailed dB"], rows, title="SQNR at the best range")
 
 
 def _show_sensitivity(found: Correlation) -> None:

@@ -1,0 +1,156 @@
+"""Rounding: EfficientNet-Lite0 with weights in 4 bits and activations in 8, by each way to round; floats and integers.
+
+Files run in ONNX Runtime. Pairs of products with 4-bit weights stay far within 16 bits, so that no kernel saturates,
+whatever instructions the machine has; a few samples are also simulated, to show that this gives the same classes.
+"""
+
+import tempfile
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from convkit.compress import calibration, placement, simulate, weights
+from convkit.compress import format as formats
+from convkit.compress import target as targets
+from convkit.compress.apply import apply_prepared, prepare
+from convkit.compress.calibration import Calibration
+from convkit.compress.method import Batches
+from convkit.compress.model import Model, ModelRef, load
+from convkit.compress.option import Option
+from convkit.compress.plan import Plan
+from convkit.compress.search import space
+from convkit.compress.target import Target
+from convkit.export.onnx import to_onnx
+from convkit.runtimes.session import Options
+from convkit.runtimes.session.isolated import IsolatedSession
+from tests.bench import cifar
+from tests.bench.cases import Case
+from tests.bench.comparison import FLOAT, THREADS
+
+TARGET, W4A8 = "onnxruntime-cpu", Option("int4", "uint8")
+METHODS = ("simplify", "fold_batch_norm")
+LEARN, BATCH, SIMULATED = 64, 16, 8
+"""Samples learned from, of how many to a batch, and how many are simulated beside the engine."""
+WAYS: Mapping[str, tuple[str, str]] = {
+    "nearest, largest magnitude": ("max", "bias_correction"),
+    "nearest, least squares": ("mse", "bias_correction"),
+    "layer by layer": ("mse", "learned_round"),
+    "block by block": ("mse", "block_round"),
+}
+"""Rule of the weights' ranges, and the method."""
+NUMBERS = 100_000
+FORMATS = ("int8", "e2m5", "e3m4", "e4m3", "e5m2", "int6", "e2m3", "e3m2", "int4", "e1m2", "e2m1")
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """Percent on photos and on CIFAR-10; seconds to round; percent of simulated classes that are the engine's."""
+
+    top1: float
+    agreement: float
+    zero_shot: float
+    zero_shot_agreement: float
+    seconds: float
+    same_as_simulated: float
+
+
+@dataclass(frozen=True, slots=True)
+class Rounding:
+    """Each way to round, float among them, and dB of SQNR by format: of a Gaussian tensor and of its cube."""
+
+    photos: int
+    images: int
+    ways: Mapping[str, Way]
+    sqnr: Mapping[str, tuple[float, float]]
+
+
+def rounded(case: Case, images: int, say: Callable[[str], None]) -> Rounding:
+    """On the scored photos of `case` and the first `images` of CIFAR-10."""
+    (feed,) = case.calibration
+    samples = case.calibration[feed][:LEARN]
+    batches: Batches = [
+        {feed: torch.from_numpy(samples[start : start + BATCH])} for start in range(0, len(samples), BATCH)
+    ]
+    target = targets.load(TARGET)
+    model, plan = _planned(case, target, batches)
+    exact = _scores(case.model.read_bytes(), case, images)
+    found = {FLOAT: _way(exact, exact, case, 0.0, 100.0)}
+    for name, (rule, method) in WAYS.items():
+        say(f"{case.name} in {W4A8}: {name}")
+        started = time.perf_counter()
+        network = apply_prepared(model, _ruled(plan, rule, method), target, batches)
+        seconds = time.perf_counter() - started
+        file = bytes(to_onnx(network, target.opset).SerializeToString(deterministic=True))
+        scores = _scores(file, case, images)
+        found[name] = _way(scores, exact, case, seconds, _same(network, scores[0], case))
+    return Rounding(len(exact[0]), images, found, {name: _sqnr(name) for name in FORMATS})
+
+
+def _planned(case: Case, target: Target, batches: Batches) -> tuple[Model, Plan]:
+    """The network in W4A8, with the ranges of its activations."""
+    model = load(ModelRef(str(case.model)))
+    prepared = prepare(model, METHODS, batches[0])
+    layers = space.uniform(prepared, placement.place(prepared.graph, target), W4A8)
+    layers, ranges = calibration.calibrate(prepared, target, layers, Calibration(batches, batches[:1]))
+    return prepared, Plan(model.digest, target.name, METHODS, layers, ranges)
+
+
+def _ruled(plan: Plan, rule: str, method: str) -> Plan:
+    layers = {name: replace(layer, weight_range=rule) if layer.weight else layer for name, layer in plan.layers.items()}
+    return replace(plan, layers=layers, methods=(*METHODS, method))
+
+
+Scores = tuple[np.ndarray, np.ndarray]
+"""Logits of the photos and of the images."""
+
+
+def _scores(file: bytes, case: Case, images: int) -> Scores:
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "net.onnx"
+        path.write_bytes(file)
+        session = IsolatedSession("onnxruntime", str(path), Options(threads=THREADS))
+        (feed,), (output,) = session.inputs, session.outputs
+        (photos,) = case.evaluation.arrays.values()
+        try:
+            parts = (photos[start : start + BATCH] for start in range(0, len(photos), BATCH))
+            own = [session.run({feed.name: part})[output.name] for part in parts]
+            other = [session.run({feed.name: part})[output.name] for part in cifar.batches(batch=BATCH, count=images)]
+        finally:
+            session.close()
+    return np.concatenate(own), np.concatenate(other)
+
+
+def _way(scores: Scores, exact: Scores, case: Case, seconds: float, same: float) -> Way:
+    classes, labels = scores[0].argmax(1), case.evaluation.labels
+    assert labels is not None
+    zero_shot, of_float = cifar.predictions(scores[1]), cifar.predictions(exact[1])
+    return Way(
+        100 * float(labels[np.arange(len(classes)), classes].mean()),
+        100 * float((classes == exact[0].argmax(1)).mean()),
+        cifar.accuracy(scores[1]),
+        100 * float((zero_shot == of_float).mean()),
+        seconds,
+        same,
+    )
+
+
+def _same(network: Model, scores: np.ndarray, case: Case) -> float:
+    """Percent of the first photos whose simulated class is the engine's."""
+    batch = {name: torch.from_numpy(array[:SIMULATED]) for name, array in case.evaluation.arrays.items()}
+    with torch.no_grad():
+        (logits,) = simulate.integers(network)(batch).values()
+    return 100 * float((logits.numpy().argmax(1) == scores[: len(logits)].argmax(1)).mean())
+
+
+def _sqnr(name: str) -> tuple[float, float]:
+    x = torch.randn(1, NUMBERS, generator=torch.Generator().manual_seed(0))
+    number = formats.load(name)
+    gaussian, heavy = (
+        float(10 * torch.log10(t.square().sum() / (weights.rounded(t, number, "mse", "tensor") - t).square().sum()))
+        for t in (x, x**3)
+    )
+    return gaussian, heavy
