@@ -8,14 +8,14 @@ Each part leaves PART.json in OUT; REPORT.md there holds all of them as tables.
 
 import dataclasses
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import click
 
-from convkit.cli import figures, show
+from convkit.cli import show
 from convkit.compress import record
 from convkit.compress.errors import ConvkitError
 from convkit.runtimes.bench import machine
@@ -33,17 +33,13 @@ from tests.bench import (
     resolve,
     rounding,
     sensitivity,
+    shown,
     zero_shot,
 )
 from tests.bench import peer as peers
 from tests.bench.comparison import Comparison
-from tests.bench.latency import Predictions
 from tests.bench.limits import Line
-from tests.bench.mixed import Mixed
 from tests.bench.product import Quantized
-from tests.bench.rounding import Rounding
-from tests.bench.sensitivity import Correlation
-from tests.bench.zero_shot import ZeroShot
 
 _ON_REQUEST = ("zero-shot",)
 TARGETS = {"onnxruntime": "onnxruntime-cpu", "openvino": "openvino-cpu"}
@@ -85,7 +81,7 @@ def networks(run: Run, report: dict[str, Any]) -> Iterator[Line]:
             except product.FailedError as failure:
                 yield limits.of_failure(f"{name}, {engine}", failure)
                 continue
-            _show(found)
+            shown.comparison(found)
             report["comparisons"].append(_as_dict(found))
             yield from limits.of_comparison(found)
 
@@ -114,7 +110,7 @@ def zero_shots(run: Run, report: dict[str, Any]) -> Iterator[Line]:
     case = run.case("lite0")
     found = zero_shot.score(case, {engine: run.product(case, engine) for engine in TARGETS}, run.images, run.say)
     report["zero_shot"] = dataclasses.asdict(found)
-    _show_zero_shot(found)
+    shown.zero_shot(found)
     yield from limits.of_zero_shot(found, list(TARGETS))
 
 
@@ -124,7 +120,7 @@ def sensitivities(run: Run, report: dict[str, Any]) -> Iterator[Line]:
     for name in (name for name in run.networks if name in sensitivity.SAMPLES):
         found = sensitivity.correlate(run.case(name), run.say)
         report["sensitivity"].append(dataclasses.asdict(found))
-        _show_sensitivity(found)
+        shown.sensitivity(found)
         yield from limits.of_sensitivity(found)
 
 
@@ -141,7 +137,7 @@ def mixes(run: Run, report: dict[str, Any]) -> Iterator[Line]:
                 yield limits.of_failure(f"{name}, {engine}, mixed", failure)
                 continue
             report["mixed"].append(mixed.as_dict(found))
-            _show_mixed(found)
+            shown.mixed(found)
             yield from mixed_limits.of_mixed(found)
 
 
@@ -151,7 +147,7 @@ def latencies(run: Run, report: dict[str, Any]) -> Iterator[Line]:
     for engine in run.engines:
         for found in latency.run(run.case("lite0"), engine, run.budget, run.say):
             report["latency"].append(dataclasses.asdict(found))
-            _show_predictions(found)
+            shown.predictions(found)
             yield from limits.of_predictions(found)
 
 
@@ -166,7 +162,7 @@ def roundings(run: Run, report: dict[str, Any]) -> Iterator[Line]:
     """Weights in 4 bits, rounded in each way."""
     found = rounding.rounded(run.case("lite0"), run.images, run.say)
     report["rounding"] = dataclasses.asdict(found)
-    _show_rounding(found)
+    shown.rounding(found)
     yield from limits.of_rounding(found)
 
 
@@ -220,7 +216,7 @@ def main(
             record.write_json(output / f"{part}.json", report)
             reporting.write(output)
             lines += found
-    _show_limits(lines)
+    shown.limits(lines)
     show.text(f"every figure is in {output}, as tables in {output / reporting.FILE}")
     sys.exit(1 if any(line.missed for line in lines) else 0)
 
@@ -248,82 +244,6 @@ def _as_dict(found: Comparison) -> dict[str, Any]:
         "p50_over_peer": {name: dataclasses.asdict(ratio) for name, ratio in found.over_peer.items()},
         "absent": dict(found.absent),
     }
-
-
-def _show(found: Comparison) -> None:
-    names = list(found.measurement.results[0].metrics)
-    rows = []
-    for result in found.measurement.results:
-        over = found.over_peer.get(result.name)
-        times = [figures.milliseconds(result.seconds["p50"].value), figures.ratio(result.ratios["p50"])]
-        scores = [f"{result.metrics[name]:.2f}" for name in names]
-        rows.append([result.name, *times, figures.ratio(over) if over else "", *scores])
-    columns = ["candidate", "p50 ms", "ratio to float (95 %)", "convkit over it (95 %)"]
-    title = f"{found.case.name} in {found.engine}: {found.product.verdict} ({found.product.kept})"
-    show.table([*columns, *(name.rpartition(":")[2] for name in names)], rows, title=title)
-    for warning in found.measurement.warnings:
-        show.warning(warning)
-    for name, reason in found.absent.items():
-        show.warning(f"{found.case.name} in {found.engine}: without {name}: {reason}")
-
-
-def _show_mixed(found: Mixed) -> None:
-    names = list(found.measurement.results[0].metrics)
-    rows = []
-    for result in found.measurement.results:
-        times = [figures.milliseconds(result.seconds["p50"].value), figures.ratio(result.ratios["p50"])]
-        scores = [f"{result.metrics[name]:.2f}" for name in names]
-        zero = f"{found.zero_shot[result.name]:.2f}" if result.name in found.zero_shot else ""
-        rows.append([result.name, *times, *scores, zero])
-    title = f"{found.case.name} in {found.engine}: mixed precision"
-    show.table(["candidate", "p50 ms", "ratio to float (95 %)", *names, "zero-shot"], rows, title=title)
-    for warning in found.measurement.warnings:
-        show.warning(warning)
-    for name, one in found.searched.items():
-        if one.missed:
-            show.warning(f"{title}: {name}: {one.missed}")
-    for name, reason in found.absent.items():
-        show.warning(f"{title}: without {name}: {reason}")
-
-
-def _show_zero_shot(found: ZeroShot) -> None:
-    rows = [[name, f"{found.accuracy[name]:.2f}", f"{found.agreement[name]:.2f}"] for name in found.accuracy]
-    show.table(["candidate", "accuracy %", "agreement %"], rows, title=f"zero-shot CIFAR-10, {found.images} images")
-
-
-def _show_rounding(found: Rounding) -> None:
-    columns = ["weights in 4 bits", "top-1 %", "agreement %", "zero-shot %", "its agreement %", "seconds", "simulated"]
-    rows = [[name, *(f"{value:.2f}" for value in dataclasses.astuple(way))] for name, way in found.ways.items()]
-    show.table(columns, rows, title=f"lite0 in W4A8, {found.photos} photos, {found.images} images")
-    rows = [[name, f"{gaussian:.1f}", f"{heavy:.1f}"] for name, (gaussian, heavy) in found.sqnr.items()]
-    show.table(["format", "Gaussian dB", "heavy-tailed dB"], rows, title="SQNR at the best range")
-
-
-def _show_sensitivity(found: Correlation) -> None:
-    rows = [[option, f"{rank:.3f}"] for option, rank in {"all": found.all_pairs, **found.by_option}.items()]
-    title = (
-        f"{found.network}, sensitivity: {found.pairs} pairs foretold on {found.samples} samples by {found.probes} "
-        f"probes in {found.all_seconds:.1f} s, measured on {found.measured_on} others in {found.measured_seconds:.1f} s"
-    )
-    show.table(["weight/activation", "Spearman"], rows, title=title)
-
-
-def _show_predictions(found: Predictions) -> None:
-    rows = [
-        [m.name, str(m.low), f"{m.predicted:.3f}", figures.ratio(m.measured), f"{m.error:+.1%}"] for m in found.mixtures
-    ]
-    title = f"{found.network} in {found.engine} {found.precision}, table measured in {found.seconds:.0f} s"
-    show.table(["mixture", "low", "foretold", "measured (95 %)", "error"], rows, title=title)
-
-
-def _show_limits(lines: Sequence[Line]) -> None:
-    rows = []
-    for line in lines:
-        one = line.measured
-        interval = "" if one.low == one.high else f"{one.low:.3f}–{one.high:.3f}"
-        limit = f"{line.sense} {line.limit:.2f} {line.unit}"
-        rows.append([line.where, line.what, f"{one.value:.3f} {line.unit}", interval, limit, line.verdict])
-    show.table(["network, engine", "what", "measured", "95 %", "limit", "verdict"], rows, title="limits")
 
 
 if __name__ == "__main__":
