@@ -22,7 +22,7 @@ _USUAL, _ALL = 2, 11
 """Remedies that are always tried, and all that there are, layers given back to float among them."""
 _CANDIDATES = 3
 """Choices that a round measures at most."""
-_FINALISTS = 3
+_FINALISTS = 4
 _CALIBRATION, _EVALUATION, _LEARNING = 20.0, 8.0, 150.0
 """Passes of the float network that these are worth for each sample: ranges found by trying them, the simulation, and
 learned rounding."""

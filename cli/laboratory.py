@@ -141,22 +141,23 @@ class Lab:
                 high = middle - 1
         return max(found, order[low].cost["loss"])
 
-    def finalists(self, best: Trial) -> list[Candidate]:
-        """The best choice, the same with learned rounding, all layers in the target's own format, and all of them in
-        float where its precision is not the original's."""
+    def finalists(self, best: Trial, roomy: Trial) -> list[Candidate]:
+        """The best choice, the same with learned rounding, one with room to the limits, all layers in the target's own
+        format, and all of them in float where its precision is not the original's."""
         found: dict[bytes, Candidate] = {}
-        for name, plan in self._plans(best).items():
+        for name, plan in self._plans(best, roomy).items():
             self.say(f"building {name}")
             path = self.kept_file(plan)
             if path.read_bytes() not in found:
                 found[path.read_bytes()] = Candidate(name, plan, path, self.scores(plan)["sqnr"])
         return list(found.values())
 
-    def _plans(self, best: Trial) -> dict[str, Plan]:
+    def _plans(self, best: Trial, roomy: Trial) -> dict[str, Plan]:
         chosen, floating = self.space.plan_of(best.formats), self.space.precision.floating
         plans = {
             "searched": chosen,
             "searched, learned rounding": with_learned_rounding(chosen),
+            "searched, with room": self.space.plan_of(roomy.formats),
             "uniform": self.space.uniform(),
         }
         may_change = any(len(options) > 1 for options in self.space.options.values())

@@ -22,7 +22,7 @@ from convkit.cli.work import Work
 from convkit.compress.search import budget as choices
 from convkit.compress.search import refine as refining
 from convkit.compress.search import remedies
-from convkit.compress.search.refine import Refined, Wish
+from convkit.compress.search.refine import Refined, Trial, Wish
 
 if TYPE_CHECKING:
     from convkit.compress.search.problem import Choice
@@ -32,6 +32,8 @@ FRONT = 24
 """Points of the predicted front."""
 ROUNDS = 3
 """How often candidates are measured and the tables corrected."""
+ROOM = 0.97
+"""Part of the limits within which a second finalist lies, for where the last measurement puts the first beyond them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +43,8 @@ class Hunt:
     lab: Lab
     front: Sequence[Choice]
     refined: Refined
+    roomy: Trial
+    """The best choice that does not lie just beside a limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,10 +98,11 @@ def _hunt(means: Means, lab: Lab) -> Hunt:
         front = list(choices.front(space.open, points=FRONT))
         lab.expect(front)
         known = lab.whole if tables is None else tables.trials
-        refined = refining.refine(space.open, lab.measure, _wish(means, lab, front), ROUNDS, known)
+        wish = _wish(means, lab, front)
+        refined = refining.refine(space.open, lab.measure, wish, ROUNDS, known)
     if refined.factor is not None:
         means.say.found(f"choices take {refined.factor:.2f}x what the latency table says of them")
-    return Hunt(lab, front, refined)
+    return Hunt(lab, front, refined, refining.with_room(refined, wish, ROOM))
 
 
 def _start(job: Job, wishes: Wishes) -> Job:
@@ -127,7 +132,7 @@ def _wish(means: Means, lab: Lab, front: Sequence[Choice]) -> Wish:
 def _ended(means: Means, hunts: Sequence[Hunt], tried: Sequence[Attempt]) -> Searched:
     """The finalists of every precision side by side with the original, and the one that is kept."""
     lab, budgets = hunts[0].lab, means.wishes.budgets
-    candidates = [candidate for hunt in hunts for candidate in hunt.lab.finalists(hunt.refined.best)]
+    candidates = [candidate for hunt in hunts for candidate in hunt.lab.finalists(hunt.refined.best, hunt.roomy)]
     referee = Referee(budgets, [hunt.lab.space for hunt in hunts])
     standing = contest.hold(lab.arena, candidates, means.say, referee.pick if budgets else None)
     outcome = quantizing.outcome(means.job, standing, tried, len(lab.arena.held), lab.arena.knobs)

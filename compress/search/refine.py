@@ -117,6 +117,17 @@ def _common_factor(problem: Problem, trials: Sequence[Trial]) -> float | None:
     return math.exp(middle) if told else None
 
 
+def with_room(refined: Refined, wish: Wish, part: float) -> Trial:
+    """The best trial that keeps to `part` of the limits on what is measured: another measurement of it will, too.
+
+    The best of all where none does.
+    """
+    limits = {name: limit * part if name in MEASURED else limit for name, limit in wish.limits.items()}
+    narrower = replace(wish, limits=limits)
+    keeping = [trial for trial in refined.trials if trial.turn != GIVEN and narrower.allows(trial.measured)]
+    return min(keeping, key=lambda trial: narrower.rank(trial.measured), default=refined.best)
+
+
 def _candidates(problem: Problem, wish: Wish, trials: Sequence[Trial], turn: int) -> list[Choice]:
     """What the corrected tables promise; as long as they err, also what tables would that explain as much (Thompson,
     On the Likelihood that One Unknown Probability Exceeds Another, Biometrika 1933).

@@ -33,7 +33,7 @@ from tests.bench.comparison import FLOAT, THREADS
 
 TARGET, W4A8 = "onnxruntime-cpu", Option("int4", "uint8")
 METHODS = ("simplify", "fold_batch_norm")
-LEARN, BATCH, SIMULATED = 64, 16, 8
+LEARN, BATCH, SIMULATED = 92, 16, 8
 """Samples learned from, of how many to a batch, and how many are simulated beside the engine."""
 WAYS: Mapping[str, tuple[str, str]] = {
     "nearest, largest magnitude": ("max", "bias_correction"),

@@ -13,7 +13,7 @@ from convkit.compress.option import FLOAT, Option
 from convkit.compress.search import budget
 from convkit.compress.search.correction import Sight, corrected_by
 from convkit.compress.search.problem import Choice, Cost, Edge, Formats, Problem, corrected, scaled
-from convkit.compress.search.refine import Measured, Wish, refine
+from convkit.compress.search.refine import Measured, Wish, refine, with_room
 from tests.compress.search import instance
 
 ROUNDS = 8
@@ -186,3 +186,15 @@ def test_no_cost_is_corrected_below_nothing() -> None:
         found = corrected_by(SMALL, seen, draw)
         assert all(cost.seconds >= 0 and cost.loss >= 0 for known in found.options.values() for cost in known.values())
         assert all(seconds >= 0 for edge in found.edges for seconds in edge.directed.values())
+
+
+def test_the_second_finalist_leaves_room_to_the_limit() -> None:
+    problem = instance.network(12, 14)
+    whole = problem.cost(dict.fromkeys(problem.options, FLOAT))
+    wish = Wish({"seconds": 0.5 * whole.seconds})
+    refined = refine(problem, Device.of(problem, 3).measure, wish, ROUNDS)
+    roomy = with_room(refined, wish, 0.97)
+    kept = [t for t in refined.trials if t.measured.seconds <= 0.97 * wish.limits["seconds"]]
+    assert kept
+    assert roomy.measured.loss == min(trial.measured.loss for trial in kept)
+    assert with_room(refined, wish, 1e-6) is refined.best
