@@ -83,7 +83,8 @@ def hold(
 ) -> Standing:
     """Measure, and keep the fastest candidate that is as good on the engine and surely faster than the original.
 
-    `pick`, where given, chooses among those; all are measured to the end then.
+    `pick`, where given, chooses; all are measured to the end then, and to be faster by the estimate is enough: it may
+    be size that is asked for.
     """
     alone = len(candidates) <= _FINALISTS or pick is not None
     final = measured(contest, candidates, contest.budget * (1.0 if alone else _LOOK), say)
@@ -93,16 +94,22 @@ def hold(
         fit = sorted(fit, key=lambda c: _pace(results[c.name]))[:_FINALISTS]
         final = measured(contest, fit, contest.budget * (1 - _LOOK), say)
         results |= {result.name: result for result in final.results}
-    faster = [c for c in fit if results[c.name].ratios["p50"].high < 1.0]
+    faster = [c for c in fit if _faster(results[c.name], sure=pick is None)]
     kept = (pick or _fastest)(faster or fit, results)
     shown = tuple(results.values())
     if kept is None:
         return Standing(None, _why_none(contest, candidates, results), shown, final)
     ratio = results[kept.name].ratios["p50"]
     times = f"{ratio.value:.2f}x the original's time ({ratio.low:.2f} to {ratio.high:.2f})"
-    if ratio.high >= 1.0:
+    if not _faster(results[kept.name], sure=pick is None):
         return Standing(None, f"{contest.target.weight} does not pay here: {times}", shown, final)
     return Standing(kept, times, shown, final)
+
+
+def _faster(result: Result, *, sure: bool) -> bool:
+    """Whether it takes less time than the original, by the whole interval or by the estimate."""
+    ratio = result.ratios["p50"]
+    return (ratio.high if sure else ratio.value) < 1.0
 
 
 def measured(

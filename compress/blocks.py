@@ -43,9 +43,11 @@ def of(graph: fx.GraphModule, most: int) -> list[Block]:
 
 
 def varying(graph: fx.GraphModule) -> list[fx.Node]:
-    """Nodes that hang on the inputs of `graph`, in execution order, the inputs among them."""
+    """Nodes that hang on the inputs of `graph`, in execution order, the inputs among them, the end of the graph not."""
     found: dict[fx.Node, None] = {}
     for node in graph.graph.nodes:
+        if node.op == "output":
+            continue
         if node.op == "placeholder" or any(source in found for source in node.all_input_nodes):
             found[node] = None
     return list(found)
@@ -61,7 +63,7 @@ def between(nodes: Sequence[fx.Node], start: fx.Node, end: fx.Node) -> tuple[fx.
 
 def _parts(graph: fx.GraphModule) -> Iterator[Block]:
     """Blocks from each place with one live tensor to the next."""
-    nodes = [node for node in varying(graph) if node.op != "output"]
+    nodes = varying(graph)
     alive: set[fx.Node] = set()
     start: fx.Node | None = None
     passed: list[fx.Node] = []

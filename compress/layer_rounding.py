@@ -54,12 +54,13 @@ def moments(node: fx.Node, inputs: list[Tensor], outputs: list[Tensor]) -> Seen:
     return Seen(learned, other if other.count else learned)
 
 
-def learn(held: stored.Weight, weight: Tensor, seen: Seen, run: Lockstep) -> None:
-    """Write the codes, the scales and the bias of a layer; `weight` [groups, m, k] is its float weight."""
+def learn(held: stored.Weight, weight: Tensor, seen: Seen, run: Lockstep, *, scales: bool = False) -> None:
+    """Write the codes and the bias of a layer, and its `scales`; `weight` [groups, m, k] is its float weight."""
     grid, numbers = held.grid(), stored.bias(held.node)
     form = rounding.Form.of(weight, seen.learned, centred=numbers is not None)
     nearest, factors = grid.nearest(weight), torch.ones(weight.shape[:2], dtype=torch.float64)
-    learned = rounding.fit(weight, grid, form) if held.by_channel else (rounding.learn(weight, grid, form), factors)
+    fits = scales and held.by_channel
+    learned = rounding.fit(weight, grid, form) if fits else (rounding.learn(weight, grid, form), factors)
     rows, factors = _best([(nearest, factors), learned], seen, biased=numbers is not None)
     if held.by_channel:
         held.rescale(factors.flatten())

@@ -17,8 +17,13 @@ from convkit.compress.lockstep import Lockstep
 from convkit.compress.method import Batches, Method
 
 
-def learn(graph: fx.GraphModule, exact: fx.GraphModule, inputs: tuple[str, ...], samples: Batches) -> fx.GraphModule:
-    """`graph`, quantized, with codes and biases of its layers learned on `samples` towards the outputs of `exact`."""
+def learn(
+    graph: fx.GraphModule, exact: fx.GraphModule, inputs: tuple[str, ...], samples: Batches, *, scales: bool = False
+) -> fx.GraphModule:
+    """`graph`, quantized, with codes and biases of its layers learned on `samples` towards the outputs of `exact`.
+
+    `scales`: those of the channels are learned too.
+    """
     with torch.no_grad():
         wanted, run = layers_of(exact, inputs, samples), Lockstep(graph, inputs, samples)
         for node in graph.graph.nodes:
@@ -26,7 +31,7 @@ def learn(graph: fx.GraphModule, exact: fx.GraphModule, inputs: tuple[str, ...],
             if held is not None:
                 layer, outputs = next(found for found in wanted if graphs.key(found[0]) == node.meta["layer"])
                 seen = layer_rounding.moments(node, run.read(node), outputs)
-                layer_rounding.learn(held, layer_rounding.float_rows(layer, node), seen, run)
+                layer_rounding.learn(held, layer_rounding.float_rows(layer, node), seen, run, scales=scales)
             run.advance(node)
     return graph
 

@@ -39,6 +39,7 @@ WAYS: Mapping[str, tuple[str, str]] = {
     "nearest, largest magnitude": ("max", "bias_correction"),
     "nearest, least squares": ("mse", "bias_correction"),
     "layer by layer": ("mse", "learned_round"),
+    "scales too": ("mse", "learned_scale"),
     "block by block": ("mse", "block_round"),
 }
 """Rule of the weights' ranges, and the method."""

@@ -10,9 +10,9 @@ import pytest
 from convkit.cli import contest, quantizing, search_report, searching, searchspace
 from convkit.cli.contest import ORIGINAL, Candidate, Contest
 from convkit.cli.precisions import F32, Precision
-from convkit.cli.quantizing import Job
+from convkit.cli.progress import Progress
 from convkit.cli.searching import Searched
-from convkit.cli.searchspace import Wishes
+from convkit.cli.searchspace import Means, Wishes
 from convkit.compress import plan as plans
 from convkit.compress import target as targets
 from convkit.compress.budget import parse
@@ -40,7 +40,8 @@ def searched(monkeypatch: pytest.MonkeyPatch, folder: Path, wishes: Wishes, rati
     """A search where networks take `ratio` of the original's time; also the precision of every table it asked for."""
     asked: list[str] = []
 
-    def estimated(job: Job, builder: object, plan: Plan, _say: object) -> LatencyTable:
+    def estimated(means: Means, builder: object, plan: Plan) -> LatencyTable:
+        job = means.job
         options = searchspace.tuning.options(job, plan.engine)
         asked.append(options.precision)
         model = builder.model  # type: ignore[attr-defined]
@@ -59,7 +60,7 @@ def searched(monkeypatch: pytest.MonkeyPatch, folder: Path, wishes: Wishes, rati
     monkeypatch.setattr(contest, "measured", measured)
     work = quantizable.job(folder, tune=False)
     work = replace(work, target=targets.load("openvino-cpu"))
-    return searching.search(work, wishes, lambda _line: None), asked
+    return searching.search(work, wishes, Progress()), asked
 
 
 def _result(name: str, ratio: float, sqnr: float, path: Path) -> Result:

@@ -38,3 +38,11 @@ def test_what_reads_a_tensor_from_before_is_no_section() -> None:
     nodes = blocks.varying(prepare(net.model("scores"), EXACT).graph)
     by_name = {graphs.value(node): node for node in nodes}
     assert blocks.between(nodes, by_name[second], by_name["scores"]) is None
+
+
+def test_a_tensor_called_output_is_not_taken_for_the_end_of_the_graph() -> None:
+    net = Net()
+    net.op("Relu", net.conv("x", 4, 3), name="output")
+    varying = blocks.varying(prepare(net.model("output"), EXACT).graph)
+    assert [node for node in varying if graphs.value(node) == "output"] == varying[-1:]
+    assert "output" not in {node.op for node in varying}
