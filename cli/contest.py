@@ -23,7 +23,7 @@ ORIGINAL = "original"
 _LOOK = 0.3
 """Share of the time that goes into a first look at all; the rest is for those that may still be the fastest."""
 _FINALISTS = 2
-_SAME = 0.005
+SAME = 0.005
 """Placements within half a percent of each other are as fast."""
 _WIDTH = 0.005
 """A ratio known to ± 0.5 % is known well enough to choose by."""
@@ -153,7 +153,7 @@ def _pace(result: Result) -> float:
 def _fastest(fit: Sequence[Candidate], results: Mapping[str, Result]) -> Candidate | None:
     """The fastest; among those that are not slower by more than is worth it, the one nearest to the original."""
     pace = {c.name: _pace(results[c.name]) for c in fit}
-    near = [c for c in fit if pace[c.name] <= min(pace.values()) * (1 + _SAME)]
+    near = [c for c in fit if pace[c.name] <= min(pace.values()) * (1 + SAME)]
     return max(near, key=lambda c: (results[c.name].metrics["sqnr"], -pace[c.name]), default=None)
 
 

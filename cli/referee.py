@@ -26,15 +26,15 @@ class Referee:
     spaces: Sequence[Space]
 
     def pick(self, fit: Sequence[Candidate], results: Mapping[str, Result]) -> Candidate | None:
-        """The most accurate within the budgets, else the one nearest to them."""
+        """The most accurate within the budgets, else of those nearest to them."""
+        beyond = {one.name: self._beyond(one.plan, results[one.name], results) for one in fit}
+        least = min(beyond.values(), default=0.0)
+        near = [one for one in fit if beyond[one.name] <= least + (contest.SAME if least else 0.0)]
+        return max(near, key=lambda one: results[one.name].metrics["sqnr"], default=None)
 
-        def rank(candidate: Candidate) -> tuple[float, float]:
-            excess = max(
-                self._excess(budget, candidate.plan, results[candidate.name], results) for budget in self.budgets
-            )
-            return max(0.0, excess), -results[candidate.name].metrics["sqnr"]
-
-        return min(fit, key=rank, default=None)
+    def _beyond(self, plan: Plan, result: Result, results: Mapping[str, Result]) -> float:
+        """By what part of a limit the network exceeds it at most; 0 within all."""
+        return max(0.0, *(self._excess(budget, plan, result, results) for budget in self.budgets))
 
     def missed(self, standing: contest.Standing) -> Iterator[str]:
         """What is said of every budget that the network kept exceeds."""
