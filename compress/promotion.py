@@ -79,7 +79,9 @@ def _sentences(asked: Option, option: Option, kernel: str, target: Target) -> It
     elif _runs(option.weight, target).whole:
         yield f"{kernel} is a setting of the whole network on {target.name}: all its float layers run in it."
     elif formats.load(option.weight).bits < formats.load(kernel).bits:
-        yield f"{option.weight} weights are packed in the file and run as {kernel} on {target.name}."
+        packed = formats.load(option.weight).filed_bits < formats.load(kernel).bits
+        filed = "are packed in the file" if packed else "take a byte each in the file"
+        yield f"{option.weight} weights {filed} and run as {kernel} on {target.name}."
 
 
 def notes(plan: Plan, target: Target) -> list[str]:

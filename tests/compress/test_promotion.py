@@ -24,9 +24,8 @@ def test_integers_run_in_the_8_bit_kernels_exactly(target: str) -> None:
         promoted = promotion.promote(Option(f"int{bits}", "uint8"), targets.load(target))
         assert promoted.option == promoted.asked
         assert (promoted.kernel, promoted.carrier, promoted.saves_time) == ("int8", "int8", True)
-        assert promoted.note == (
-            f"int{bits} weights are packed in the file and run as int8 on {target}." if bits < 8 else ""
-        )
+        filed = "take a byte each in the file" if bits == 7 else "are packed in the file"
+        assert promoted.note == (f"int{bits} weights {filed} and run as int8 on {target}." if bits < 8 else "")
 
 
 @every_target
