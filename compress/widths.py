@@ -12,9 +12,7 @@ import torch
 from torch import Tensor
 
 from convkit.compress import format as formats
-from convkit.compress import parts, weights
-from convkit.compress.calibrator import Calibrator
-from convkit.compress.histogram import Histogram
+from convkit.compress import weights
 
 _NAME = re.compile(r"fp([3-8])")
 
@@ -37,17 +35,3 @@ def of_weight(weight: Tensor, bits: int) -> str:
     errors = torch.stack([(one.flatten(1) - rows).square().sum(1) for one in rounded])
     votes = torch.bincount(errors.argmin(0), minlength=len(names))
     return names[int(votes.argmax())]
-
-
-def of_activation(found: Histogram, bits: int) -> str:
-    """The format in which a tensor of the distribution `found` errs least at its best range."""
-    calibrator: Calibrator = parts.load("compress/calibrators", "mse")
-    used = found.counts > 0
-    values, counts = found.centres[used], found.counts[used]
-
-    def error(name: str) -> float:
-        number = formats.load(name)
-        low, high = (torch.tensor(end) for end in calibrator.find(found, number))
-        return float((number.fake(values, *number.parameters(low, high)) - values).square() @ counts)
-
-    return min(splits(bits), key=error)

@@ -1,4 +1,4 @@
-"""Choose formats anew from the tables of a search: another budget, or the whole front, in a second."""
+"""Choose formats anew from the tables of a search: another budget, or the whole front, in seconds."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def choose(
     plan: str | None,
     as_json: bool,
 ) -> None:
-    """Choose formats anew from the tables of a search: another budget, or the whole front, in a second.
+    """Choose formats anew from the tables of a search: another budget, or the whole front, in seconds.
 
     TABLES is the tables.json that `convkit quantize --formats …` leaves, or its folder. Neither the network nor its
     engine is loaded. The tables are corrected by what that search measured, but what is chosen is a prediction where it

@@ -124,7 +124,7 @@ def quantize(
     With --formats or a budget (--latency, --size, --bops) the format of each layer is searched, by accuracy and by
     latency measured on the target: the most accurate network within the budgets, else the fastest that is as good.
     A budget out of reach is exit 1, with the nearest network and the nearest budget. `convkit choose` solves other
-    budgets from the tables.json that it leaves, in a second.
+    budgets from the tables.json that it leaves, in seconds.
 
     What was killed, even by kill -9, goes on with --resume.
 

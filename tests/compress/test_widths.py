@@ -63,8 +63,6 @@ def test_floats_win_where_tails_are_heavy(integer: str, floating: str, gain: flo
 def test_the_tail_decides_the_split(bits: int, light: str, tailed: str) -> None:
     assert widths.of_weight(gaussian(5, 20_000), bits) == light
     assert widths.of_weight(heavy(5, 20_000), bits) == tailed
-    assert widths.of_activation(gather(gaussian(1, NUMBERS)), bits) == light
-    assert widths.of_activation(gather(heavy(1, NUMBERS)), bits) == tailed
 
 
 def test_most_channels_win() -> None:
