@@ -14,6 +14,7 @@ from tests.bench import peer as peers
 from tests.bench.cases import Case
 from tests.bench.comparison import BF16, FLOAT
 from tests.bench.product import Searched
+from tests.bench.validation import MAX_DROP
 
 NETWORKS = ("lite0", "lite1", "upconv7")
 FORMATS = {"onnxruntime": "int8", "openvino": "int8,bf16"}
@@ -31,10 +32,12 @@ RUN_BY = {
 """Engines and the peers whose files they run."""
 WISHES = {"upconv7": (0.20,)}
 """Parts of float's time that convkit is asked for beside its peers'."""
-_SAME = 0.05
+_SAME = 0.1
 """Budgets that lie so near each other are one."""
 _MEASURED = 15.0
 """Seconds that convkit measures by default."""
+_MAX_DROP = 100 * MAX_DROP["agreement"]
+"""Points that may be lost, as of the peers that validate; of PSNR convkit takes 5 points for 1 dB, so 0.3 dB too."""
 _FIRST = 0.3
 """Of the seconds of timing, what the peers' ratios may take before convkit is called."""
 
@@ -119,7 +122,7 @@ def _searched(case: Case, engine: str, bench: Bench, budgets: Sequence[float]) -
     for latency in (None, *(f"<={budget:.3f}x" for budget in budgets)):
         name = "convkit" if latency is None else f"convkit {latency}"
         bench.say(f"{case.name}: {name} for {bench.target}")
-        options = ["--budget", f"{min(bench.budget, _MEASURED):g}"]
+        options = ["--budget", f"{min(bench.budget, _MEASURED):g}", "--max-drop", f"{_MAX_DROP:g}"]
         folder = bench.folder / case.name / bench.target
         yield name, product.searched(case, bench.target, folder, formats, latency, options, reuse=bench.reuse)
 

@@ -15,6 +15,7 @@ import torch
 
 from convkit.compress import calibration, placement, simulate, weights
 from convkit.compress import format as formats
+from convkit.compress import graph as graphs
 from convkit.compress import target as targets
 from convkit.compress.apply import apply_prepared, prepare
 from convkit.compress.calibration import Calibration
@@ -22,7 +23,10 @@ from convkit.compress.method import Batches
 from convkit.compress.model import Model, ModelRef, load
 from convkit.compress.option import Option
 from convkit.compress.plan import Plan
-from convkit.compress.search import space
+from convkit.compress.search import budget as budgets
+from convkit.compress.search import sensitivity
+from convkit.compress.search import space as spaces
+from convkit.compress.search.problem import Cost, Problem
 from convkit.compress.target import Target
 from convkit.export.onnx import to_onnx
 from convkit.runtimes.session import Options
@@ -43,6 +47,9 @@ WAYS: Mapping[str, tuple[str, str]] = {
     "block by block": ("mse", "block_round"),
 }
 """Rule of the weights' ranges, and the method."""
+AVERAGE, MIXED = 5.0, ("int3", "int4", "int5", "int6", "int8")
+"""Bits of a weight on average, and what each layer's may be stored in for that."""
+AVERAGED = f"{AVERAGE:g} bits on average, layer by layer"
 NUMBERS = 100_000
 FORMATS = ("int8", "e2m5", "e3m4", "e4m3", "e5m2", "int6", "e2m3", "e3m2", "int4", "e1m2", "e2m1")
 
@@ -80,10 +87,11 @@ def rounded(case: Case, images: int, say: Callable[[str], None]) -> Rounding:
     model, plan = _planned(case, target, batches)
     exact = _scores(case.model.read_bytes(), case, images)
     found = {FLOAT: _way(exact, exact, case, 0.0, 100.0)}
-    for name, (rule, method) in WAYS.items():
+    plans = {name: _ruled(plan, rule, method) for name, (rule, method) in WAYS.items()}
+    for name, made in {**plans, AVERAGED: _averaged(model, target, plan, batches)}.items():
         say(f"{case.name} in {W4A8}: {name}")
         started = time.perf_counter()
-        network = apply_prepared(model, _ruled(plan, rule, method), target, batches)
+        network = apply_prepared(model, made, target, batches)
         seconds = time.perf_counter() - started
         file = bytes(to_onnx(network, target.opset).SerializeToString(deterministic=True))
         scores = _scores(file, case, images)
@@ -95,9 +103,30 @@ def _planned(case: Case, target: Target, batches: Batches) -> tuple[Model, Plan]
     """The network in W4A8, with the ranges of its activations."""
     model = load(ModelRef(str(case.model)))
     prepared = prepare(model, METHODS, batches[0])
-    layers = space.uniform(prepared, placement.place(prepared.graph, target), W4A8)
+    layers = spaces.uniform(prepared, placement.place(prepared.graph, target), W4A8)
     layers, ranges = calibration.calibrate(prepared, target, layers, Calibration(batches, batches[:1]))
     return prepared, Plan(model.digest, target.name, METHODS, layers, ranges)
+
+
+def _averaged(model: Model, target: Target, plan: Plan, batches: Batches) -> Plan:
+    """The formats of weights that lose least at so many bits on average, by what each is foretold to lose; learned."""
+    kept = {name: Option(layer.activation, layer.activation) for name, layer in plan.layers.items() if not layer.weight}
+    options = {name: tuple(Option(w, W4A8.activation) for w in MIXED) for name in plan.layers if name not in kept}
+    ranged = spaces.with_shared_ranges(model, target, plan)
+    found = sensitivity.sensitivity(model, target, ranged, options, batches[:1])
+    sizes = {
+        graphs.key(node): graphs.module(node).weight.numel()
+        for node in graphs.computes(model.graph)
+        if graphs.key(node) in options
+    }
+    costs = {
+        name: {o: Cost(found[name][o], bytes=sizes[name] * formats.load(o.weight).bits / 8) for o in known}
+        for name, known in options.items()
+    }
+    choice = budgets.solve(Problem(costs), {"bytes": AVERAGE / 8 * sum(sizes.values())})
+    assert choice is not None
+    layers = {n: spaces.layer_plan(layer, choice.formats.get(n, kept.get(n))) for n, layer in plan.layers.items()}
+    return replace(plan, layers=layers, methods=(*METHODS, "learned_round"))
 
 
 def _ruled(plan: Plan, rule: str, method: str) -> Plan:
