@@ -211,7 +211,7 @@ class _Judge:
         assert isinstance(module.weight, Tensor)  # noqa: S101 - every layer has one
         kept, errors = module.weight.data, self._weight_errors.setdefault(graphs.key(node), {})
         rows = weights.by_output(module, kept)
-        for rule in weights.RANGES if number.ranged else ("max",):
+        for rule in weights.rules(number) if number.ranged else ("max",):
             rounded = weights.rounded(rows, number, rule, layer.granularity)
             module.weight.data = weights.by_output(module, rounded)
             errors[rule] = errors.get(rule, 0.0) + _relative(_run(node, alive), wanted)

@@ -22,8 +22,9 @@ _LONGEST_KEY = 1000
 class LayerPlan:
     """Formats of one layer: of its weight (None: it has none, or keeps it in float) and of its activations.
 
-    `weight_range` names how the weight's ranges are found: "max", or "mse" (least squared error); `granularity` what
-    shares one: the "tensor", each output "channel", or a block of input channels ("block:32").
+    `weight_range` names how the weight's ranges are found: "max", "mse" (least squared error) or "gain" (the same, but
+    that each row keeps its size counts more); `granularity` what shares one: the "tensor", each output "channel", or
+    a block of input channels ("block:32").
     """
 
     activation: str

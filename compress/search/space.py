@@ -100,8 +100,9 @@ def layer_plan(layer: LayerPlan, option: Option) -> LayerPlan:
     """`layer` with the formats of `option`; a weight of few bits has its range by least squared error."""
     if layer.weight is None:
         return replace(layer, activation=option.activation)
-    narrow = formats.load(option.weight).bits < _NARROW and option.weight != layer.weight
-    rule = "mse" if narrow else layer.weight_range
+    number = formats.load(option.weight)
+    narrow = number.bits < _NARROW and option.weight != layer.weight
+    rule = weights.rules(number)[1] if narrow else layer.weight_range
     return replace(layer, weight=option.weight, activation=option.activation, weight_range=rule)
 
 

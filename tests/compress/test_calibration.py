@@ -115,7 +115,7 @@ def test_the_weight_rule_with_the_least_error_is_chosen(seed: int) -> None:
     samples, (conv,) = batches(model), convolutions(model)
     layers, _ = calibrated(model, samples)
     errors = {}
-    for rule in weights.RANGES:
+    for rule in weights.rules(formats.load("int8")):
         changed = copy.deepcopy(conv)
         changed.weight.data = weights.rounded(conv.weight, formats.load("int8"), rule)
         errors[rule] = sum(relative_error(changed(s["x"]), conv(s["x"])) for s in samples)
