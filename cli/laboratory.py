@@ -165,8 +165,9 @@ class Lab:
             "searched": chosen,
             "searched, learned rounding": with_learned_rounding(chosen),
             "searched, with room": self.space.plan_of(roomy.formats),
-            "uniform": self.space.uniform(),
         }
+        if self.space.has(uniform := self.space.uniform()):
+            plans["uniform"] = uniform
         may_change = any(len(options) > 1 for options in self.space.options.values())
         plans = {name: plan for name, plan in plans.items() if plan.layers and may_change}
         if floating == FLOAT:

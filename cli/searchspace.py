@@ -112,6 +112,11 @@ class Space:
         known = spaces.formats_of(self.plan, self.options, self.precision.floating)
         return self.plan_of({**known, **self.pins})
 
+    def has(self, plan: Plan) -> bool:
+        """Whether every layer of `plan` runs in one of its options."""
+        found = spaces.formats_of(plan, self.options, self.precision.floating)
+        return all(option in self.options[name] for name, option in found.items())
+
     def simulated(self, network: Model) -> Model:
         """`network` in the arithmetic of the engine, its float layers in the precision."""
         return precisions.simulated(network, self.builder.target, self.plan.engine)
