@@ -12,6 +12,7 @@ from convkit.compress.errors import ConvkitError
 
 if TYPE_CHECKING:
     import numpy as np
+    from torch import Tensor
 
     from convkit.compress.calibration import Calibration
     from convkit.compress.method import Samples
@@ -76,14 +77,26 @@ def tensors(data: Data) -> Samples:
     return {name: torch.from_numpy(array) for name, array in data.arrays.items()}
 
 
-def calibration_of(data: Data, by: Batching) -> Calibration:
-    """`data` in whole batches for calibration, the first of them as probe; too few samples for one come again."""
+def calibration_of(data: Data, by: Batching, *, labels: bool = False) -> Calibration:
+    """`data` in whole batches for calibration, the first of them as probe; too few samples for one come again.
+
+    `labels`: with those of the probe.
+    """
     from convkit.compress.calibration import Calibration
 
-    batches = [tensors(batch) for batch in data.batches(by.size) if len(batch) == by.size]
-    if not batches:
-        batches = [tensors(data.batch([row % len(data) for row in range(by.size)]))]
-    return Calibration(batches, batches[: max(1, by.probe // by.size)])
+    batches = [batch for batch in data.batches(by.size) if len(batch) == by.size]
+    batches = batches or [data.batch([row % len(data) for row in range(by.size)])]
+    probe = batches[: max(1, by.probe // by.size)]
+    known = [_labels(batch.labels) for batch in probe if labels and batch.labels is not None]
+    inputs = [tensors(batch) for batch in batches]
+    return Calibration(inputs, inputs[: len(probe)], known or None)
+
+
+def _labels(found: np.ndarray) -> Tensor:
+    """As torch has them: whole numbers of one type."""
+    import torch
+
+    return torch.from_numpy(found.astype("int64") if found.dtype.kind in "iu" else found)
 
 
 def run(model: Model, data: Data, size: int) -> dict[str, np.ndarray]:

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 from convkit.cli.picture import Bar, Kind, Point
+
+if TYPE_CHECKING:
+    from convkit.compress.metric import Better
 
 _SIGNS: dict[Kind, str] = {"predicted": "·", "measured": "o", "peer": "s", "original": "D", "kept": "*"}
 """What stands for each kind of network; where two meet, the later one."""
@@ -16,21 +20,27 @@ _DECADES = 4.0
 """Losses that are so many powers of ten below the largest are the lowest level."""
 
 
-def front(points: Sequence[Point], width: int = 66, height: int = 16) -> str:
+def front(points: Sequence[Point], width: int = 66, height: int = 16, better: Better = "higher") -> str:
     """The front: `*` kept, `o` measured, `s` every layer alike, `D` the original, `·` predicted; time to the right,
-    quality upwards."""
-    times, qualities = [p.time for p in points], [p.quality for p in points]
+    what is better upwards."""
+    sign = 1 if better == "higher" else -1
+    times, qualities = [p.time for p in points], [sign * p.quality for p in points]
     grid = [[" "] * width for _ in range(height)]
     order = list(_SIGNS)
     for point in sorted(points, key=lambda p: order.index(p.kind)):
         column = _place(point.time, times, width)
-        row = height - 1 - _place(point.quality, qualities, height)
+        row = height - 1 - _place(sign * point.quality, qualities, height)
         grid[row][column] = _SIGNS[point.kind]
-    top, bottom = f"{max(qualities):8.1f} ", f"{min(qualities):8.1f} "
+    top, bottom = (f"{_number(sign * end):>8} " for end in (max(qualities), min(qualities)))
     sides = [top, *[" " * len(top)] * (height - 2), bottom]
     lines = [f"{side}│{''.join(row).rstrip()}" for side, row in zip(sides, grid, strict=True)]
     scale = f"{min(times):.2f}x".ljust(width - 6) + f"{max(times):.2f}x"
     return "\n".join([*lines, " " * len(top) + "└" + "─" * width, " " * (len(top) + 1) + scale])
+
+
+def _number(value: float) -> str:
+    """In tenths, or what is small to two digits."""
+    return f"{value:.1f}" if abs(value) >= 1 or not value else f"{value:.2g}"
 
 
 def _place(value: float, values: Sequence[float], size: int) -> int:

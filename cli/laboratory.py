@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from convkit.cli import characters, contest, picture
+from convkit.cli import characters, contest
 from convkit.cli.building import with_learned_rounding
 from convkit.cli.checkpoint import Checkpoint
 from convkit.cli.contest import Candidate
@@ -53,6 +53,10 @@ class Lab:
         self.kept.add("scores", {plan.digest: found})
         return found
 
+    def loss(self, plan: Plan) -> float:
+        """What the criterion makes of them."""
+        return self.space.criterion.loss(self.scores(plan), self.task.of_float)
+
     def file(self, plan: Plan) -> Path:
         """The network as the engine gets it: the original's file where every layer is in float."""
         if not plan.layers:
@@ -87,7 +91,7 @@ class Lab:
             self.kept.add("rounds", {key: [(one.loss, one.seconds, one.noise) for one in measured]})
         for choice, one in zip(found, measured, strict=True):
             self._tell(choice, one.loss, one.seconds)
-        self.say.picture(characters.front(self.points, height=12))
+        self._show()
         return measured
 
     def _measured(self, plans: Sequence[Plan]) -> list[Measured]:
@@ -95,7 +99,7 @@ class Lab:
         candidates, losses = [], []
         for name, plan in zip(names, plans, strict=True):
             self.say(f"building {name} of {len(plans)}")
-            losses.append(10 ** (-self.scores(plan)["sqnr"] / 10))
+            losses.append(self.loss(plan))
             candidates.append(Candidate(name, plan, self.file(plan)))
         timed = contest.measured(self.arena, candidates, self.arena.budget * ROUND_SHARE, self.say)
         original, ratios = self.space.original.seconds, [timed[name].ratios["p10"] for name in names]
@@ -103,43 +107,46 @@ class Lab:
 
     def _tell(self, choice: Choice, loss: float, seconds: float) -> None:
         """A line and a point for what was measured."""
-        whole, promised = self.space.original["seconds"], choice.cost
+        whole, promised, criterion = self.space.original["seconds"], choice.cost, self.space.criterion
         floats = sum(option == self.space.precision.floating for option in choice.formats.values())
         self.say.found(
-            f"measured {seconds / whole:.3f}x at {picture.decibels(loss):.1f} dB; predicted "
-            f"{promised['seconds'] / whole:.3f}x at {picture.decibels(promised['loss']):.1f} dB; "
+            f"measured {seconds / whole:.3f}x at {criterion.words(loss)}; predicted "
+            f"{promised['seconds'] / whole:.3f}x at {criterion.words(promised['loss'])}; "
             f"{len(choice.formats) - floats} of {len(choice.formats)} layers in low precision"
         )
-        self.points.append(Point("", seconds / whole, picture.decibels(loss), "measured"))
+        self.points.append(Point("", seconds / whole, criterion.shown(loss), "measured"))
+
+    def _show(self) -> None:
+        self.say.picture(characters.front(self.points, height=12, better=self.space.criterion.better))
 
     def expect(self, front: Sequence[Choice]) -> None:
         """Show the front as the tables promise it."""
-        whole = self.space.original["seconds"]
+        whole, criterion = self.space.original["seconds"], self.space.criterion
         costs: list[Cost] = [choice.cost for choice in front]
-        self.points.extend(Point("", c["seconds"] / whole, picture.decibels(c["loss"]), "predicted") for c in costs)
+        self.points.extend(Point("", c["seconds"] / whole, criterion.shown(c["loss"]), "predicted") for c in costs)
         if costs:
             fast = min(costs, key=lambda cost: cost["seconds"])
             self.say.found(
                 f"{len(costs)} choices on the front, the fastest predicted {fast['seconds'] / whole:.3f}x "
-                f"at {picture.decibels(fast['loss']):.1f} dB"
+                f"at {criterion.words(fast['loss'])}"
             )
-            self.say.picture(characters.front(self.points, height=12))
+            self._show()
 
     def good_loss(self, front: Sequence[Choice]) -> float:
         """Measured loss of the last choice along the front, from the most accurate on, that is as good as the
-        original."""
+        original, which loses nothing."""
         order = sorted(front, key=lambda choice: choice.cost["loss"])
         low, high, found = 0, len(order) - 1, 0.0
         for _ in range(BISECTIONS):
             if low >= high:
                 break
             middle = (low + high + 1) // 2
-            scores = self.scores(self.space.plan_of(order[middle].formats))
-            if self.task.good(scores):
-                low, found = middle, 10 ** (-scores["sqnr"] / 10)
+            plan = self.space.plan_of(order[middle].formats)
+            if self.task.good(self.scores(plan)):
+                low, found = middle, self.loss(plan)
             else:
                 high = middle - 1
-        return max(found, order[low].cost["loss"])
+        return max(0.0, found, order[low].cost["loss"])
 
     def finalists(self, best: Trial, roomy: Trial) -> list[Candidate]:
         """The best choice, the same with learned rounding, one with room to the limits, all layers in the target's own
@@ -158,8 +165,9 @@ class Lab:
             "searched": chosen,
             "searched, learned rounding": with_learned_rounding(chosen),
             "searched, with room": self.space.plan_of(roomy.formats),
-            "uniform": self.space.uniform(),
         }
+        if self.space.has(uniform := self.space.uniform()):
+            plans["uniform"] = uniform
         may_change = any(len(options) > 1 for options in self.space.options.values())
         plans = {name: plan for name, plan in plans.items() if plan.layers and may_change}
         if floating == FLOAT:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import io
 import itertools
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
@@ -14,6 +13,8 @@ from convkit.compress.option import FLOAT
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
+
+    from convkit.compress.metric import Better
 
 Kind = Literal["predicted", "measured", "peer", "original", "kept"]
 
@@ -32,13 +33,13 @@ _WIDTH, _DPI = 8.0, 150
 """Inches, and points an inch: 1200 across."""
 _NAMES = 48
 """Names of layers that there is room for."""
-CLEAN_DB = 60.0
-"""Where the float network stands, whose own noise is none."""
+_DECADES = 1e-3
+"""Part of the largest loss beneath which an axis with losses on both sides of nothing is linear."""
 
 
 @dataclass(frozen=True, slots=True)
 class Point:
-    """A network: its time relative to the original's, and its quality, larger is better."""
+    """A network: its time relative to the original's, and its quality."""
 
     name: str
     time: float
@@ -48,7 +49,7 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Bar:
-    """A layer: the option it got, the loss that it alone brings (noise over signal), and its seconds.
+    """A layer: the option it got, the loss that it alone brings, and its seconds.
 
     `most` is the loss of the worst option that it did not get, `floating` its seconds in float.
     """
@@ -61,19 +62,14 @@ class Bar:
     floating: float = 0.0
 
 
-def decibels(noise: float) -> float:
-    """Signal to noise of a loss, up to what counts as clean."""
-    return min(CLEAN_DB, -10 * math.log10(noise)) if noise > 0 else CLEAN_DB
+def front(points: Sequence[Point], quality: str, better: Better = "higher") -> dict[str, bytes]:
+    """The Pareto front as "svg" and "png"; `quality` names the vertical axis, on which what is better is above."""
+    return _drawn((_WIDTH, 5.2), lambda figure: _front(figure, points, quality, better))
 
 
-def front(points: Sequence[Point], quality: str) -> dict[str, bytes]:
-    """The Pareto front as "svg" and "png"; `quality` names the vertical axis."""
-    return _drawn((_WIDTH, 5.2), lambda figure: _front(figure, points, quality))
-
-
-def depth(bars: Sequence[Bar]) -> dict[str, bytes]:
-    """Formats, sensitivity and time of every layer in execution order, as "svg" and "png"."""
-    return _drawn((_WIDTH, 6.0), lambda figure: _depth(figure, bars))
+def depth(bars: Sequence[Bar], loss: str) -> dict[str, bytes]:
+    """Formats, sensitivity and time of every layer in execution order, as "svg" and "png"; `loss` names its axis."""
+    return _drawn((_WIDTH, 6.0), lambda figure: _depth(figure, bars, loss))
 
 
 def _drawn(size: tuple[float, float], draw: Callable[[Figure], None]) -> dict[str, bytes]:
@@ -97,7 +93,7 @@ def _written(figure: Figure, suffix: str) -> bytes:
     return held.getvalue()
 
 
-def _front(figure: Figure, points: Sequence[Point], quality: str) -> None:
+def _front(figure: Figure, points: Sequence[Point], quality: str, better: Better) -> None:
     axes = figure.add_subplot()
     predicted = sorted((p for p in points if p.kind == "predicted"), key=lambda p: p.time)
     axes.plot([p.time for p in predicted], [p.quality for p in predicted], color="0.8", linewidth=1, zorder=1)
@@ -120,6 +116,8 @@ def _front(figure: Figure, points: Sequence[Point], quality: str) -> None:
     axes.margins(0.06, 0.08)
     axes.set_xlabel("time of a call, as a part of the original's")
     axes.set_ylabel(quality)
+    if better == "lower":
+        axes.yaxis.set_inverted(True)
     axes.set_title("Accuracy against time: predicted by the tables, and measured", fontsize=10)
     figure.legend(loc="outside lower center", ncols=3, fontsize=8, frameon=False)
 
@@ -145,7 +143,7 @@ def _label(kind: Kind, name: str) -> str:
     return f"{_LABELS[kind]}: {name}" if name and kind != "original" else _LABELS[kind]
 
 
-def _depth(figure: Figure, bars: Sequence[Bar]) -> None:
+def _depth(figure: Figure, bars: Sequence[Bar], loss: str) -> None:
     from matplotlib.patches import Patch
 
     options = sorted({bar.option for bar in bars})
@@ -155,9 +153,8 @@ def _depth(figure: Figure, bars: Sequence[Bar]) -> None:
     painted = [colours[bar.option] for bar in bars]
     _pair(above, [bar.loss for bar in bars], [bar.most for bar in bars], painted)
     _pair(below, [bar.seconds * 1e6 for bar in bars], [bar.floating * 1e6 for bar in bars], painted)
-    if any(bar.loss > 0 or bar.most > 0 for bar in bars):
-        above.set_yscale("log")
-    above.set_ylabel("loss alone (noise / signal)")
+    _scale(above, [loss for bar in bars for loss in (bar.loss, bar.most)])
+    above.set_ylabel(loss)
     below.set_ylabel("time (µs)")
     strip.bar(range(len(bars)), 1.0, color=painted, width=1.0)
     strip.set(yticks=[], ylabel="format", ylim=(0, 1))
@@ -170,6 +167,14 @@ def _depth(figure: Figure, bars: Sequence[Bar]) -> None:
     handles = [Patch(color=colours[option], label=option) for option in options]
     handles.append(Patch(facecolor="none", edgecolor="0.55", label="its lossiest format; its time in float"))
     figure.legend(handles=handles, fontsize=8, ncols=min(len(handles), 5), loc="outside upper center", frameon=False)
+
+
+def _scale(axes: Axes, losses: Sequence[float]) -> None:
+    """Powers of ten, to both sides of nothing where there are gains."""
+    if min(losses, default=0.0) < 0:
+        axes.set_yscale("symlog", linthresh=_DECADES * max(map(abs, losses)))
+    elif any(losses):
+        axes.set_yscale("log")
 
 
 def _pair(axes: Axes, values: Sequence[float], others: Sequence[float], colours: Sequence[str]) -> None:

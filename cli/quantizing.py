@@ -16,6 +16,7 @@ from convkit.compress import metric, record
 from convkit.compress import plan as plans
 from convkit.compress.data import Data
 from convkit.compress.plan import Plan
+from convkit.compress.search.criterion import DISTANCE, Criterion
 
 if TYPE_CHECKING:
     from convkit.compress.model import Model
@@ -155,13 +156,13 @@ def arena(job: Job, held: Data, chosen: Attempt, tried: Sequence[Attempt], folde
     )
 
 
-def task(job: Job, data: Data, held: Data) -> Task:
-    """The job as the remedies see it: calibrated on `data`, judged on `held`."""
+def task(job: Job, data: Data, held: Data, criterion: Criterion = DISTANCE) -> Task:
+    """The job as the remedies see it: calibrated on `data`, judged on `held`, by the metric of `criterion` as well."""
     from convkit.compress.search.remedies import REMEDIES, Task, with_methods
 
     by = batching(job.model, data)
     reference = run(job.model, held, by.size)
-    names = metric.defaults(reference, held.labels)
+    names = tuple(dict.fromkeys((*metric.defaults(reference, held.labels), criterion.metric)))
     given: Knobs = {} if job.plan is None else job.plan.engine
 
     def score(model: Model) -> dict[str, float]:
@@ -172,13 +173,14 @@ def task(job: Job, data: Data, held: Data) -> Task:
     return Task(
         job.model,
         job.target,
-        calibration_of(data, by),
+        calibration_of(data, by, labels=criterion.by_labels),
         score,
         rank=lambda scores: scores["sqnr"],
         good=lambda scores: good(scores, floor, job.limits, len(held)),
         keep=job.keep,
         remedies=(with_methods(job.methods),) if job.methods else REMEDIES,
         option=job.precision,
+        of_float=floor,
     )
 
 
@@ -266,4 +268,5 @@ def original_bytes(job: Job) -> bytes:
 def _words(scores: Mapping[str, float], count: int) -> str:
     """The scores that tell something on `count` samples."""
     units = {name: metric.load(name).unit for name in scores}
-    return ", ".join(f"{name} {scores[name]:.2f} {unit}" for name, unit in units.items() if tells(unit, count))
+    told = (f"{name} {metric.figure(scores[name])} {unit}" for name, unit in units.items() if tells(unit, count))
+    return ", ".join(map(str.strip, told))

@@ -10,6 +10,7 @@ from convkit.cli import contest
 from convkit.cli.contest import Candidate
 from convkit.compress import budget as wished
 from convkit.compress.search import space as spaces
+from convkit.compress.search.criterion import DISTANCE, Criterion
 
 if TYPE_CHECKING:
     from convkit.cli.searchspace import Space
@@ -24,13 +25,16 @@ class Referee:
 
     budgets: Sequence[Budget]
     spaces: Sequence[Space]
+    criterion: Criterion = DISTANCE
+    """What is accurate."""
 
     def pick(self, fit: Sequence[Candidate], results: Mapping[str, Result]) -> Candidate | None:
         """The most accurate within the budgets, else of those nearest to them."""
         beyond = {one.name: self._beyond(one.plan, results[one.name], results) for one in fit}
         least = min(beyond.values(), default=0.0)
         near = [one for one in fit if beyond[one.name] <= least + (contest.SAME if least else 0.0)]
-        return max(near, key=lambda one: results[one.name].metrics["sqnr"], default=None)
+        of_float = results[contest.ORIGINAL].metrics
+        return min(near, key=lambda one: self.criterion.loss(results[one.name].metrics, of_float), default=None)
 
     def _beyond(self, plan: Plan, result: Result, results: Mapping[str, Result]) -> float:
         """By what part of a limit the network exceeds it at most; 0 within all."""

@@ -89,4 +89,4 @@ _WHY = "of those as good, the fastest when nothing else ran (the fastest tenth o
 
 
 def _figure(value: float) -> str:
-    return "–" if value >= metric.LIMIT_DB else f"{value:.2f}"
+    return "–" if value >= metric.LIMIT_DB else metric.figure(value)

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from convkit.cli import characters, contest, picture
 from convkit.cli.picture import Bar, Point
-from convkit.compress import metric, promotion, record
 from convkit.compress import plan as plans
+from convkit.compress import promotion, record
 from convkit.compress.option import FLOAT
 from convkit.compress.search import space as spaces
 from convkit.compress.search import tables
@@ -19,8 +19,6 @@ from convkit.compress.search.problem import Cost
 if TYPE_CHECKING:
     from convkit.cli.searching import Hunt, Searched
     from convkit.compress.option import Option
-
-_QUALITY = "SQNR at the output (dB)"
 
 
 def report(searched: Searched) -> dict[str, Any]:
@@ -34,6 +32,7 @@ def report(searched: Searched) -> dict[str, Any]:
         for trial in searched.hunt.refined.trials
     ]
     return {
+        "criterion": searched.space.criterion.name,
         "missed": list(searched.missed),
         "agreed": searched.hunt.refined.agreed,
         "estimated_latency": searched.space.estimated,
@@ -48,7 +47,11 @@ def report(searched: Searched) -> dict[str, Any]:
 
 def write(searched: Searched, folder: Path) -> None:
     """The pictures, and the tables from which other budgets are solved."""
-    drawn = {"front": picture.front(_points(searched), _QUALITY), "layers": picture.depth(_bars(searched))}
+    criterion = searched.space.criterion
+    drawn = {
+        "front": picture.front(_points(searched), criterion.axis, criterion.better),
+        "layers": picture.depth(_bars(searched), criterion.alone),
+    }
     for name, forms in drawn.items():
         for suffix, content in forms.items():
             record.write_bytes(folder / f"{name}.{suffix}", content)
@@ -69,15 +72,18 @@ def _tables(hunt: Hunt) -> tables.Tables:
         plans.dump(space.plan),
         space.original,
         str(space.precision.floating),
+        space.criterion,
     )
 
 
 def words(searched: Searched) -> str:
     """The front in characters, and the formats of the layers over depth."""
-    legend = "* kept, o measured, s every layer alike, D original, · predicted; dB upwards, time to the right"
+    criterion = searched.space.criterion
+    legend = f"* kept, o measured, s every layer alike, D original, · predicted; {criterion.upwards}, time to the right"
     work = searched.work.counts
     told = f"{work['evaluations']} full evaluations, {work['builds']} builds"
-    lines = [characters.front(_points(searched)), legend, "", characters.layers(_bars(searched)), told]
+    drawn = characters.front(_points(searched), better=criterion.better)
+    lines = [drawn, legend, "", characters.layers(_bars(searched)), told]
     return "\n".join([*lines, *_notes(searched)])
 
 
@@ -111,14 +117,16 @@ def _kept(searched: Searched) -> Mapping[str, Option]:
 def _points(searched: Searched) -> list[Point]:
     """Predicted and measured choices, and the finalists as the engine ran them."""
     problem, whole = searched.hunt.refined.problem, searched.space.original["seconds"]
+    criterion, results = searched.space.criterion, searched.outcome.standing.results
+    of_float = next(result.metrics for result in results if result.name == contest.ORIGINAL)
     costs = [problem.cost(choice.formats) for choice in searched.hunt.front]
-    found = [Point("", c["seconds"] / whole, picture.decibels(c["loss"]), "predicted") for c in costs]
+    found = [Point("", c["seconds"] / whole, criterion.shown(c["loss"]), "predicted") for c in costs]
     measured = [trial.measured for trial in searched.hunt.refined.trials]
-    found += [Point("", cost["seconds"] / whole, picture.decibels(cost["loss"]), "measured") for cost in measured]
+    found += [Point("", cost["seconds"] / whole, criterion.shown(cost["loss"]), "measured") for cost in measured]
     kinds: dict[str, picture.Kind] = {contest.ORIGINAL: "original", searched.outcome.kept: "kept"}
-    for result in searched.outcome.standing.results:
+    for result in results:
         kind = kinds.get(result.name, "peer" if result.name.startswith(("uniform", "all in")) else "measured")
-        quality = min(result.metrics.get("sqnr", metric.LIMIT_DB), picture.CLEAN_DB)
+        quality = criterion.shown(criterion.loss(result.metrics, of_float))
         found.append(Point(result.name, result.ratios["p50"].value, quality, kind))
     return found
 

@@ -78,7 +78,7 @@ def search(job: Job, wishes: Wishes, say: Progress, kept: Checkpoint | None = No
 def _searched(means: Means) -> Searched:
     job, work = means.job, means.work
     data, held = split(job.data, job.seed)
-    task = work.counting(quantizing.task(replace(job, plan=None), data, held))
+    task = work.counting(quantizing.task(replace(job, plan=None), data, held, means.wishes.criterion))
     with work.stage("remedies"):
         tried = quantizing.attempts(_start(job, means.wishes), task, len(held), means.say, means.kept)
     chosen = remedies.best(tried, task.rank)
@@ -124,16 +124,17 @@ def _start(job: Job, wishes: Wishes) -> Job:
 def _wish(means: Means, lab: Lab, front: Sequence[Choice]) -> Wish:
     """The budgets as limits; without any, the least time up to the loss at which networks still are as good."""
     budgets, whole = means.wishes.budgets, lab.space.original
+    same = {"loss": lab.space.criterion.same(lab.task.of_float)}
     if not budgets:
-        return Wish({"loss": lab.good_loss(front)}, minimise="seconds")
-    return Wish({budget.quantity: budget.absolute(whole[budget.quantity]) for budget in budgets})
+        return Wish({"loss": lab.good_loss(front)}, minimise="seconds", same=same)
+    return Wish({budget.quantity: budget.absolute(whole[budget.quantity]) for budget in budgets}, same=same)
 
 
 def _ended(means: Means, hunts: Sequence[Hunt], tried: Sequence[Attempt]) -> Searched:
     """The finalists of every precision side by side with the original, and the one that is kept."""
     lab, budgets = hunts[0].lab, means.wishes.budgets
     candidates = [candidate for hunt in hunts for candidate in hunt.lab.finalists(hunt.refined.best, hunt.roomy)]
-    referee = Referee(budgets, [hunt.lab.space for hunt in hunts])
+    referee = Referee(budgets, [hunt.lab.space for hunt in hunts], lab.space.criterion)
     standing = contest.hold(lab.arena, candidates, means.say, referee.pick if budgets else None)
     outcome = quantizing.outcome(means.job, standing, tried, len(lab.arena.held), lab.arena.knobs)
     kept = next((hunt for hunt in hunts if hunt.lab.space.plan.engine == outcome.plan.engine), hunts[0])

@@ -18,6 +18,7 @@ from convkit.compress import format as formats
 from convkit.compress import graph as graphs
 from convkit.compress.search import pins, problem
 from convkit.compress.search import space as spaces
+from convkit.compress.search.criterion import DISTANCE, Criterion
 from convkit.compress.search.problem import Cost
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ TABLE_SHARE = 2.0
 @dataclass(frozen=True, slots=True)
 class Wishes:
     """What the search may use and must keep to: names of weight `formats`, `budgets`, what is allowed at most, and the
-    `precisions` that layers in float may all run in.
+    `precisions` that layers in float may all run in. `criterion`: what a loss is.
 
     `tables` are those of an earlier search, where there are some: nothing that they tell is measured again.
     """
@@ -45,6 +46,7 @@ class Wishes:
     formats: tuple[str, ...]
     budgets: tuple[Budget, ...] = ()
     precisions: tuple[Precision, ...] = (F32,)
+    criterion: Criterion = DISTANCE
     tables: Tables | None = None
 
 
@@ -75,7 +77,8 @@ class Space:
     """What the layers of a network may run in, what that is expected to cost, and `plan`, all of them in INT8.
 
     Layers in float run in `precision`; the `original` runs as it was given, in float32. `pins`: the Options that a
-    person decided. `estimated`: no seconds were measured. `digests`: of what it was made of.
+    person decided. `estimated`: no seconds were measured. `digests`: of what it was made of. `criterion`: what its
+    losses are.
     """
 
     builder: Builder
@@ -87,6 +90,7 @@ class Space:
     estimated: bool = False
     digests: Mapping[str, str] = field(default_factory=dict)
     pins: Formats = field(default_factory=dict)
+    criterion: Criterion = DISTANCE
 
     @property
     def open(self) -> Problem:
@@ -107,6 +111,11 @@ class Space:
             return self.plan
         known = spaces.formats_of(self.plan, self.options, self.precision.floating)
         return self.plan_of({**known, **self.pins})
+
+    def has(self, plan: Plan) -> bool:
+        """Whether every layer of `plan` runs in one of its options."""
+        found = spaces.formats_of(plan, self.options, self.precision.floating)
+        return all(option in self.options[name] for name, option in found.items())
 
     def simulated(self, network: Model) -> Model:
         """`network` in the arithmetic of the engine, its float layers in the precision."""
@@ -189,7 +198,8 @@ def _space(means: Means, ground: Ground, precision: Precision) -> Space:
     edges, floating = latency.edges(table), precision.floating
     known = spaces.problem(builder.model, ground.layers, found, losses, table.layers, edges, rest, floating)
     digests = {"latency": table.fingerprint.digest}
-    return Space(builder, plan, found, known, known.fixed, precision, table.estimated, digests, decided)
+    facts = precision, table.estimated, digests, decided, means.wishes.criterion
+    return Space(builder, plan, found, known, known.fixed, *facts)
 
 
 def _options(means: Means, model: Model, precision: Precision) -> spaces.Options:
@@ -206,8 +216,8 @@ def _from_tables(job: Job, ground: Ground, tables: Tables) -> Space:
     options = {name: tuple(known) for name, known in tables.problem.options.items()}
     precision = precisions.named(str(ground.plan.engine.get("precision", F32.name)))
     decided = pins.chosen(_pins(job), options, floating=precision.floating)
-    facts = tables.estimated, tables.digests, decided
-    return Space(ground.builder, ground.plan, options, tables.problem, tables.original, precision, *facts)
+    facts = precision, tables.estimated, tables.digests, decided, tables.criterion
+    return Space(ground.builder, ground.plan, options, tables.problem, tables.original, *facts)
 
 
 def _overhead(builder: Builder, plan: Plan) -> float:

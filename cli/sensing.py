@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,8 @@ from convkit.compress.search import problem as problems
 from convkit.compress.search import space as spaces
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from convkit.cli.building import Builder
     from convkit.cli.precisions import Precision
     from convkit.cli.searchspace import Space
@@ -43,13 +46,15 @@ def foretold(
     kept: Checkpoint,
     say: Progress,
 ) -> Losses:
-    """Loss of every layer alone in each of its options, on the probe of the calibration data."""
+    """Loss of every layer alone in each of its options, on the probe of the calibration data, by its labels if it has
+    them."""
     from convkit.compress.search import sensitivity
 
     def made() -> Losses:
         say(f"sensitivity of {len(options)} layers in {sum(map(len, options.values()))} options")
         ranged = spaces.with_shared_ranges(builder.model, builder.target, plan)
-        return sensitivity.sensitivity(builder.model, builder.target, ranged, options, builder.data.probe, seed=seed)
+        known, data = (builder.model, builder.target, ranged, options), builder.data
+        return sensitivity.sensitivity(*known, data.probe, labels=data.labels, seed=seed)
 
     return kept.kept(f"sensitivity {precision.name}", made, _packed, _unpacked)
 
@@ -57,7 +62,8 @@ def foretold(
 def sharpened(space: Space, seed: int, kept: Checkpoint, work: Work, say: Progress) -> Problem:
     """The problem of `space` with the losses measured truly that its front hangs on most.
 
-    What was foretold is multiplied by the ratio of measured to foretold on the same few samples.
+    What was foretold is multiplied by the ratio of measured to foretold on the same few samples; where one of these is
+    a gain, what was measured to be more than foretold is added.
     """
     from convkit.compress.search import sensitivity
 
@@ -66,23 +72,22 @@ def sharpened(space: Space, seed: int, kept: Checkpoint, work: Work, say: Progre
     def made() -> Losses:
         say(f"measuring {sum(map(len, strongest.values()))} pairs of layer and format")
         work.counts["pairs"] += sum(map(len, strongest.values()))
-        builder, few = space.builder, _few(space.builder)
+        builder, (few, labels) = space.builder, _few(space.builder)
         ranged = spaces.with_shared_ranges(builder.model, builder.target, space.plan)
-        told = sensitivity.sensitivity(builder.model, builder.target, ranged, strongest, few, seed=seed)
-        true = sensitivity.measured(
-            builder.model, builder.target, ranged, strongest, few, calibration=builder.data.probe
-        )
+        asked = builder.model, builder.target, ranged, strongest, few
+        told = sensitivity.sensitivity(*asked, labels=labels, seed=seed)
+        true = sensitivity.measured(*asked, labels=labels, calibration=builder.data.probe)
         return {
-            name: {option: _ratio(true[name][option], told[name][option]) for option in known}
-            for name, known in strongest.items()
+            name: {o: _sharper(known[name][o].loss, true[name][o], told[name][o]) for o in options}
+            for name, options in strongest.items()
         }
 
-    ratios = kept.kept(f"strongest {space.precision.name}", made, _packed, _unpacked) if strongest else {}
     known = space.problem.options
+    losses = kept.kept(f"strongest {space.precision.name}", made, _packed, _unpacked) if strongest else {}
     costs = {
-        (name, option): replace(known[name][option], loss=known[name][option].loss * ratio)
-        for name, found in ratios.items()
-        for option, ratio in found.items()
+        (name, option): replace(known[name][option], loss=loss)
+        for name, found in losses.items()
+        for option, loss in found.items()
     }
     return problems.corrected(space.problem, costs)
 
@@ -91,24 +96,30 @@ def _strongest(problem: Problem, floating: Option) -> dict[str, tuple[Option, ..
     """The pairs with the largest shares of the loss of choices along the front."""
     shares: dict[tuple[str, Option], float] = {}
     for choice in choices.front(problem, points=_POINTS):
-        for name, option in choice.formats.items():
-            if option != floating and choice.cost.loss > 0:
-                share = problem.options[name][option].loss / choice.cost.loss
-                shares[name, option] = shares.get((name, option), 0.0) + share
+        losses = {pair: abs(problem.options[pair[0]][pair[1]].loss) for pair in choice.formats.items()}
+        whole = math.fsum(losses.values())
+        for (name, option), loss in losses.items():
+            if option != floating and whole > 0:
+                shares[name, option] = shares.get((name, option), 0.0) + loss / whole
     found = sorted((pair for pair, share in shares.items() if share > 0), key=lambda pair: -shares[pair])[:PAIRS]
     names = [name for name in problem.options if any(name == owner for owner, _ in found)]
     return {name: tuple(option for owner, option in found if owner == name) for name in names}
 
 
-def _few(builder: Builder) -> list[Samples]:
-    """The first samples of the probe; a whole batch where the network fixes its size."""
-    (first, *_) = builder.data.probe
+def _few(builder: Builder) -> tuple[list[Samples], list[Tensor] | None]:
+    """The first samples of the probe, and their labels; a whole batch where the network fixes its size."""
+    data = builder.data
     free = all(spec.shape and isinstance(spec.shape[0], str) for spec in builder.model.inputs)
-    return [{name: tensor[:SAMPLES] for name, tensor in first.items()}] if free else [first]
+    most = SAMPLES if free else None
+    labels = None if data.labels is None else [data.labels[0][:most]]
+    return [{name: tensor[:most] for name, tensor in data.probe[0].items()}], labels
 
 
-def _ratio(true: float, told: float) -> float:
-    return min(max(true / told, 1 / _FAR), _FAR) if true > 0 and told > 0 else 1.0
+def _sharper(loss: float, true: float, told: float) -> float:
+    """`loss` as foretold on all samples, given what is true and what was told on a few."""
+    if true * told > 0:
+        return loss * min(max(true / told, 1 / _FAR), _FAR)
+    return loss + max(true - told, 0.0)
 
 
 def _packed(losses: Losses) -> dict[str, dict[str, float]]:

@@ -77,10 +77,14 @@ def _gathered(node: fx.Node, tensor: Tensor, before: Histogram | None) -> Histog
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Inputs for calibration in batches: `batches` all of them, `probe` the few that errors are measured on."""
+    """Inputs for calibration in batches: `batches` all of them, `probe` the few that errors are measured on.
+
+    `labels`: those of the probe, a tensor a batch, where errors are to be told by labels.
+    """
 
     batches: list[Samples]
     probe: list[Samples]
+    labels: list[Tensor] | None = None
 
     def seen_by(self, methods: Iterable[str]) -> list[Samples]:
         """What `methods` after quantization are told: the probe, or some times as much where one of them learns."""

@@ -22,6 +22,7 @@ Score = Callable[[Outputs, "Outputs | None", "np.ndarray | None"], float]
 TOP5 = 5
 LIMIT_DB = 200.0
 """A ratio in dB ends here: equal arrays have no noise, and JSON has no infinity."""
+_SMALL = 0.1
 _MATRIX = 2
 """Axes of the scores of a classifier: samples and classes."""
 
@@ -117,7 +118,7 @@ def classifies(scores: np.ndarray) -> bool:
 
 def class_axis(scores: np.ndarray) -> int:
     """1, or the last axis where the values along it are probabilities and those along axis 1 are not."""
-    if scores.ndim > _MATRIX and scores.shape[-1] > 1 and _probabilities(scores, -1) and not _probabilities(scores, 1):
+    if scores.ndim > _MATRIX and scores.shape[-1] > 1 and probabilities(scores, -1) and not probabilities(scores, 1):
         return scores.ndim - 1
     return 1
 
@@ -126,9 +127,22 @@ def classes(scores: np.ndarray, axis: int) -> np.ndarray:
     """Index of the highest score along `axis`; -1, which is no class, where any score is NaN or Inf."""
     import numpy as np
 
+    require_classes(scores, axis)
+    return np.where(np.isfinite(scores).all(axis=axis), scores.argmax(axis=axis), -1)
+
+
+def require_classes(scores: np.ndarray, axis: int) -> None:
+    """Raise ConvkitError where `axis` of an output cannot be that of classes."""
     if scores.ndim < _MATRIX or scores.shape[axis] == 1:
         raise ConvkitError(f"an output of shape {list(scores.shape)} holds no class scores", hint="use sqnr or psnr")
-    return np.where(np.isfinite(scores).all(axis=axis), scores.argmax(axis=axis), -1)
+
+
+def probabilities(scores: np.ndarray, axis: int) -> bool:
+    """Whether what lies along `axis` are probabilities, as far as the first few samples tell."""
+    import numpy as np
+
+    some = scores[:4].astype(np.float64)
+    return bool(np.all(some >= 0) and np.allclose(some.sum(axis=axis), 1, atol=1e-3))
 
 
 def decibels(signal: float, noise: float) -> float:
@@ -140,17 +154,15 @@ def decibels(signal: float, noise: float) -> float:
     return min(max(10 * math.log10(signal / noise), -LIMIT_DB), LIMIT_DB)
 
 
+def figure(value: float) -> str:
+    """A score with two decimals, or where these tell nothing with two digits."""
+    return f"{value:.2f}" if abs(value) >= _SMALL or not value else f"{value:.2g}"
+
+
 def same_shape(output: np.ndarray, reference: np.ndarray, what: str) -> None:
     """Raise ConvkitError where an output cannot be compared element by element."""
     if output.shape != reference.shape:
         raise ConvkitError(f"the output is {list(output.shape)}, {what} {list(reference.shape)}")
-
-
-def _probabilities(scores: np.ndarray, axis: int) -> bool:
-    import numpy as np
-
-    some = scores[:4].astype(np.float64)
-    return bool(np.all(some >= 0) and np.allclose(some.sum(axis=axis), 1, atol=1e-3))
 
 
 def _word(score: Score, attribute: str, *allowed: str) -> str:

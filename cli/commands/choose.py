@@ -109,7 +109,7 @@ def _tell_choice(
     if as_json:
         show.json({"schema_version": 1, **_head(known, whole), "missed": missed, **_json(known, choice)})
     else:
-        show.table(_COLUMNS, [_row(known, choice, whole)], title=_title(known))
+        show.table(_columns(known), [_row(known, choice, whole)], title=_title(known))
         show.table(("layer", "format"), [(name, str(option)) for name, option in choice.formats.items()])
     if missed:
         raise VerdictError("; ".join(missed))
@@ -119,7 +119,7 @@ def _tell_front(
     known: Tables, problem: Problem, whole: Cost, limits: dict[str, float], points: int, *, as_json: bool
 ) -> None:
     from convkit.cli import characters
-    from convkit.cli.picture import Point, decibels
+    from convkit.cli.picture import Point
     from convkit.compress.errors import VerdictError
     from convkit.compress.search import budget as choices
 
@@ -130,15 +130,17 @@ def _tell_front(
         front = [_json(known, choice) for choice in found]
         show.json({"schema_version": 1, **_head(known, whole), "front": front})
         return
-    show.table(_COLUMNS, [_row(known, choice, whole) for choice in found], title=_title(known))
-    drawn = [Point("", c.cost["seconds"] / whole["seconds"], decibels(c.cost["loss"]), "predicted") for c in found]
+    show.table(_columns(known), [_row(known, choice, whole) for choice in found], title=_title(known))
+    shown, better = known.criterion.shown, known.criterion.better
+    drawn = [Point("", c.cost["seconds"] / whole["seconds"], shown(c.cost["loss"]), "predicted") for c in found]
     tried = [trial.measured for trial in known.trials]
-    drawn += [Point("", c["seconds"] / whole["seconds"], decibels(c["loss"]), "measured") for c in tried]
-    show.text(characters.front(drawn, height=12))
-    show.text("· predicted, o measured; dB upwards, time to the right")
+    drawn += [Point("", c["seconds"] / whole["seconds"], shown(c["loss"]), "measured") for c in tried]
+    show.text(characters.front(drawn, height=12, better=better))
+    show.text(f"· predicted, o measured; {known.criterion.upwards}, time to the right")
 
 
-_COLUMNS = ("from", "latency", "ratio", "size", "bit operations", "SQNR", "in float")
+def _columns(known: Tables) -> tuple[str, ...]:
+    return "from", "latency", "ratio", "size", "bit operations", known.criterion.heading, "in float"
 
 
 def _title(known: Tables) -> str:
@@ -147,8 +149,6 @@ def _title(known: Tables) -> str:
 
 
 def _row(known: Tables, choice: Choice, whole: Cost) -> tuple[str, ...]:
-    from convkit.cli.picture import decibels
-
     measured = _measured(known, choice)
     cost = choice.cost if measured is None else measured
     floats = sum(str(option) == known.floating for option in choice.formats.values())
@@ -158,7 +158,7 @@ def _row(known: Tables, choice: Choice, whole: Cost) -> tuple[str, ...]:
         f"{cost['seconds'] / whole['seconds']:.3f}x",
         f"{cost['bytes'] / 1e6:.3g} MB",
         f"{cost['bops'] / 1e9:.3g} G",
-        f"{decibels(cost['loss']):.1f} dB",
+        known.criterion.words(cost["loss"]),
         f"{floats} of {len(choice.formats)}",
     )
 
@@ -169,6 +169,7 @@ def _head(known: Tables, whole: Cost) -> dict[str, Any]:
     return {
         "model": known.model,
         "target": known.target,
+        "criterion": known.criterion.name,
         "estimated_latency": known.estimated,
         "original": dataclasses.asdict(whole),
         "measured_networks": len(known.trials),

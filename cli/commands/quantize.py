@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from convkit.cli.checkpoint import Checkpoint
     from convkit.cli.quantizing import Job
     from convkit.cli.searchspace import Wishes
-    from convkit.compress.budget import Budget
     from convkit.compress.data import DataRef
     from convkit.compress.model import ModelRef
 
@@ -57,6 +56,12 @@ if TYPE_CHECKING:
 @click.option("--latency", metavar="BUDGET", help='At most so long a call: "<=4ms", or "<=0.6x" the original\'s.')
 @click.option("--size", metavar="BUDGET", help='A file of at most "<=2MB" or "<=0.25x".')
 @click.option("--bops", metavar="BUDGET", help='At most "<=20G" bit operations, or "<=0.1x".')
+@click.option(
+    "--by-labels",
+    is_flag=True,
+    help="Search by the labels of the data: what formats add to cross-entropy, or to squared error where labels are "
+    "the outputs wanted, in place of the distance to the network in float.",
+)
 @click.option("--keep", multiple=True, metavar="LAYER|OPERATOR", help="Leave this layer or kind in float.")
 @click.option(
     "--plan",
@@ -101,6 +106,7 @@ def quantize(
     latency: str | None,
     size: str | None,
     bops: str | None,
+    by_labels: bool,
     keep: tuple[str, ...],
     plan: str | None,
     tables: str | None,
@@ -123,8 +129,9 @@ def quantize(
 
     With --formats or a budget (--latency, --size, --bops) the format of each layer is searched, by accuracy and by
     latency measured on the target: the most accurate network within the budgets, else the fastest that is as good.
-    A budget out of reach is exit 1, with the nearest network and the nearest budget. `convkit choose` solves other
-    budgets from the tables.json that it leaves, in seconds.
+    Accurate means near the network in float, or right by the labels (--by-labels). A budget out of reach is exit 1,
+    with the nearest network and the nearest budget. `convkit choose` solves other budgets from the tables.json that it
+    leaves, in seconds.
 
     What was killed, even by kill -9, goes on with --resume.
 
@@ -135,10 +142,11 @@ def quantize(
       convkit quantize net.onnx --data calib.npz --precision int4 --method block_round -o out/
       convkit quantize net.onnx --data calib.npz --formats int8,int4 --size "<=0.2x" -o out/
       convkit quantize net.onnx --data calib.npz --formats int8 --latency "<=4ms" -o out/
+      convkit quantize net.onnx --data labelled.npz --formats int8,int4 --size "<=0.2x" --by-labels -o out/
       convkit quantize net.onnx --data calib.npz --tables out/tables.json --latency "<=3ms" -o out3/
       convkit quantize models:resnet18 --weights r18.safetensors --shape x:Nx3x224x224 --data calib.npz -o out/
     """
-    from convkit.cli import goodness, quantizing, result, searching
+    from convkit.cli import goodness, quantizing, result, searching, wishing
     from convkit.compress import plan as plans
     from convkit.compress.errors import VerdictError
 
@@ -148,7 +156,8 @@ def quantize(
     measuring = {"threads": threads, "budget": budget, "tune": tune, "fixed": _fixed()}
     job = _job(model, data, target or "onnxruntime-cpu", limits, {"seed": seed, **given, **measuring})
     job = _with_wishes(job, precision, methods)
-    wishes = _wishes(job, formats, tables, {"latency": latency, "size": size, "bops": bops})
+    budgets = {"latency": latency, "size": size, "bops": bops}
+    wishes = wishing.wishes(job, formats, tables, budgets, by_labels=by_labels)
     if dry_run:
         show.text(_intention(job, wishes, output))
         return
@@ -168,9 +177,6 @@ def quantize(
 
 
 PART = quantize
-
-_LEAST = 4
-"""Samples without which a search says nothing."""
 
 
 def _fixed() -> tuple[str, ...]:
@@ -215,61 +221,6 @@ def _with_wishes(job: Job, precision: str | None, methods: tuple[str, ...]) -> J
         raise ConvkitError("--plan says formats and methods already", hint="leave out --precision and --method")
     remedies.with_methods(methods)
     return replace(job, methods=methods, precision=space.precision(precision, job.target) if precision else None)
-
-
-def _wishes(job: Job, formats: str | None, tables: str | None, budgets: dict[str, str | None]) -> Wishes | None:
-    """What is asked of a search; None where none is asked for."""
-    from convkit.cli import precisions
-    from convkit.cli.searchspace import Wishes
-    from convkit.compress import budget
-    from convkit.compress import format as number_formats
-    from convkit.compress.errors import ConvkitError
-    from convkit.compress.search import pins
-
-    given = tuple(budget.parse(name, text) for name, text in budgets.items() if text is not None)
-    if tables is not None:
-        return _from_tables(job, formats, tables, given)
-    if formats is None and not given:
-        return None
-    if job.precision is not None or job.methods:
-        hint = "leave out --precision and --method: the search tries learned rounding by itself"
-        raise ConvkitError("--formats and budgets have the format of each layer searched", hint=hint)
-    names = [name.strip() for name in formats.split(",")] if formats else [job.target.weight]
-    layers, whole = precisions.asked(job.target, tuple(dict.fromkeys(names)))
-    _check_search(job, layers)
-    for name in pins.formats({} if job.plan is None else job.plan.pins):
-        number_formats.load(name)
-    return Wishes(layers, given, whole)
-
-
-def _check_search(job: Job, names: tuple[str, ...]) -> None:
-    """Refuse a search that cannot be: in formats that the target lacks, or on too few samples."""
-    from convkit.compress.errors import ConvkitError
-
-    for name in names:
-        if name in job.target.formats and job.target.formats[name].missing:
-            has = ", ".join(other for other, runs in job.target.formats.items() if not runs.missing)
-            raise ConvkitError(f"{job.target.name} has no {name}", hint=f"it has {has}; others only save storage")
-    if len(job.data) < _LEAST:
-        held = "a quarter of them is held back to measure on"
-        raise ConvkitError(
-            f"the data has {len(job.data)} samples, too few for a search", hint=f"give at least {_LEAST}, for {held}"
-        )
-
-
-def _from_tables(job: Job, formats: str | None, file: str, given: tuple[Budget, ...]) -> Wishes:
-    from convkit.cli.searchspace import Wishes
-    from convkit.compress.errors import ConvkitError
-    from convkit.compress.search import tables
-
-    if formats is not None:
-        raise ConvkitError("--tables decides which formats there are", hint="leave out --formats, or the tables")
-    if job.keep:
-        raise ConvkitError("--keep says nothing to --tables", hint="pin the layers to float in a --plan")
-    found = tables.read(file, job.model.digest)
-    if found.target != job.target.name:
-        raise ConvkitError(f"{file} holds tables for {found.target}", hint=f"give --target {found.target}")
-    return Wishes((), given, tables=found)
 
 
 def _checkpoint(job: Job, wishes: Wishes | None, output: str, *, resume: bool) -> Checkpoint:

@@ -77,7 +77,7 @@ class Trace:
     def probe(self, at: int, probes: int, generator: torch.Generator) -> None:
         """Ask for the gradients of `probes` random probes, and of the slope if there is one; the graph is done then."""
         exact = [u.detach() for u in self._features]
-        self._probed = [self._back(self._loss.probe(exact, generator)) for _ in range(probes)]
+        self._probed = [self._back(self._loss.probe(exact, at, generator)) for _ in range(probes)]
         slope = self._loss.slope(exact, at)
         self._slope = None if slope is None else self._back(slope)
         self._features, self._places = [], {}

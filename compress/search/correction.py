@@ -35,6 +35,8 @@ NOISE = {"loss": 3e-3, "seconds": 5e-3}
 """Relative error of a measurement at least, and of a sum that leaves out how layers act on each other."""
 _LEAST = 0.05
 """Part of itself that a cost is corrected to at least."""
+_GAIN = 2.0
+"""What a loss below nothing is corrected to at most."""
 _FIXED, _CHANGES = "fixed", "changes"
 
 Term = tuple[Hashable, ...]
@@ -107,7 +109,10 @@ def _terms(problem: Problem, quantity: str, plans: Sequence[Formats]) -> _Terms:
     kinds = [kind for _, kind in known.values()]
     changed = np.array([kind == _CHANGES for kind in kinds])
     usual = float(np.median(costs[changed & (costs > 0)])) if (changed & (costs > 0)).any() else 0.0
-    errors = np.where(changed, np.maximum(_CHANGE * np.abs(costs), _UNSEEN * usual), _OWN * costs)
+    errors = np.where(changed, np.maximum(_CHANGE * np.abs(costs), _UNSEEN * usual), _OWN * np.abs(costs))
+    if quantity == "loss" and (costs < 0).any():
+        # Gains and losses that cancel leave a small cost, which is no surer for that.
+        errors = np.where(costs == 0, 0.0, np.maximum(errors, _OWN * np.median(np.abs(costs[costs != 0]))))
     factors = {kind: _ALL_CHANGES if kind == _CHANGES else _KIND for kind in dict.fromkeys(kinds)}
     common = [[factor * (own == kind) for kind, factor in factors.items()] + [_COMMON] for own in kinds]
     places = {term: index for index, term in enumerate(known)}
@@ -116,7 +121,8 @@ def _terms(problem: Problem, quantity: str, plans: Sequence[Formats]) -> _Terms:
         for term in _of(problem, quantity, plan):
             if term in places:
                 row[places[term]] += 1
-    return _Terms(places, costs, np.minimum(_LEAST * costs, costs), errors, np.array(common) * costs[:, None], counts)
+    least = np.minimum(_LEAST * costs, costs * (_GAIN if quantity == "loss" else 1.0))
+    return _Terms(places, costs, least, errors, np.array(common) * costs[:, None], counts)
 
 
 def _known(problem: Problem, quantity: str) -> Iterator[tuple[Term, tuple[float, str]]]:

@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from convkit.compress.errors import ConvkitError
-from convkit.compress.metric import same_shape
+from convkit.compress.labels import LEAST_PROBABILITY, acceptable, are_targets
+from convkit.compress.metric import class_axis, probabilities, require_classes, same_shape
 
 Tensors = Sequence[Tensor]
 
@@ -27,7 +28,7 @@ class Loss(Protocol):
     def features(self, outputs: Tensors) -> list[Tensor]:
         """Differentiable features of the network's outputs."""
 
-    def probe(self, features: Tensors, generator: torch.Generator) -> list[Tensor]:
+    def probe(self, features: Tensors, at: int, generator: torch.Generator) -> list[Tensor]:
         """A random v, of the features' shapes."""
 
     def slope(self, features: Tensors, at: int) -> list[Tensor] | None:
@@ -50,7 +51,7 @@ class Distance:
             z / (len(self.powers) * power).sqrt().to(z.dtype) for z, power in zip(outputs, self.powers, strict=True)
         ]
 
-    def probe(self, features: Tensors, generator: torch.Generator) -> list[Tensor]:
+    def probe(self, features: Tensors, at: int, generator: torch.Generator) -> list[Tensor]:
         """Random signs."""
         return [_signs(u, generator) for u in features]
 
@@ -65,16 +66,16 @@ class Distance:
 
 @dataclass(frozen=True, slots=True)
 class SquaredError:
-    """Squared distance of the first output to `wanted`, a tensor a batch, over the output's `power` on all samples."""
+    """Squared distance of the first output to `wanted`, a tensor a batch, over the `power` of these on all samples."""
 
     wanted: Tensors
     power: Tensor
 
     def features(self, outputs: Tensors) -> list[Tensor]:
-        """The first output, of power 1."""
+        """The first output, in units of what is wanted."""
         return [outputs[0] / self.power.sqrt().to(outputs[0].dtype)]
 
-    def probe(self, features: Tensors, generator: torch.Generator) -> list[Tensor]:
+    def probe(self, features: Tensors, at: int, generator: torch.Generator) -> list[Tensor]:
         """Random signs."""
         return [_signs(features[0], generator)]
 
@@ -89,46 +90,49 @@ class SquaredError:
         return float(got - had)
 
     def _wanted(self, at: int, like: Tensor) -> Tensor:
-        same_shape(like.detach().numpy(), self.wanted[at].numpy(), "the labels")
         return self.wanted[at].to(like.dtype) / self.power.sqrt().to(like.dtype)
 
 
 @dataclass(frozen=True, slots=True)
 class CrossEntropy:
-    """Mean cross-entropy, in nats, of the first output, scores or probabilities [N, C, …], to classes.
+    """Mean cross-entropy, in nats, of the first output to the classes that are `right`, as the metric has it.
 
-    `wanted` is a tensor a batch: int64 [N, …], or float [N, C, …] that share 1 among the classes which are right.
+    `right` is a boolean tensor a batch, classes on axis 1, `axis` that of the output; where several are right, it is
+    of their probability together. `odds`: outputs are probabilities. `count` of positions that have a right class.
     """
 
-    wanted: Tensors
+    right: Tensors
     count: int
-    """Positions in all batches."""
+    axis: int = 1
+    odds: bool = False
 
     def features(self, outputs: Tensors) -> list[Tensor]:
-        """Log-probabilities."""
-        z = outputs[0]
-        return [z.clamp(min=torch.finfo(z.dtype).tiny).log() if _probabilities(z) else F.log_softmax(z, 1)]
+        """Log-probabilities, classes on axis 1."""
+        z = outputs[0].movedim(self.axis, 1)
+        return [z.clamp(min=LEAST_PROBABILITY).log() if self.odds else F.log_softmax(z, 1)]
 
-    def probe(self, features: Tensors, generator: torch.Generator) -> list[Tensor]:
+    def probe(self, features: Tensors, at: int, generator: torch.Generator) -> list[Tensor]:
         """Signs times √(p / 2): ½ Σ p δu² is the curvature of the cross-entropy."""
         (u,) = features
-        return [_signs(u, generator) * (u / 2).exp() / (2 * self.count) ** 0.5]
+        return [_signs(u, generator) * (u / 2).exp() * self._counted(at) / (2 * self.count) ** 0.5]
 
     def slope(self, features: Tensors, at: int) -> list[Tensor]:
-        """Minus the classes wanted."""
-        return [-self._wanted(at, features[0]) / self.count]
+        """Minus the classes that are right, by the probability that the float network gives to each of them."""
+        (u,) = features
+        return [-torch.where(self.right[at], (u - self._log(u, at)).exp(), 0.0) / self.count]
 
     def excess(self, features: Tensors, exact: Tensors, at: int) -> float:
         """Cross-entropy more than the float network's."""
-        wanted = self._wanted(at, exact[0]).double()
-        return float((wanted * (exact[0] - features[0]).double()).sum()) / self.count
+        return float((self._log(exact[0], at).double() - self._log(features[0], at).double()).sum()) / self.count
 
-    def _wanted(self, at: int, like: Tensor) -> Tensor:
-        wanted = self.wanted[at]
-        if not wanted.is_floating_point():
-            wanted = F.one_hot(wanted, like.shape[1]).movedim(-1, 1)
-        same_shape(like.detach().numpy(), wanted.numpy(), "the labels' classes are")
-        return wanted.to(like.dtype)
+    def _log(self, u: Tensor, at: int) -> Tensor:
+        """Log-probability of the right classes together [N, 1, …]; zero where there are none."""
+        none = ~self._counted(at)
+        return torch.where(self.right[at] | none, u, -torch.inf).logsumexp(1, keepdim=True).masked_fill(none, 0.0)
+
+    def _counted(self, at: int) -> Tensor:
+        """Whether a position has a right class [N, 1, …]."""
+        return self.right[at].any(1, keepdim=True)
 
 
 def distance(outputs: Sequence[Tensors]) -> Distance:
@@ -140,17 +144,18 @@ def distance(outputs: Sequence[Tensors]) -> Distance:
 def labelled(outputs: Sequence[Tensors], labels: Tensors) -> Loss:
     """The loss for labels, a tensor a batch as `Data.labels` has them, given the float outputs of each batch.
 
-    Integers are classes, a boolean [N, C] the classes that are acceptable, floats the outputs wanted.
+    Raises ConvkitError where they do not fit the first output.
     """
-    first, kind = labels[0], labels[0].dtype
-    if kind.is_floating_point:
-        return SquaredError(labels, _power(torch.stack([out[0].double().square().sum() for out in outputs]).sum()))
-    classes = outputs[0][0].shape[1] if outputs[0][0].ndim > 1 else 1
-    if kind is torch.bool:
-        return CrossEntropy([one.float() / one.sum(1, keepdim=True).clamp(min=1) for one in labels], _rows(labels))
-    if int(min(one.min() for one in labels)) < 0 or int(max(one.max() for one in labels)) >= classes:
-        raise ConvkitError(f"the labels are no classes of an output {list(outputs[0][0].shape)}", hint="check --labels")
-    return CrossEntropy([one.long() for one in labels], sum(one.numel() for one in labels) or len(first))
+    pairs = [(out[0].detach().numpy(), wanted.numpy()) for out, wanted in zip(outputs, labels, strict=True)]
+    if are_targets(pairs[0][1], pairs[0][0]):
+        for output, wanted in pairs:
+            same_shape(output, wanted, "the labels are")
+        return SquaredError(labels, _power(torch.stack([one.double().square().sum() for one in labels]).sum()))
+    axis = class_axis(pairs[0][0])
+    require_classes(pairs[0][0], axis)
+    found = [torch.from_numpy(acceptable(wanted, np.moveaxis(output, axis, -1))) for output, wanted in pairs]
+    count = sum(int(one.any(-1).sum()) for one in found)
+    return CrossEntropy([one.movedim(-1, 1) for one in found], max(count, 1), axis, probabilities(pairs[0][0], axis))
 
 
 def _power(squares: Tensor) -> Tensor:
@@ -158,14 +163,5 @@ def _power(squares: Tensor) -> Tensor:
     return squares.clamp(min=torch.finfo(torch.float32).tiny)
 
 
-def _rows(labels: Tensors) -> int:
-    return sum(one.shape[0] * one[0, 0].numel() for one in labels)
-
-
 def _signs(like: Tensor, generator: torch.Generator) -> Tensor:
     return torch.randint(0, 2, like.shape, generator=generator).to(like.dtype) * 2 - 1
-
-
-def _probabilities(z: Tensor) -> bool:
-    some = z.detach()
-    return bool((some >= 0).all()) and bool(torch.allclose(some.sum(1), torch.ones(()), atol=1e-3))

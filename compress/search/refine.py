@@ -38,21 +38,31 @@ class Wish:
 
     A round looks for it at the parts `around` of the limits on what is measured: what is promised just beside a limit
     is told by its measurement on which side it lies. `within`: relative differences of prediction and measurement
-    that count as agreement.
+    that count as agreement; those of up to `same` do, however small the quantity is.
     """
 
     limits: Mapping[str, float]
     minimise: str = "loss"
     around: tuple[float, ...] = (1.0, 0.98, 1.02)
     within: Mapping[str, float] = field(default_factory=lambda: dict(AGREEMENT))
+    same: Mapping[str, float] = field(default_factory=dict)
 
     def allows(self, cost: Cost) -> bool:
         return all(meets(cost[name], limit) for name, limit in self.limits.items())
 
     def rank(self, cost: Cost) -> tuple[float, float]:
         """How far a cost is beyond the limits, then what it takes of what is to be least."""
-        beyond = max((cost[name] / limit - 1 for name, limit in self.limits.items() if limit > 0), default=0.0)
+        beyond = max((_beyond(cost[name], limit) for name, limit in self.limits.items()), default=0.0)
         return 0.0 if self.allows(cost) else max(beyond, 0.0), cost[self.minimise]
+
+    def agrees(self, name: str, predicted: float, measured: float) -> bool:
+        """Whether the quantity `name` was measured as it was predicted."""
+        return abs(predicted - measured) <= max(self.within[name] * abs(measured), self.same.get(name, 0.0))
+
+
+def _beyond(taken: float, limit: float) -> float:
+    """How far beyond a limit, as a part of it; of nothing there is none, and it stands for itself."""
+    return (taken - limit) / abs(limit) if limit else taken
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,11 +157,7 @@ def _as_predicted(trials: Sequence[Trial], wish: Wish) -> bool:
     last = max((trial.turn for trial in trials), default=GIVEN)
     asked = [name for name in MEASURED if name in {*wish.limits, wish.minimise}]
     newest = [trial for trial in trials if trial.turn == last]
-    return all(
-        abs(trial.predicted[name] - trial.measured[name]) <= wish.within[name] * abs(trial.measured[name])
-        for trial in newest
-        for name in asked
-    )
+    return all(wish.agrees(name, trial.predicted[name], trial.measured[name]) for trial in newest for name in asked)
 
 
 def _corrected(problem: Problem, trials: Sequence[Trial], draw: int | None = None) -> Problem:

@@ -5,7 +5,7 @@ one gives a network that is as good, and where none does the most sensitive laye
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 from convkit.compress import calibration, parts, placement
 from convkit.compress.apply import apply_prepared, check_model, prepare
@@ -68,6 +68,8 @@ class Task:
     remedies: Sequence[Remedy] = REMEDIES
     option: Option | None = None
     """The formats of every layer, where they are not the target's own."""
+    of_float: Mapping[str, float] = field(default_factory=dict)
+    """What `score` gives the float network itself."""
 
     def placed(self, model: Model, keep: Collection[str] = ()) -> dict[str, LayerPlan]:
         """Formats for every layer of `model` that the target runs in low precision, less those in `keep`."""

@@ -13,11 +13,13 @@ from typing import Any
 from convkit.compress import record, schema
 from convkit.compress.errors import ConvkitError
 from convkit.compress.option import Option
+from convkit.compress.search import criterion as criteria
 from convkit.compress.search.correction import Sight, corrected_by
+from convkit.compress.search.criterion import DISTANCE, Criterion
 from convkit.compress.search.problem import QUANTITIES, Cost, Edge, Problem
 from convkit.compress.search.refine import Trial
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 _HINT = "let the search make them anew"
 _TOP: schema.Types = {
     "model": str,
@@ -27,6 +29,7 @@ _TOP: schema.Types = {
     "plan": str,
     "original": dict,
     "floating": str,
+    "criterion": str,
     "layers": dict,
     "edges": list,
     "groups": list,
@@ -44,7 +47,7 @@ class Tables:
 
     `trials` are choices that were measured truly, `estimated` says that no seconds of `problem` were measured; `plan`
     is the text of the Plan, all of it in the format of `target`, whose layers are put into the formats of a choice.
-    Those in float are in `floating`; `original` is what the network costs that was given.
+    Those in float are in `floating`; `original` is what the network costs that was given. `criterion`: what a loss is.
     """
 
     model: str
@@ -56,6 +59,7 @@ class Tables:
     plan: str = ""
     original: Cost = field(default_factory=Cost)
     floating: str = "fp32"
+    criterion: Criterion = DISTANCE
 
     def corrected(self) -> Problem:
         """`problem` as the trials correct it."""
@@ -80,6 +84,7 @@ def write(path: str | Path, tables: Tables) -> None:
             "plan": tables.plan,
             "original": asdict(tables.original),
             "floating": tables.floating,
+            "criterion": tables.criterion.name,
             "layers": layers,
             "edges": [_edge_json(edge) for edge in problem.edges],
             "groups": problem.groups,
@@ -111,7 +116,14 @@ def _parse(text: object) -> Tables:
     problem = Problem(options, tuple(map(_edge, found["edges"])), groups, _cost("what is fixed", found["fixed"]))
     trials = tuple(_trial(problem, given) for given in found["trials"])
     facts = {name: found[name] for name in ("model", "digests", "target", "estimated", "plan", "floating")}
-    return Tables(problem=problem, trials=trials, original=_cost("the original", found["original"]), **facts)
+    facts |= {"original": _cost("the original", found["original"]), "criterion": _criterion(found["criterion"])}
+    return Tables(problem=problem, trials=trials, **facts)
+
+
+def _criterion(name: str) -> Criterion:
+    if name not in criteria.ALL:
+        raise ValueError(f"its criterion is {name!r}; there is: {', '.join(criteria.ALL)}")
+    return criteria.ALL[name]
 
 
 def _options(layer: str, given: object) -> dict[Option, Cost]:

@@ -23,6 +23,20 @@ def test_each_kind_stands_once_where_it_lies() -> None:
     assert all(len(line) <= 80 for line in characters.front(POINTS).splitlines())
 
 
+def test_what_is_better_is_above() -> None:
+    points = [Point("", 0.5, 0.02, "measured"), Point("", 0.6, -0.001, "kept")]
+    up, down = (characters.front(points, 20, 5, better=better).splitlines() for better in ("higher", "lower"))
+    assert ("o" in up[0], "*" in up[4]) == (True, True)
+    assert ("*" in down[0], "o" in down[4]) == (True, True)
+    assert (down[0].split("│")[0].strip(), down[4].split("│")[0].strip()) == ("-0.001", "0.02")
+
+
+def test_a_gain_is_no_loss() -> None:
+    bars = [Bar("a", "int8/uint8", -1e-3, 1e-5), Bar("b", "int8/uint8", 1e-3, 1e-5)]
+    assert characters.layers(bars).splitlines()[1] == "    loss │ █"
+    assert characters.layers(bars[:1]).splitlines()[1].strip() == "loss │"
+
+
 @pytest.mark.parametrize("points", [POINTS[:1], [POINTS[0], POINTS[0]]])
 def test_one_point_is_a_picture_too(points: list[Point]) -> None:
     assert "D" in characters.front(points)

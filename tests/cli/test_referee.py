@@ -1,5 +1,6 @@
 """Which measured network is kept under a budget."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ from convkit.cli.contest import ORIGINAL, Candidate
 from convkit.cli.referee import Referee
 from convkit.compress.budget import parse
 from convkit.compress.plan import Plan
+from convkit.compress.search.criterion import CROSS_ENTROPY, DISTANCE
 from convkit.runtimes.bench.estimate import point
 from convkit.runtimes.bench.measure import Result
 
@@ -32,6 +34,21 @@ def test_the_most_accurate_within_the_budget_or_the_nearest(limit: str, kept: st
 
 def test_of_those_that_are_as_near_the_most_accurate() -> None:
     assert picked("<=0.6x", {"searched": (0.649, 18.5), "learned": (0.650, 23.8)}) == "learned"
+
+
+def test_by_labels_the_most_accurate_is_what_they_say() -> None:
+    def told(name: str, sqnr: float, entropy: float) -> Result:
+        found = result(name, 0.6, sqnr)
+        return replace(found, metrics={**found.metrics, "cross_entropy": entropy})
+
+    results = {
+        name: told(name, *metrics)
+        for name, metrics in {ORIGINAL: (200, 0.5), "near": (30, 0.7), "right": (10, 0.4)}.items()
+    }
+    candidates = [Candidate(name, Plan("ab" * 32, "t"), Path(name)) for name in ("near", "right")]
+    budget = (parse("latency", "<=0.7x"),)
+    kept = [Referee(budget, [], kind).pick(candidates, results) for kind in (DISTANCE, CROSS_ENTROPY)]
+    assert [one and one.name for one in kept] == ["near", "right"]
 
 
 def picked(limit: str, networks: dict[str, tuple[float, float]]) -> str:

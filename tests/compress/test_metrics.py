@@ -22,10 +22,13 @@ OUT = {"y": SCORES}
 def test_every_metric_scores_the_float_network_itself_best(name: str) -> None:
     metric = load(name)
     assert isinstance(metric, Metric)
-    best = evaluate(name, OUT, OUT, SCORES.argmax(axis=1))
-    assert best == (100 if metric.unit == "%" else 200)
-    worse = {"y": SCORES + RNG.standard_normal(SCORES.shape).astype(np.float32)}
-    assert evaluate(name, worse, OUT, SCORES.argmax(axis=1)) < best
+    labels = SCORES if name == "nmse" else SCORES.argmax(axis=1)
+    best = evaluate(name, OUT, OUT, labels)
+    worse = evaluate(name, {"y": SCORES + RNG.standard_normal(SCORES.shape).astype(np.float32)}, OUT, labels)
+    if metric.better == "lower":
+        assert 0 <= best < worse
+    else:
+        assert best == (100 if metric.unit == "%" else 200) > worse
 
 
 def test_top_k_by_hand() -> None:
@@ -45,6 +48,58 @@ def test_acceptable_classes_as_indices_or_as_a_matrix(samples: int, seed: int) -
     rng = np.random.default_rng(seed)
     scores, labels = {"y": rng.standard_normal((samples, 7))}, rng.integers(0, 7, samples)
     assert evaluate("top5", scores, labels=labels) == evaluate("top5", scores, labels=np.eye(7, dtype=bool)[labels])
+
+
+def test_cross_entropy_by_hand() -> None:
+    odds = np.array([[0.5, 0.25, 0.25], [0.1, 0.9, 0.0]])
+    several = np.array([[True, True, False], [False, True, False]])
+    assert evaluate("cross_entropy", {"y": odds}, labels=np.array([0, 1])) == pytest.approx(-np.log([0.5, 0.9]).mean())
+    assert evaluate("cross_entropy", {"y": odds}, labels=several) == pytest.approx(-np.log([0.75, 0.9]).mean())
+    assert evaluate("cross_entropy", {"y": np.log(odds + 1e-9) + 3}, labels=several) == pytest.approx(
+        -np.log([0.75, 0.9]).mean(), abs=1e-6
+    )
+    unlabelled = several & [[True], [False]]
+    assert evaluate("cross_entropy", {"y": odds}, labels=unlabelled) == pytest.approx(-np.log(0.75))
+    with pytest.raises(ConvkitError, match="no sample has a label"):
+        evaluate("cross_entropy", {"y": odds}, labels=np.zeros((2, 3), dtype=bool))
+
+
+def test_a_probability_that_is_rounded_to_zero_costs_what_can_be_told() -> None:
+    odds, rounded = np.array([[1 - 1e-4, 1e-4]]), np.array([[1.0, 0.0]])
+    assert evaluate("cross_entropy", {"y": rounded}, {"y": odds}, np.array([1])) == pytest.approx(np.log(2.0**23))
+    coarse = np.array([[0.99, 0.02]])  # of probabilities, though its sum is not 1
+    assert evaluate("cross_entropy", {"y": coarse}, {"y": odds}, np.array([1])) == pytest.approx(-np.log(0.02))
+
+
+def test_cross_entropy_of_positions_and_of_classes_that_are_last() -> None:
+    scores = RNG.standard_normal((2, 3, 4, 5))
+    labels = RNG.integers(0, 3, (2, 4, 5))
+    rows = np.moveaxis(scores, 1, -1).reshape(-1, 3)
+    assert evaluate("cross_entropy", {"y": scores}, labels=labels) == pytest.approx(
+        evaluate("cross_entropy", {"y": rows}, labels=labels.ravel())
+    )
+    odds = np.exp(RNG.standard_normal((2, 5, 9)))
+    odds /= odds.sum(axis=-1, keepdims=True)
+    found = evaluate("cross_entropy", {"y": odds}, labels=(labels := RNG.integers(0, 9, (2, 5))))
+    assert found == pytest.approx(-np.log(np.take_along_axis(odds, labels[..., None], -1)).mean())
+
+
+def test_nmse_by_hand() -> None:
+    wanted = np.array([[3.0, 4.0]])
+    assert evaluate("nmse", {"y": np.array([[3.0, 5.0]])}, labels=wanted) == pytest.approx(1 / 25)
+    assert evaluate("nmse", {"y": np.full((1, 2), np.nan)}, labels=wanted) == 1e20
+    images = np.full((1, 2), 200, dtype=np.uint8)
+    assert evaluate("nmse", {"y": np.full((1, 2), 220.0)}, labels=images) == pytest.approx(0.01)
+    with pytest.raises(ConvkitError, match=r"the output is \[1, 3\], the labels are \[1, 2\]"):
+        evaluate("nmse", {"y": np.ones((1, 3))}, labels=wanted)
+    with pytest.raises(ConvkitError, match="all zero"):
+        evaluate("nmse", {"y": wanted}, labels=0 * wanted)
+
+
+def test_scores_that_are_no_numbers_cost_as_much_as_is_told() -> None:
+    broken = np.array([[np.nan, 0.0], [0.0, 0.0]])
+    found = evaluate("cross_entropy", {"y": broken}, {"y": np.zeros((2, 2))}, np.array([1, 1]))
+    assert found == pytest.approx((87.34 + np.log(2)) / 2, abs=0.01)
 
 
 def test_positions_of_a_segmentation() -> None:

@@ -123,6 +123,15 @@ def test_a_new_budget_is_built_from_tables_alone(
     assert len(known.trials) > len(before.trials)
 
 
+def test_without_the_targets_own_format_no_network_is_in_it(quantize: Quantize, tmp_path: Path) -> None:
+    done = quantize("--formats", "int4", "--bops", "<=0.1x")
+    assert done.code == 0, done.err
+    assert "uniform" not in {network["name"] for network in read(tmp_path / "out")["networks"]}
+    weights = {layer.weight for layer in plans.read(tmp_path / "out" / "plan.yaml").layers.values()}
+    assert "int4" in weights
+    assert weights <= {"int4", None}
+
+
 def test_pins_are_kept_and_survive_the_search(killed: Path, quantize: Quantize, tmp_path: Path) -> None:
     first = plans.read(killed / "plan.yaml")
     assert first.layers["conv3"].weight == "int4"

@@ -53,6 +53,19 @@ def test_time_under_a_limit_of_loss(problem: Problem, limit: float) -> None:
     assert best(every(problem), {"loss": limit}, "seconds", "loss") == (found and (found.cost.seconds, found.cost.loss))
 
 
+@given(problems_of(st.integers(-6, 6).map(float)), st.integers(-10, 10).map(float))
+def test_what_gains_counts_as_well(problem: Problem, limit: float) -> None:
+    """By labels a network in low precision may lose less than nothing."""
+    choices = every(problem)
+    found = budget.solve(problem, {"bytes": limit})
+    assert best(choices, {"bytes": limit}, "loss", "bytes") == (found and (found.cost.loss, found.cost.bytes))
+    found = budget.solve(problem, {"loss": limit}, "seconds")
+    assert best(choices, {"loss": limit}, "seconds", "loss") == (found and (found.cost.seconds, found.cost.loss))
+    front = budget.front(problem)
+    assert all(a.cost.loss < b.cost.loss and a.cost.seconds > b.cost.seconds for a, b in itertools.pairwise(front))
+    assert not front or front[0].cost.loss == best(choices, {}, "loss", "seconds")[0]  # type: ignore[index]
+
+
 @given(problems_of(SMALL, 1e-4), st.data(), st.sampled_from([0.0, 1e-8, 1e-6, 1e-5]))
 def test_the_choice_is_the_best_just_within_and_beneath_a_limit(
     problem: Problem, data: st.DataObject, beneath: float

@@ -114,6 +114,44 @@ def test_loss_is_a_limit_too() -> None:
     assert found.best.measured.seconds <= 1.01 * min(plan.seconds for plan in plans if plan.loss <= limit)
 
 
+def gaining(problem: Problem) -> Problem:
+    """Every third layer gains by low precision, as losses by labels may."""
+    names = list(problem.options)[::3]
+    costs = {
+        (name, option): dataclasses.replace(cost, loss=-cost.loss)
+        for name in names
+        for option, cost in problem.options[name].items()
+    }
+    return corrected(problem, costs)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_gains_are_learned_as_losses_are(seed: int) -> None:
+    problem = gaining(SMALL)
+    device = dataclasses.replace(Device.of(problem, seed), pairs={})
+    plans = device.every()
+    most = max(abs(plan.loss) for plan in plans)
+    wish = Wish({"seconds": _limit(device, plans, 0.3)}, same={"loss": 0.01 * most})
+    found = refine(problem, device.measure, wish, ROUNDS)
+    best = min(plan.loss for plan in plans if plan.seconds <= wish.limits["seconds"])
+    assert found.allowed
+    assert found.agreed
+    assert found.best.measured.loss <= best + 0.1 * most
+
+
+def test_where_nothing_may_be_lost_what_loses_least_is_nearest() -> None:
+    wish = Wish({"loss": 0.0}, "seconds")
+    costs = [Cost(loss, seconds) for loss, seconds in ((0.2, 1.0), (0.1, 2.0), (-0.1, 5.0), (0.0, 4.0))]
+    assert sorted(costs, key=wish.rank) == [costs[3], costs[2], costs[1], costs[0]]
+
+
+def test_what_makes_no_difference_agrees_however_small_a_loss_is() -> None:
+    wish = Wish({}, same={"loss": 1e-3})
+    assert wish.agrees("loss", 5e-4, -4e-4)
+    assert not wish.agrees("loss", 5e-3, -4e-4)
+    assert not Wish({}).agrees("loss", 5e-4, -4e-4)
+
+
 def test_a_wish_out_of_reach_ends_with_the_nearest() -> None:
     device = Device.of(SMALL, seed=3)
     fastest = min(plan.seconds for plan in device.every())

@@ -158,18 +158,18 @@ def test_what_a_layer_without_a_plan_does_needs_no_range_while_its_activations_a
         sensitivity(prepared, TARGET, plan, chosen, [])
 
 
-@pytest.mark.parametrize("kind", ["squares", "classes"])
+@pytest.mark.parametrize("kind", ["squares", "classes", "several"])
 def test_with_labels_the_slope_counts(kind: str) -> None:
     """To labels a loss may fall: what is foretold has its sign and its size."""
     model = residual().model("scores")
     samples = batches(model, 4, 8)
     outputs = [model(batch)["scores"] for batch in samples]
     generator = torch.Generator().manual_seed(1)
-    labels = (
-        [z + torch.randn(z.shape, generator=generator) for z in outputs]
-        if kind == "squares"
-        else [torch.randint(0, 5, z.shape[:1], generator=generator) for z in outputs]
-    )
+    labels = {
+        "squares": [z + torch.randn(z.shape, generator=generator) for z in outputs],
+        "classes": [torch.randint(0, 5, z.shape[:1], generator=generator) for z in outputs],
+        "several": [torch.rand(z.shape, generator=generator) < 0.4 for z in outputs],
+    }[kind]
     model, plan = planned(model, samples)
     chosen = options(plan, [Option("int8", "uint8"), Option("int6", "fp32"), Option("int4", "fp32")])
     found = flat(sensitivity(model, TARGET, plan, chosen, samples, labels=labels, probes=16))

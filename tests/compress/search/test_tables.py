@@ -9,6 +9,7 @@ from hypothesis import given, settings
 
 from convkit.compress.errors import ConvkitError
 from convkit.compress.search import budget, tables
+from convkit.compress.search.criterion import CROSS_ENTROPY
 from convkit.compress.search.problem import Problem
 from convkit.compress.search.tables import Tables
 from tests.compress.search import instance
@@ -21,7 +22,7 @@ EDGE: dict[str, Any] = {"producer": "x", "given": "", "consumers": ["y"], "secon
 @settings(max_examples=30)
 def test_tables_read_back(tmp_path_factory: pytest.TempPathFactory, problem: Problem) -> None:
     file = tmp_path_factory.mktemp("tables") / "tables.json"
-    written = Tables("a1b2", problem, {"latency": "c3", "data": "d4"})
+    written = Tables("a1b2", problem, {"latency": "c3", "data": "d4"}, criterion=CROSS_ENTROPY)
     tables.write(file, written)
     assert tables.read(file, "a1b2") == written
     first = file.read_bytes()
@@ -42,7 +43,8 @@ def test_a_new_budget_is_solved_from_disk(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"schema_version": 1}, "its schema_version is not 2"),
+        ({"schema_version": 1}, "its schema_version is not 3"),
+        ({"criterion": "taste"}, "its criterion is 'taste'; there is: distance, cross-entropy, squared error"),
         ({"layers": {"stem": {}}}, "layer 'stem' has no options"),
         ({"layers": {"stem": {"int8": {"loss": 1.0}}}}, "int8 of 'stem' lacks 'seconds'"),
         ({"fixed": {"loss": "much", "seconds": 0, "bytes": 0, "bops": 0}}, "'loss' of what is fixed is 'much'"),

@@ -1,0 +1,88 @@
+"""What is asked of a search on the command line, checked before anything is done."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from convkit.cli import batches, precisions
+from convkit.cli.searchspace import Wishes
+from convkit.compress import budget, metric
+from convkit.compress import format as number_formats
+from convkit.compress.errors import ConvkitError
+from convkit.compress.search import criterion as criteria
+from convkit.compress.search import pins
+from convkit.compress.search import tables as saved
+from convkit.compress.search.criterion import DISTANCE, Criterion
+
+if TYPE_CHECKING:
+    from convkit.cli.quantizing import Job
+    from convkit.compress.budget import Budget
+
+_LEAST = 4
+"""Samples without which a search says nothing."""
+
+
+def wishes(
+    job: Job, formats: str | None, tables: str | None, budgets: Mapping[str, str | None], *, by_labels: bool
+) -> Wishes | None:
+    """What is asked of a search: None where none is. Raises ConvkitError for what cannot be, or contradicts itself."""
+    given = tuple(budget.parse(name, text) for name, text in budgets.items() if text is not None)
+    if tables is not None:
+        if by_labels:
+            raise ConvkitError("--tables says whether labels count", hint="leave out --by-labels")
+        return _from_tables(job, formats, tables, given)
+    if formats is None and not given:
+        if by_labels:
+            raise ConvkitError("--by-labels says how to search, not for what", hint="give --formats or a budget")
+        return None
+    if job.precision is not None or job.methods:
+        hint = "leave out --precision and --method: the search tries learned rounding by itself"
+        raise ConvkitError("--formats and budgets have the format of each layer searched", hint=hint)
+    names = [name.strip() for name in formats.split(",")] if formats else [job.target.weight]
+    layers, whole = precisions.asked(job.target, tuple(dict.fromkeys(names)))
+    _check(job, layers)
+    for name in pins.formats({} if job.plan is None else job.plan.pins):
+        number_formats.load(name)
+    return Wishes(layers, given, whole, _criterion(job) if by_labels else DISTANCE)
+
+
+def _check(job: Job, names: tuple[str, ...]) -> None:
+    """Refuse a search that cannot be: in formats that the target lacks, or on too few samples."""
+    for name in names:
+        if name in job.target.formats and job.target.formats[name].missing:
+            has = ", ".join(other for other, runs in job.target.formats.items() if not runs.missing)
+            raise ConvkitError(f"{job.target.name} has no {name}", hint=f"it has {has}; others only save storage")
+    if len(job.data) < _LEAST:
+        held = "a quarter of them is held back to measure on"
+        raise ConvkitError(
+            f"the data has {len(job.data)} samples, too few for a search", hint=f"give at least {_LEAST}, for {held}"
+        )
+
+
+def _from_tables(job: Job, formats: str | None, file: str, given: tuple[Budget, ...]) -> Wishes:
+    if formats is not None:
+        raise ConvkitError("--tables decides which formats there are", hint="leave out --formats, or the tables")
+    if job.keep:
+        raise ConvkitError("--keep says nothing to --tables", hint="pin the layers to float in a --plan")
+    found = saved.read(file, job.model.digest)
+    if found.target != job.target.name:
+        raise ConvkitError(f"{file} holds tables for {found.target}", hint=f"give --target {found.target}")
+    if found.criterion.by_labels and _criterion(job) != found.criterion:
+        raise ConvkitError(f"{file} holds tables of {found.criterion.name}, the labels are for {_criterion(job).name}")
+    return Wishes((), given, criterion=found.criterion, tables=found)
+
+
+def _criterion(job: Job) -> Criterion:
+    """By what the labels of the data judge. Raises ConvkitError where there are none, or they do not fit the output."""
+    size = batches.batching(job.model, job.data).size
+    few = job.data.batch(range(min(size, len(job.data))))
+    if few.labels is None:
+        raise ConvkitError(
+            "a search by labels needs labels, the data has none",
+            hint="add an array `labels`, give --labels, or search without --by-labels",
+        )
+    outputs = batches.run(job.model, few, size)
+    found = criteria.of_labels(few.labels, metric.first(outputs))
+    metric.evaluate(found.metric, outputs, outputs, few.labels)
+    return found

@@ -1,0 +1,51 @@
+"""Labels: what outputs are held against, as `Data.labels` has them: classes that are right, or the outputs wanted."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from convkit.compress.errors import ConvkitError
+
+if TYPE_CHECKING:
+    import numpy as np
+
+LEAST_PROBABILITY = 2.0**-23
+"""A probability counts as so much at least, for it may be rounded to zero; scikit-learn's log_loss does the same."""
+_MATRIX = 2
+
+
+def are_targets(labels: np.ndarray, output: np.ndarray) -> bool:
+    """Whether labels are outputs that are wanted: floats, or integers (of images, say) in the output's own shape.
+
+    Others are classes. Only axes behind the first, which counts samples, are compared.
+    """
+    same = labels.dtype.kind != "b" and labels.shape[1:] == output.shape[1:] and labels.ndim > 1
+    return labels.dtype.kind == "f" or same
+
+
+def acceptable(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
+    """Which classes are right: boolean, of the shape of `scores` [N, …, C], classes last.
+
+    Labels are class indices [N, …], or a boolean matrix [N, K] for scores [N, C]. Raises ConvkitError for any other,
+    and for a class that the scores lack.
+    """
+    import numpy as np
+
+    known, wanted = scores.shape[-1], scores.shape[:-1]
+    if labels.dtype.kind == "b" and labels.ndim == _MATRIX and len(labels) == wanted[0] and len(wanted) == 1:
+        _check(int(np.flatnonzero(labels.any(axis=0)).max(initial=0)), known)
+        width = min(labels.shape[1], known)
+        return np.pad(labels[:, :width], ((0, 0), (0, known - width)))
+    if labels.dtype.kind in "iu" and labels.shape == wanted:
+        _check(int(labels.max()), known)
+        equal: np.ndarray = labels[..., None] == np.arange(known)
+        return equal
+    raise ConvkitError(
+        f"labels {labels.dtype.name} {list(labels.shape)} do not fit class scores {list(scores.shape)}",
+        hint="give a class index per sample, or a boolean matrix of acceptable classes",
+    )
+
+
+def _check(highest: int, known: int) -> None:
+    if highest >= known:
+        raise ConvkitError(f"a label is class {highest}, the network has {known} classes (0 to {known - 1})")
