@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from convkit.cli import batches, precisions
 from convkit.cli.searchspace import Wishes
-from convkit.compress import budget, metric
+from convkit.compress import budget, labels, metric
 from convkit.compress import format as number_formats
 from convkit.compress.errors import ConvkitError
 from convkit.compress.search import criterion as criteria
@@ -82,7 +82,10 @@ def _criterion(job: Job) -> Criterion:
             "a search by labels needs labels, the data has none",
             hint="add an array `labels`, give --labels, or search without --by-labels",
         )
-    outputs = batches.run(job.model, few, size)
-    found = criteria.of_labels(few.labels, metric.first(outputs))
-    metric.evaluate(found.metric, outputs, outputs, few.labels)
+    output = metric.first(batches.run(job.model, few, size))
+    found, axis = criteria.of_labels(few.labels, output), metric.class_axis(output)
+    if found is criteria.CROSS_ENTROPY:
+        metric.require_classes(output, axis)
+    assert job.data.labels is not None  # noqa: S101 - a part of the data has some
+    labels.check(job.data.labels, output, axis)
     return found

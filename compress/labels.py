@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 LEAST_PROBABILITY = 2.0**-23
 """A probability counts as so much at least, for it may be rounded to zero; scikit-learn's log_loss does the same."""
 _MATRIX = 2
+_AT_ONCE = 16
 
 
 def are_targets(labels: np.ndarray, output: np.ndarray) -> bool:
@@ -44,6 +45,24 @@ def acceptable(labels: np.ndarray, scores: np.ndarray) -> np.ndarray:
         f"labels {labels.dtype.name} {list(labels.shape)} do not fit class scores {list(scores.shape)}",
         hint="give a class index per sample, or a boolean matrix of acceptable classes",
     )
+
+
+def check(labels: np.ndarray, output: np.ndarray, axis: int) -> None:
+    """Raise ConvkitError where some of `labels` do not fit an output like `output` [n, …], its classes on `axis`."""
+    import numpy as np
+
+    if are_targets(labels, output):
+        if labels.shape[1:] != output.shape[1:]:
+            raise ConvkitError(
+                f"the output is {list(output.shape[1:])} a sample, the labels are {list(labels.shape[1:])}"
+            )
+        return
+    one = np.moveaxis(output[:1], axis, -1)
+    for start in range(0, len(labels), _AT_ONCE):
+        some = labels[start : start + _AT_ONCE]
+        acceptable(some, np.broadcast_to(one, (len(some), *one.shape[1:])))
+    if labels.dtype.kind == "b" and not labels.any():
+        raise ConvkitError("no sample has a label", hint="check --labels")
 
 
 def _check(highest: int, known: int) -> None:

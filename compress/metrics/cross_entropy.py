@@ -32,7 +32,9 @@ def _costs(scores: np.ndarray, right: np.ndarray, *, already: bool) -> np.ndarra
     """Of each position; `already`: scores are probabilities."""
     with np.errstate(divide="ignore"):
         if already:
-            found = -np.log(np.where(right, np.maximum(scores, LEAST_PROBABILITY), 0).sum(axis=-1))
+            # Rounded ones need not sum to 1, and none is righter for being larger with all others.
+            odds = np.maximum(scores, LEAST_PROBABILITY)
+            found = np.log(odds.sum(axis=-1)) - np.log(np.where(right, odds, 0).sum(axis=-1))
         else:
             chosen = np.where(right, scores, -np.inf)
             found = np.logaddexp.reduce(scores, axis=-1) - np.logaddexp.reduce(chosen, axis=-1)

@@ -109,7 +109,7 @@ class CrossEntropy:
     def features(self, outputs: Tensors) -> list[Tensor]:
         """Log-probabilities, classes on axis 1."""
         z = outputs[0].movedim(self.axis, 1)
-        return [z.clamp(min=LEAST_PROBABILITY).log() if self.odds else F.log_softmax(z, 1)]
+        return [F.log_softmax(z.clamp(min=LEAST_PROBABILITY).log() if self.odds else z, 1)]
 
     def probe(self, features: Tensors, at: int, generator: torch.Generator) -> list[Tensor]:
         """Signs times √(p / 2): ½ Σ p δu² is the curvature of the cross-entropy."""

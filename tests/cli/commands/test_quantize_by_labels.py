@@ -65,7 +65,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         np.savez(made / f"{name}.npz", x=x, labels=found)
     np.savez(made / "none.npz", x=x)
     np.savez(made / "small.npz", x=x, labels=image[:, :, :4])
-    np.savez(made / "deep.npz", x=x, labels=np.ones((24, 8), dtype=bool))
+    deep = scores.argmax(axis=1)
+    deep[-1] = 7  # the last of all: what labels say is looked at before anything is done
+    np.savez(made / "deep.npz", x=x, labels=deep)
     return made
 
 
@@ -137,10 +139,15 @@ WRONG = {
         (*WISH, "--by-labels"),
         "image.onnx",
         "small.npz",
-        "the output is [16, 4, 8, 8], the labels are",
+        "the output is [4, 8, 8] a sample, the labels are",
     ),
     "classes of an image": ((*WISH, "--by-labels"), "image.onnx", "indices.npz", "do not fit class scores"),
-    "an image of classes": ((*WISH, "--by-labels"), "classes.onnx", "targets.npz", "the output is [16, 5], the labels"),
+    "an image of classes": (
+        (*WISH, "--by-labels"),
+        "classes.onnx",
+        "targets.npz",
+        "the output is [5] a sample, the labels",
+    ),
     "classes that it lacks": (
         (*WISH, "--by-labels"),
         "classes.onnx",
