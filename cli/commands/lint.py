@@ -1,0 +1,78 @@
+"""Say what an engine will refuse of an ONNX file, or run otherwise than the file says.
+
+Nothing is built and no engine is needed; exit 1 where there is something.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from convkit.cli import options, show
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import onnx
+
+    from convkit.export.lint import Finding
+
+
+@click.command
+@click.argument("file", metavar="FILE.onnx")
+@options.target
+@click.option("--sm", type=click.IntRange(50, 200), metavar="SM", help="Compute capability it is for: 89 is 8.9.")
+@options.json
+def lint(*, file: str, target: str | None, sm: int | None, as_json: bool) -> None:
+    """Say what an engine will refuse of an ONNX file, or run otherwise than the file says.
+
+    Each finding names the node, the rule and what to do.
+
+    \b
+    Examples:
+      convkit lint net.onnx --target trt-rtx
+      convkit lint net.onnx --target trt-rtx --sm 75 --json
+    """
+    from convkit.compress import target as targets
+    from convkit.compress.errors import VerdictError
+    from convkit.export import lint as rules
+
+    wanted = targets.load(target or "trt-rtx")
+    found = rules.lint(_read(file), wanted.engine, rules.Device(sm))
+    if as_json:
+        show.json({"schema_version": 1, "target": wanted.name, "sm": sm, "findings": [_dict(one) for one in found]})
+    else:
+        _show(found, file)
+    if found:
+        raise VerdictError(f"{wanted.name} does not take {file} as it is: {len(found)} findings")
+
+
+PART = lint
+
+
+def _read(file: str) -> onnx.ModelProto:
+    import onnx
+
+    from convkit.compress.errors import ConvkitError
+    from convkit.runtimes.session import check_file
+
+    check_file(file)
+    try:
+        return onnx.load(file)
+    except Exception as error:
+        raise ConvkitError(f"{file} is no ONNX file", hint="`convkit export` writes one") from error
+
+
+def _dict(finding: Finding) -> dict[str, str]:
+    from dataclasses import asdict
+
+    return asdict(finding)
+
+
+def _show(found: Sequence[Finding], file: str) -> None:
+    if not found:
+        show.text(f"{file}: nothing to find fault with")
+        return
+    rows = [(one.node or "(the file)", one.operator, one.rule, one.words, one.advice) for one in found]
+    show.table(("node", "operator", "rule", "what", "what to do"), rows)

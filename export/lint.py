@@ -1,0 +1,123 @@
+"""Lint: what an engine will refuse of an ONNX file, or run otherwise than it says, told before anything is built.
+
+A rule is a file in `export/rules`; ONNX's own checker knows none of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from convkit.compress import parts
+
+if TYPE_CHECKING:
+    import numpy as np
+    import onnx
+
+FOLDER = "export/rules"
+TENSORRT = ("tensorrt", "tensorrt_rtx")
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """What is wrong with `node` (or the whole file), and what to do about it."""
+
+    rule: str
+    node: str
+    operator: str
+    words: str
+    advice: str
+
+
+@dataclass(frozen=True, slots=True)
+class Device:
+    """What is known of the device: its compute capability, and the plugins that there are, as (domain, operator)."""
+
+    sm: int | None = None
+    plugins: frozenset[tuple[str, str]] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """An ONNX file as rules look at it: element types, what makes each tensor, who reads it, constants by name."""
+
+    model: onnx.ModelProto
+    types: Mapping[str, int]
+    makers: Mapping[str, onnx.NodeProto]
+    readers: Mapping[str, list[onnx.NodeProto]]
+    tensors: Mapping[str, onnx.TensorProto]
+    device: Device = field(default_factory=Device)
+
+    def constant(self, name: str) -> np.ndarray | None:
+        """The numbers of a constant tensor, of a type that numpy has or ml_dtypes adds; None for any other."""
+        from onnx import numpy_helper
+
+        tensor = self.tensors.get(name)
+        return None if tensor is None else numpy_helper.to_array(tensor)
+
+    def kind(self, name: str) -> str:
+        """Element type of a tensor as ONNX spells it; UNDEFINED where the file does not say."""
+        from onnx import TensorProto
+
+        return str(TensorProto.DataType.Name(self.types.get(name, 0)))
+
+
+Broken = tuple["onnx.NodeProto | None", str, str]
+"""The node, what is wrong, what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """`look` yields what breaks it; `engines` are those that it is for."""
+
+    about: str
+    look: Callable[[File], Iterator[Broken]]
+    engines: tuple[str, ...] = TENSORRT
+
+
+def lint(model: onnx.ModelProto, engine: str, device: Device | None = None) -> list[Finding]:
+    """Every Finding in `model` for `engine`, in the order of its nodes, the file's own first."""
+    file = _file(model, device or Device())
+    order = {id(node): place for place, node in enumerate(model.graph.node)}
+    found: list[tuple[int, Finding]] = []
+    for name in parts.names(FOLDER):
+        rule: Rule = parts.load(FOLDER, name)
+        for node, words, advice in rule.look(file) if engine in rule.engines else ():
+            place = -1 if node is None else order.get(id(node), -1)
+            who = ("", "") if node is None else (node.name or _outputs(node), node.op_type)
+            found.append((place, Finding(name, *who, words, advice)))
+    return [finding for _, finding in sorted(found, key=lambda pair: (pair[0], pair[1].rule))]
+
+
+def _file(model: onnx.ModelProto, device: Device) -> File:
+    import onnx
+
+    shaped = _inferred(model)
+    graph = shaped.graph
+    constants = [node for node in graph.node if node.op_type == "Constant"]
+    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    tensors |= {node.output[0]: a.t for node in constants for a in node.attribute if a.type == onnx.AttributeProto.TENSOR}
+    values = (*graph.input, *graph.output, *graph.value_info)
+    types = {value.name: value.type.tensor_type.elem_type for value in values}
+    types |= {name: tensor.data_type for name, tensor in tensors.items()}
+    readers: dict[str, list[onnx.NodeProto]] = {}
+    for node in model.graph.node:
+        for name in node.input:
+            readers.setdefault(name, []).append(node)
+    makers = {name: node for node in model.graph.node for name in node.output}
+    return File(model, types, makers, readers, tensors, device)
+
+
+def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
+    """With the type of every tensor, as far as ONNX knows its operators."""
+    import onnx
+
+    try:
+        return onnx.shape_inference.infer_shapes(model)
+    except (onnx.shape_inference.InferenceError, ValueError):
+        return model
+
+
+def _outputs(node: onnx.NodeProto) -> str:
+    return f"(unnamed, makes {node.output[0]})" if node.output else "(unnamed)"

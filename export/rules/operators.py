@@ -1,0 +1,41 @@
+"""Operators that the engine's parser has, or a plugin, or a body in the file."""
+
+from collections.abc import Iterator
+
+from convkit.export.lint import Broken, File, Rule
+
+_REFUSED = {
+    "DeformConv": "export it with a body in standard operators, or give a plugin",
+    "QLinearConv": "write Conv between QuantizeLinear and DequantizeLinear",
+    "QLinearMatMul": "write MatMul between QuantizeLinear and DequantizeLinear",
+    "ConvInteger": "write Conv between QuantizeLinear and DequantizeLinear",
+    "MatMulInteger": "write MatMul between QuantizeLinear and DequantizeLinear",
+    "DynamicQuantizeLinear": "calibrate, and quantize with constant scales",
+    "Unique": "compute it outside of the network",
+    "FusedConv": "it is another engine's own: export the network before that optimized it",
+    "Optional": "leave it out",
+    "SequenceConstruct": "leave sequences out",
+    "StringNormalizer": "read text outside of the network",
+    "TfIdfVectorizer": "read text outside of the network",
+}
+_STANDARD = ("", "ai.onnx")
+_OPSETS = range(9, 26)
+
+
+def look(file: File) -> Iterator[Broken]:
+    """The file's opset, and each node without any of these."""
+    model = file.model
+    opset = next((entry.version for entry in model.opset_import if entry.domain in _STANDARD), None)
+    if opset is not None and opset not in _OPSETS:
+        yield None, f"the file is of opset {opset}", f"export it with --opset {_OPSETS[0]} to {_OPSETS[-1]}"
+    bodies = {(function.domain, function.name) for function in model.functions}
+    for node in model.graph.node:
+        known = (node.domain, node.op_type) in bodies | file.device.plugins
+        if node.domain not in _STANDARD and not known:
+            advice = "give the library with its plugin, --plugin FILE, or a body in standard operators"
+            yield node, f"nobody knows {node.domain}::{node.op_type}", advice
+        elif node.domain in _STANDARD and node.op_type in _REFUSED and not known:
+            yield node, f"the parser has no {node.op_type}", _REFUSED[node.op_type]
+
+
+PART = Rule("operators are the parser's, a plugin's or have a body", look)

@@ -1,0 +1,38 @@
+"""Types of codes and numbers that the engine has."""
+
+from collections.abc import Iterator
+
+from convkit.export.lint import Broken, File, Rule
+
+_REFUSED = {
+    "UINT8": "it would be read as INT8: other numbers; quantize with signed codes and no zero point",
+    "INT16": "plan int8 or fp16",
+    "UINT16": "plan int8 or fp16",
+    "UINT4": "plan int4 for weights, int8 for activations",
+    "INT2": "plan int4 for weights",
+    "UINT2": "plan int4 for weights",
+    "FLOAT8E5M2": "plan fp8_e4m3",
+    "FLOAT8E5M2FNUZ": "plan fp8_e4m3",
+    "FLOAT8E4M3FNUZ": "plan fp8_e4m3",
+    "STRING": "read text outside of the network",
+    "COMPLEX64": "compute with real and imaginary parts",
+    "COMPLEX128": "compute with real and imaginary parts",
+}
+_FP8, _FP8_SM = "FLOAT8E4M3FN", 89
+
+
+def look(file: File) -> Iterator[Broken]:
+    """The first node that makes or holds each tensor of such a type; FP8 where the device has none."""
+    for node in file.model.graph.node:
+        if node.op_type not in ("QuantizeLinear", "DequantizeLinear", "Cast"):
+            continue
+        kinds = {file.kind(name) for name in (*node.input, *node.output) if name}
+        for kind in sorted(kinds & _REFUSED.keys()):
+            yield node, f"it has {kind}", _REFUSED[kind]
+        if "INT4" in kinds and node.op_type == "QuantizeLinear" and node.input[0] not in file.tensors:
+            yield node, "activations are in INT4", "plan int8 for activations; weights may be int4"
+        if _FP8 in kinds and file.device.sm is not None and file.device.sm < _FP8_SM:
+            yield node, f"it has FP8, SM {file.device.sm} has none", f"plan int8, or build for SM {_FP8_SM} and later"
+
+
+PART = Rule("codes and numbers are of types that it has", look)

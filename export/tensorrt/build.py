@@ -1,0 +1,119 @@
+"""An ONNX file built into an engine, in a process of its own: what crashes the builder is one clear error."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from convkit.compress import record
+from convkit.compress.errors import ConvkitError
+from convkit.export.tensorrt import child, dump, package, precision
+from convkit.export.tensorrt.dump import EngineLayer
+from convkit.export.tensorrt.request import Profile, Settings
+
+if TYPE_CHECKING:
+    import onnx
+
+TIMEOUT = 1800.0
+"""Seconds after which a builder that does not end counts as hanging."""
+
+
+@dataclass(frozen=True, slots=True)
+class Built:
+    """An engine, the layers that it is made of, and what its builder warned of."""
+
+    engine: bytes
+    layers: Sequence[EngineLayer]
+    version: str
+    seconds: float
+    warnings: Sequence[str]
+
+
+def build(name: str, model: Path, settings: Settings, timeout: float = TIMEOUT) -> Built:
+    """The engine that the package `name` makes of the file `model`.
+
+    Raises ConvkitError for what it does not build, with the node where the parser names one, for a package that
+    crashes or hangs, and for shapes that `settings` lack; NotAvailableError where the package is missing.
+    """
+    import onnx
+
+    package.version(name)
+    proto = onnx.load(model)
+    package.check_sm(name, settings.sm, fp8=any(f == "fp8_e4m3" for _, f in precision.planned(proto).values()))
+    settings = dataclasses.replace(settings, profile=_shapes(proto, settings.profile))
+    with tempfile.TemporaryDirectory(prefix="convkit-") as scratch:
+        folder = Path(scratch)
+        asked = {"package": name, "model": str(model.absolute()), "settings": dataclasses.asdict(settings)}
+        record.write_json(folder / child.REQUEST, asked)
+        found = _run(name, folder, timeout)
+        if found["errors"]:
+            raise _refused(name, model, found["errors"][0])
+        if settings.cache:
+            record.write_bytes(settings.cache, (folder / child.CACHE).read_bytes())
+        engine = (folder / child.ENGINE).read_bytes()
+    warnings = [text for level, text in found["said"] if level == "WARNING"]
+    return Built(engine, dump.layers(found["log"]), found["version"], found["seconds"], warnings)
+
+
+def _shapes(model: onnx.ModelProto, asked: Profile) -> Profile:
+    """`asked`, with a batch of one where nothing else is free. Raises ConvkitError where that leaves sizes open."""
+    held = {tensor.name for tensor in model.graph.initializer}
+    inputs = {value.name: value for value in model.graph.input if value.name not in held}
+    for name in asked.inputs:
+        if name not in inputs:
+            raise ConvkitError(f"no input is called {name!r}", hint=f"the network has {', '.join(inputs)}")
+    usual = {name: _sizes(value) for name, value in inputs.items() if name not in asked.inputs}
+    free = {name: shape for name, shape in usual.items() if any(size is None for size in shape)}
+    for name, shape in free.items():
+        if any(size is None for size in shape[1:]):
+            text = "x".join("?" if size is None else str(size) for size in shape)
+            raise ConvkitError(f"input {name!r} is {text}: its sizes are free", hint=f"give --opt-shapes {name}:1x3x224x224")
+    single = {name: tuple(size or 1 for size in shape) for name, shape in free.items()}
+    return Profile(*({**single, **shapes} for shapes in (asked.least, asked.usual, asked.most)))
+
+
+def _sizes(value: onnx.ValueInfoProto) -> list[int | None]:
+    return [dim.dim_value if dim.HasField("dim_value") else None for dim in value.type.tensor_type.shape.dim]
+
+
+def _run(name: str, folder: Path, timeout: float) -> dict[str, Any]:
+    """What the child found. The parser opens its library by a name that the package may lack: a link stands for it."""
+    known = package.PACKAGES[name]
+    for library in package.libraries(name):
+        (folder / f"{known.library}.so").symlink_to(library)
+    paths = [str(folder), *filter(None, [os.environ.get("LD_LIBRARY_PATH")])]
+    environment = os.environ | {
+        "LD_LIBRARY_PATH": os.pathsep.join(paths),
+        "PYTHONPATH": os.pathsep.join(path for path in sys.path if path),
+    }
+    command = [sys.executable, "-P", "-m", "convkit.export.tensorrt.child", str(folder)]
+    try:
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout, check=False)
+    except subprocess.TimeoutExpired as error:
+        raise ConvkitError(f"{known.about} did not end within {timeout:g} s", hint="try a smaller network") from error
+    if not (folder / child.RESULT).is_file():
+        raise _crashed(known.about, done)
+    found: dict[str, Any] = json.loads((folder / child.RESULT).read_text())
+    return found
+
+
+def _crashed(about: str, done: subprocess.CompletedProcess[str]) -> ConvkitError:
+    how = signal.Signals(-done.returncode).name if done.returncode < 0 else f"exit code {done.returncode}"
+    last = done.stderr.strip().splitlines()[-1:]
+    words = f": {last[0][:300]}" if last else ""
+    return ConvkitError(f"the builder of {about} crashed ({how}){words}", hint="`convkit lint` names what it cannot take")
+
+
+def _refused(name: str, model: Path, error: dict[str, str]) -> ConvkitError:
+    where = f" at {error['operator']} {error['node']!r}" if error["node"] else ""
+    hint = f"`convkit lint {model} --target {package.PACKAGES[name].extra}` says what to do"
+    return ConvkitError(f"{package.PACKAGES[name].about} refuses {model}{where}: {error['words'].strip()[:400]}", hint=hint)

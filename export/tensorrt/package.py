@@ -1,0 +1,73 @@
+"""The two packages that are TensorRT: the enterprise one and that for RTX. One API, so one layer of code serves both."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from convkit.compress.errors import ConvkitError, NotAvailableError
+
+
+@dataclass(frozen=True, slots=True)
+class Package:
+    """A Python package that builds engines.
+
+    `sms`: the compute capabilities it builds for without a device that has them; where there are none it builds for
+    the device at hand. `stem`: of its library, which its ONNX parser opens by a name that the package may lack.
+    """
+
+    name: str
+    about: str
+    extra: str
+    library: str
+    sms: tuple[int, ...] = ()
+
+
+PACKAGES: Mapping[str, Package] = {
+    "tensorrt": Package("tensorrt", "TensorRT", "trt", "libnvinfer"),
+    "tensorrt_rtx": Package(
+        "tensorrt_rtx", "TensorRT for RTX", "trt-rtx", "libtensorrt_rtx", (75, 80, 86, 89, 120, 121)
+    ),
+}
+_FP8_SM = 89
+"""Compute capability from which on there are kernels for FP8."""
+
+
+def load(name: str) -> Any:  # noqa: ANN401 - a module without types
+    """The module; raises NotAvailableError, with the line that installs it, where it is missing."""
+    known = PACKAGES[name]
+    try:
+        return importlib.import_module(known.name)
+    except ImportError as error:
+        raise NotAvailableError(f"{known.about} is not installed", hint=f"pip install 'convkit[{known.extra}]'") from error
+
+
+def version(name: str) -> str:
+    """Of the package; raises as `load` does."""
+    return str(load(name).__version__)
+
+
+def check_sm(name: str, sm: int | None, *, fp8: bool) -> None:
+    """Raise ConvkitError where the package builds nothing for `sm`, or where that lacks FP8, which the network has."""
+    known = PACKAGES[name]
+    if sm is None:
+        if known.sms:
+            listed = ", ".join(map(str, known.sms))
+            raise ConvkitError(f"{known.about} must be told what to build for", hint=f"give --sm, one of {listed}")
+        return
+    if sm not in known.sms:
+        listed = f"one of {', '.join(map(str, known.sms))}" if known.sms else "none: it builds for the device at hand"
+        raise ConvkitError(f"{known.about} builds no engine for SM {sm}", hint=f"--sm takes {listed}")
+    if fp8 and sm < _FP8_SM:
+        raise ConvkitError(f"SM {sm} has no FP8", hint=f"plan int8 for it, or give --sm {_FP8_SM} or later")
+
+
+def libraries(name: str) -> list[Path]:
+    """The package's shared libraries that it ships under a versioned name alone."""
+    folders = [importlib.util.find_spec(module) for module in (f"{name}_libs", name)]
+    places = [Path(place) for spec in folders if spec for place in spec.submodule_search_locations or ()]
+    return [file for place in places for file in sorted(place.glob(f"{PACKAGES[name].library}.so.*"))]

@@ -1,0 +1,151 @@
+"""The precision assertion: in what every layer with a weight is to run by the file, and in what its engine runs it.
+
+TensorRT is strongly typed, yet what it has no kernel for it dequantizes and runs wider, without a word.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from convkit.export.tensorrt.dump import EngineLayer
+
+if TYPE_CHECKING:
+    import onnx
+
+KERNELS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+"""Operators whose precision is planned."""
+_GENERATED = ("kgen",)
+"""Kinds of layers that the engine writes itself, of what lies between two kernels."""
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """A node of the file: in what it is `planned` to run, and in what the engine's layer `layer` runs it, where it has
+    one."""
+
+    node: str
+    operator: str
+    planned: str
+    ran: str | None
+    layer: str | None
+
+    @property
+    def holds(self) -> bool:
+        return self.planned == self.ran
+
+    @property
+    def words(self) -> str:
+        """For people, where it does not hold."""
+        if self.ran is None:
+            return f"{self.operator} {self.node!r} is planned in {self.planned}; the engine has no layer for it"
+        return f"{self.operator} {self.node!r} is planned in {self.planned} and runs in {self.ran} ({self.layer})"
+
+
+def planned(model: onnx.ModelProto) -> dict[str, tuple[str, str]]:
+    """(operator, format) by name of each node with a weight that is a constant.
+
+    A node runs in the type of the codes where both what it reads and its weight are dequantized; where only the weight
+    is, that saves storage and the node runs in the type of the numbers.
+    """
+    types, makers, held = _types(model), {out: node for node in model.graph.node for out in node.output}, _held(model)
+    found = {}
+    for node in model.graph.node:
+        if node.op_type in KERNELS and _constant(node.input[1], makers, held):
+            codes = [_codes(name, makers, types) for name in node.input[:2]]
+            low = codes[0] if codes[0] == codes[1] else None
+            found[node.name] = node.op_type, low or _named(types.get(node.input[0], 0))
+    return found
+
+
+def compare(model: onnx.ModelProto, engine: Sequence[EngineLayer]) -> list[Finding]:
+    """A Finding for every node of `planned`, in their order."""
+    sizes = _sizes(model)
+    found = []
+    for name, (operator, number) in planned(model).items():
+        kernel = _kernel(name, sizes.get(name, 0), engine)
+        ran = kernel.inputs[0].dtype if kernel is not None and kernel.inputs else None
+        found.append(Finding(name, operator, number, ran, None if kernel is None else kernel.name))
+    return found
+
+
+def _kernel(node: str, size: int, engine: Sequence[EngineLayer]) -> EngineLayer | None:
+    """The layer that computes `node`, whose weight has `size` numbers: that which holds them, not what only scales."""
+    own = [layer for layer in engine if node in layer.nodes]
+    kernels = [layer for layer in own if layer.kind not in _GENERATED]
+    holding = [layer for layer in kernels or own if any(constant.size >= size for constant in layer.constants)]
+    return next(iter(holding or kernels or own), None)
+
+
+def _types(model: onnx.ModelProto) -> dict[str, int]:
+    """Element type by tensor, as far as the file says."""
+    graph = model.graph
+    told = (*graph.input, *graph.output, *graph.value_info)
+    return {
+        **{value.name: value.type.tensor_type.elem_type for value in told},
+        **{tensor.name: tensor.data_type for tensor in graph.initializer},
+    }
+
+
+def _codes(name: str, makers: Mapping[str, onnx.NodeProto], types: Mapping[str, int]) -> str | None:
+    """The format of the codes that the tensor is dequantized from; None where it is not."""
+    maker = next(_backwards(name, makers), None)
+    if maker is None or maker.op_type != "DequantizeLinear":
+        return None
+    return _named(types.get(maker.input[2] if len(maker.input) > 2 else maker.input[0], 0))  # noqa: PLR2004 - x, scale, zero point
+
+
+def _backwards(name: str, makers: Mapping[str, onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    """What makes the tensor, past that which only moves numbers."""
+    while name in makers:
+        node = makers[name]
+        if node.op_type not in _MOVES:
+            yield node
+        name = node.input[0] if node.input else ""
+
+
+_MOVES = ("Reshape", "Flatten", "Squeeze", "Unsqueeze", "Transpose", "Identity")
+
+
+def _constant(name: str, makers: Mapping[str, onnx.NodeProto], held: frozenset[str]) -> bool:
+    while name in makers and makers[name].input:
+        name = makers[name].input[0]
+    return name in held or (name in makers and makers[name].op_type == "Constant")
+
+
+def _held(model: onnx.ModelProto) -> frozenset[str]:
+    return frozenset(tensor.name for tensor in model.graph.initializer)
+
+
+def _sizes(model: onnx.ModelProto) -> dict[str, int]:
+    """Numbers in the weight of each node."""
+    makers = {out: node for node in model.graph.node for out in node.output}
+    sizes = {tensor.name: math.prod(tensor.dims) for tensor in model.graph.initializer}
+    found = {}
+    for node in model.graph.node:
+        name = node.input[1] if node.op_type in KERNELS else ""
+        while name in makers and makers[name].input:
+            name = makers[name].input[0]
+        found[node.name] = sizes.get(name, 0)
+    return found
+
+
+def _named(kind: int) -> str:
+    """The format of an ONNX element type."""
+    import onnx
+
+    name = onnx.TensorProto.DataType.Name(kind)
+    return _FORMATS.get(name, name.lower())
+
+
+_FORMATS = {
+    "FLOAT": "fp32",
+    "FLOAT16": "fp16",
+    "BFLOAT16": "bf16",
+    "INT8": "int8",
+    "FLOAT8E4M3FN": "fp8_e4m3",
+    "INT4": "int4",
+    "FLOAT4E2M1": "fp4_e2m1",
+}
