@@ -37,7 +37,9 @@ _SAME = 0.1
 _MEASURED = 15.0
 """Seconds that convkit measures by default."""
 _MAX_DROP = 100 * MAX_DROP["agreement"]
-"""Points that may be lost, as of the peers that validate; of PSNR convkit takes 5 points for 1 dB, so 0.3 dB too."""
+"""Points that may be lost without a budget, as of the peers that validate; of PSNR convkit takes 5 points for 1 dB, so
+0.3 dB too. In a peer's time convkit is asked for the best there is, whatever that peer lost.
+"""
 _FIRST = 0.3
 """Of the seconds of timing, what the peers' ratios may take before convkit is called."""
 
@@ -122,7 +124,8 @@ def _searched(case: Case, engine: str, bench: Bench, budgets: Sequence[float]) -
     for latency in (None, *(f"<={budget:.3f}x" for budget in budgets)):
         name = "convkit" if latency is None else f"convkit {latency}"
         bench.say(f"{case.name}: {name} for {bench.target}")
-        options = ["--budget", f"{min(bench.budget, _MEASURED):g}", "--max-drop", f"{_MAX_DROP:g}"]
+        drop = _MAX_DROP if latency is None else 100.0
+        options = ["--budget", f"{min(bench.budget, _MEASURED):g}", "--max-drop", f"{drop:g}"]
         folder = bench.folder / case.name / bench.target
         yield name, product.searched(case, bench.target, folder, formats, latency, options, reuse=bench.reuse)
 

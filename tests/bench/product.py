@@ -18,6 +18,7 @@ import numpy as np
 import psutil
 import yaml
 
+from convkit.cli import sensing
 from convkit.cli.commands import quantize
 from tests.bench.cases import Case
 
@@ -73,8 +74,9 @@ def quantized(case: Case, target: str, folder: Path, *, reuse: bool = False) -> 
 class Searched:
     """What `convkit quantize --formats` left in `folder` under `latency`, and what its search took.
 
-    `missed`: what it said of a budget out of reach; `evaluations`: of whole networks on all samples, None where it
-    tells none.
+    `missed`: what it said of a budget out of reach; `evaluations`: passes of lowered networks over as many samples as
+    were given, those on a part of them counted as that part, as those of peers are; None where it tells none. Gradients
+    of the float network, from which losses are foretold, are not among them.
     """
 
     folder: Path
@@ -118,8 +120,17 @@ def searched(
             wish = _wish(folder / "free" / "tables.json", formats, latency)
             log.write_text(json.dumps(_tried(["quantize", *words, *wish, *options], cache)))
     told, report = json.loads(log.read_text()), json.loads((output / "report.json").read_text())
-    count = report.get("search", {}).get("evaluations")
-    return Searched(output, latency, report["kept"], told["missed"], Command(told["seconds"], told["peak"]), count)
+    command = Command(told["seconds"], told["peak"])
+    return Searched(output, latency, report["kept"], told["missed"], command, _passes(report, case))
+
+
+def _passes(report: Mapping[str, Any], case: Case) -> float | None:
+    """Networks that ran on all samples held back, and pairs that ran on a few, in passes over the case's samples."""
+    work = report.get("search", {})
+    if "evaluations" not in work:
+        return None
+    runs = work["evaluations"] * report["held_back_samples"] + work["pairs"] * sensing.SAMPLES
+    return float(runs / len(next(iter(case.calibration.values()))))
 
 
 def _wish(tables: Path, formats: str, latency: str | None) -> list[str]:
