@@ -97,7 +97,9 @@ def _file(model: onnx.ModelProto, device: Device) -> File:
     graph = shaped.graph
     constants = [node for node in graph.node if node.op_type == "Constant"]
     tensors = {tensor.name: tensor for tensor in graph.initializer}
-    tensors |= {node.output[0]: a.t for node in constants for a in node.attribute if a.type == onnx.AttributeProto.TENSOR}
+    tensors |= {
+        node.output[0]: a.t for node in constants for a in node.attribute if a.type == onnx.AttributeProto.TENSOR
+    }
     values = (*graph.input, *graph.output, *graph.value_info)
     types = {value.name: value.type.tensor_type.elem_type for value in values}
     types |= {name: tensor.data_type for name, tensor in tensors.items()}

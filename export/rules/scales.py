@@ -22,7 +22,11 @@ def look(file: File) -> Iterator[Broken]:
             continue
         numbers = scale.astype(np.float64)
         if not (numbers > 0).all() or not np.isfinite(numbers).all():
-            yield node, f"a scale of it is {numbers[~(numbers > 0)].flat[0]:g}, not above 0", "calibrate on other samples"
+            yield (
+                node,
+                f"a scale of it is {numbers[~(numbers > 0)].flat[0]:g}, not above 0",
+                "calibrate on other samples",
+            )
         elif scale.size > 1 and not _holds_weight(node, file):
             yield node, f"activations have {scale.size} scales", "quantize activations with one scale for all"
         elif _blocks(node) and file.kind(_codes(node)) not in _BLOCKED:
@@ -32,8 +36,8 @@ def look(file: File) -> Iterator[Broken]:
 def _codes(node: onnx.NodeProto) -> str:
     """The tensor of codes that tells their type."""
     if node.op_type == "DequantizeLinear":
-        return node.input[0]
-    return node.input[2] if len(node.input) > 2 else node.output[0]  # noqa: PLR2004 - x, scale, zero point
+        return str(node.input[0])
+    return str(node.input[2] if len(node.input) > 2 else node.output[0])  # noqa: PLR2004 - x, scale, zero point
 
 
 def _blocks(node: onnx.NodeProto) -> bool:

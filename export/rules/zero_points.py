@@ -14,7 +14,11 @@ def look(file: File) -> Iterator[Broken]:
         if held is None:
             yield node, "its zero point is computed", "store it as a constant of zeros"
         elif held.astype(float).any():
-            yield node, f"its zero point is {held.astype(float).flat[0]:g}, not 0", "quantize symmetrically: signed codes"
+            yield (
+                node,
+                f"its zero point is {held.astype(float).flat[0]:g}, not 0",
+                "quantize symmetrically: signed codes",
+            )
 
 
 PART = Rule("zero points are 0", look)

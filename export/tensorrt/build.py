@@ -76,7 +76,9 @@ def _shapes(model: onnx.ModelProto, asked: Profile) -> Profile:
     for name, shape in free.items():
         if any(size is None for size in shape[1:]):
             text = "x".join("?" if size is None else str(size) for size in shape)
-            raise ConvkitError(f"input {name!r} is {text}: its sizes are free", hint=f"give --opt-shapes {name}:1x3x224x224")
+            raise ConvkitError(
+                f"input {name!r} is {text}: its sizes are free", hint=f"give --opt-shapes {name}:1x3x224x224"
+            )
     single = {name: tuple(size or 1 for size in shape) for name, shape in free.items()}
     return Profile(*({**single, **shapes} for shapes in (asked.least, asked.usual, asked.most)))
 
@@ -97,7 +99,9 @@ def _run(name: str, folder: Path, timeout: float) -> dict[str, Any]:
     }
     command = [sys.executable, "-P", "-m", "convkit.export.tensorrt.child", str(folder)]
     try:
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=timeout, check=False)
+        done = subprocess.run(  # noqa: S603 - this interpreter and a module of ours
+            command, env=environment, capture_output=True, text=True, timeout=timeout, check=False
+        )
     except subprocess.TimeoutExpired as error:
         raise ConvkitError(f"{known.about} did not end within {timeout:g} s", hint="try a smaller network") from error
     if not (folder / child.RESULT).is_file():
@@ -110,10 +114,14 @@ def _crashed(about: str, done: subprocess.CompletedProcess[str]) -> ConvkitError
     how = signal.Signals(-done.returncode).name if done.returncode < 0 else f"exit code {done.returncode}"
     last = done.stderr.strip().splitlines()[-1:]
     words = f": {last[0][:300]}" if last else ""
-    return ConvkitError(f"the builder of {about} crashed ({how}){words}", hint="`convkit lint` names what it cannot take")
+    return ConvkitError(
+        f"the builder of {about} crashed ({how}){words}", hint="`convkit lint` names what it cannot take"
+    )
 
 
 def _refused(name: str, model: Path, error: dict[str, str]) -> ConvkitError:
     where = f" at {error['operator']} {error['node']!r}" if error["node"] else ""
     hint = f"`convkit lint {model} --target {package.PACKAGES[name].extra}` says what to do"
-    return ConvkitError(f"{package.PACKAGES[name].about} refuses {model}{where}: {error['words'].strip()[:400]}", hint=hint)
+    return ConvkitError(
+        f"{package.PACKAGES[name].about} refuses {model}{where}: {error['words'].strip()[:400]}", hint=hint
+    )

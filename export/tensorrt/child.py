@@ -44,7 +44,9 @@ def _built(trt: Any, asked: Mapping[str, Any], log: Any, folder: Path) -> list[d
     parser = trt.OnnxParser(network, log)
     if not parser.parse_from_file(asked["model"]):
         found = (parser.get_error(index) for index in range(parser.num_errors))
-        return [{"node": error.node_name(), "operator": error.node_operator(), "words": error.desc()} for error in found]
+        return [
+            {"node": error.node_name(), "operator": error.node_operator(), "words": error.desc()} for error in found
+        ]
     config = _config(trt, builder, network, settings)
     cache = config.create_timing_cache(_bytes(settings["cache"]))
     if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):

@@ -61,7 +61,9 @@ def layers(log: Sequence[str]) -> list[EngineLayer]:
     """The layers that stand in the messages of a build; raises ConvkitError where none do."""
     found = [layer for message in log for layer in _of(message)]
     if not found:
-        raise ConvkitError("the engine's builder told nothing of its layers", hint="this version is not known to convkit")
+        raise ConvkitError(
+            "the engine's builder told nothing of its layers", hint="this version is not known to convkit"
+        )
     return found
 
 
@@ -79,11 +81,11 @@ def _of(message: str) -> Iterator[EngineLayer]:
 
 def _layer(match: re.Match[str]) -> EngineLayer:
     rest = match["rest"]
-    tensors = {key: tuple(map(_tensor, _TENSOR.finditer(_list(rest, key)))) for key in _LISTS}
+    inputs, constants, outputs = (tuple(map(_tensor, _TENSOR.finditer(_list(rest, key)))) for key in _LISTS)
     _, _, metadata = rest.partition("Metadata: ")
     nodes = [_METADATA.fullmatch(part.strip()) for part in metadata.split(_BETWEEN)]
     own = tuple(dict.fromkeys(node[1] for node in nodes if node))
-    return EngineLayer(match["name"], match["kind"], *(tensors[key] for key in _LISTS), own)
+    return EngineLayer(match["name"], match["kind"], inputs, constants, outputs, own)
 
 
 def _list(text: str, key: str) -> str:

@@ -1,4 +1,4 @@
-"""The two packages that are TensorRT: the enterprise one and that for RTX. One API, so one layer of code serves both."""
+"""The two packages that are TensorRT, the enterprise one and that for RTX: one API, so one code serves both."""
 
 from __future__ import annotations
 
@@ -43,7 +43,9 @@ def load(name: str) -> Any:  # noqa: ANN401 - a module without types
     try:
         return importlib.import_module(known.name)
     except ImportError as error:
-        raise NotAvailableError(f"{known.about} is not installed", hint=f"pip install 'convkit[{known.extra}]'") from error
+        raise NotAvailableError(
+            f"{known.about} is not installed", hint=f"pip install 'convkit[{known.extra}]'"
+        ) from error
 
 
 def version(name: str) -> str:

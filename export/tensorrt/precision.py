@@ -136,7 +136,7 @@ def _named(kind: int) -> str:
     """The format of an ONNX element type."""
     import onnx
 
-    name = onnx.TensorProto.DataType.Name(kind)
+    name = str(onnx.TensorProto.DataType.Name(kind))
     return _FORMATS.get(name, name.lower())
 
 

@@ -29,8 +29,8 @@ class Profile:
 class Settings:
     """`sm`: compute capability to build for, None the device's own. `workspace`: bytes that kernels may take beside
     their tensors, at most. `version_compatible`: later versions of the package may run the engine;
-    `hardware_compatible`: devices of other capabilities may. `cache`: file of kernels' measured times, read and written.
-    `plugins`: libraries with layers of the user's. `level`: how long the builder searches, 0 to 5.
+    `hardware_compatible`: devices of other capabilities may. `cache`: file of kernels' measured times, read and
+    written. `plugins`: libraries with layers of the user's. `level`: how long the builder searches, 0 to 5.
     """
 
     sm: int | None = None
@@ -70,7 +70,9 @@ def _check(name: str, found: Profile) -> None:
     """Each input has all three, of one rank, in ascending order."""
     three = [shapes.get(name) for shapes in (found.least, found.usual, found.most)]
     if any(shape is None for shape in three):
-        raise ConvkitError(f"input {name!r} lacks a shape", hint="give it in each of --min-shapes, --opt-shapes, --max-shapes")
+        raise ConvkitError(
+            f"input {name!r} lacks a shape", hint="give it in each of --min-shapes, --opt-shapes, --max-shapes"
+        )
     if len({len(shape) for shape in three if shape}) > 1:
         raise ConvkitError(f"the shapes of input {name!r} have different ranks: {_listed(three)}")
     if any(not low <= middle <= high for low, middle, high in zip(*filter(None, three), strict=True)):

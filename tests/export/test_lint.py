@@ -1,0 +1,152 @@
+"""Every failure of TensorRT that is known is found before anything is built; ONNX's own checker finds none of them."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from convkit.export import lint
+from convkit.export.lint import Device, Finding
+from tests.conftest import Convkit
+
+X = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 4, 8, 8])
+Y = helper.make_tensor_value_info("y", TensorProto.FLOAT, None)
+INT8, UINT8, INT16, E4M3, E5M2, INT4 = (
+    getattr(TensorProto, name) for name in ("INT8", "UINT8", "INT16", "FLOAT8E4M3FN", "FLOAT8E5M2", "INT4")
+)
+
+
+def model(
+    nodes: list[onnx.NodeProto], tensors: dict[str, np.ndarray | onnx.TensorProto], opset: int = 21, **more: Any
+) -> onnx.ModelProto:
+    held = [t if isinstance(t, TensorProto) else numpy_helper.from_array(t, name) for name, t in tensors.items()]
+    graph = helper.make_graph(nodes, "net", [X], [Y], held)
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=10, **more)
+
+
+def codes(name: str, kind: int, count: int = 1, value: float = 0.0, shape: tuple[int, ...] = ()) -> onnx.TensorProto:
+    return helper.make_tensor(name, kind, shape, [value] * count)
+
+
+def quantized(kind: int = INT8, scale: Any = 0.1, zero: float = 0.0, operator: str = "Conv") -> onnx.ModelProto:
+    """A convolution on codes of `kind` and on weights of INT8."""
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["xq"], "x_quantized"),
+        helper.make_node("DequantizeLinear", ["xq", "s", "z"], ["xd"], "x_dequantized"),
+        helper.make_node("DequantizeLinear", ["w", "ws", "wz"], ["wd"], "w_dequantized", axis=0),
+        helper.make_node(operator, ["xd", "wd"], ["y"], "conv"),
+    ]
+    scales = np.asarray(scale, np.float32)
+    tensors = {"s": scales, "z": codes("z", kind, value=zero) if not scales.shape else codes("z", kind, 4, shape=(4,))}
+    weights = {"w": np.ones((4, 4, 3, 3), np.int8), "ws": np.full(4, 0.1, np.float32), "wz": np.zeros(4, np.int8)}
+    return model(nodes, {**tensors, **weights})
+
+
+def single(operator: str, domain: str = "", opset: int = 21) -> onnx.ModelProto:
+    return model([helper.make_node(operator, ["x"], ["y"], "node", domain=domain)], {}, opset)
+
+
+def computed_scale() -> onnx.ModelProto:
+    nodes = [
+        helper.make_node("ReduceMax", ["x"], ["s"], "largest", keepdims=0),
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"], "x_quantized"),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["y"], "x_dequantized"),
+    ]
+    return model(nodes, {"z": codes("z", INT8)})
+
+
+def one_side() -> onnx.ModelProto:
+    found = quantized()
+    found.graph.node[3].input[1] = "float"
+    found.graph.initializer.append(numpy_helper.from_array(np.ones((4, 4, 3, 3), np.float32), "float"))
+    return found
+
+
+BROKEN: dict[str, tuple[Callable[[], onnx.ModelProto], str, str, str, int | None]] = {
+    "a zero point": (lambda: quantized(zero=3), "zero_points", "x_quantized", "its zero point is 3, not 0", None),
+    "unsigned codes": (lambda: quantized(UINT8), "types", "x_quantized", "it has UINT8", None),
+    "int16": (lambda: quantized(INT16), "types", "x_quantized", "it has INT16", None),
+    "e5m2": (lambda: quantized(E5M2), "types", "x_quantized", "it has FLOAT8E5M2", None),
+    "int4 activations": (lambda: quantized(INT4), "types", "x_quantized", "activations are in INT4", None),
+    "fp8 on a device without": (lambda: quantized(E4M3), "types", "x_quantized", "it has FP8, SM 86 has none", 86),
+    "a scale of nothing": (
+        lambda: quantized(scale=0.0),
+        "scales",
+        "x_quantized",
+        "a scale of it is 0, not above 0",
+        None,
+    ),
+    "a scale below nothing": (lambda: quantized(scale=-1.0), "scales", "x_quantized", "a scale of it is -1", None),
+    "scales of channels": (
+        lambda: quantized(scale=[0.1] * 4),
+        "scales",
+        "x_quantized",
+        "activations have 4 scales",
+        None,
+    ),
+    "a scale that is computed": (computed_scale, "scales", "x_quantized", "its scale is computed", None),
+    "a transposed convolution": (
+        lambda: quantized(operator="ConvTranspose"),
+        "placement",
+        "conv",
+        "it has no kernel on codes",
+        None,
+    ),
+    "one side": (one_side, "placement", "conv", "its weight is not", None),
+    "deformable": (lambda: single("DeformConv"), "operators", "node", "the parser has no DeformConv", None),
+    "unique": (lambda: single("Unique"), "operators", "node", "the parser has no Unique", None),
+    "qlinear": (lambda: single("QLinearConv"), "operators", "node", "the parser has no QLinearConv", None),
+    "integers": (lambda: single("ConvInteger"), "operators", "node", "the parser has no ConvInteger", None),
+    "somebody's own": (lambda: single("Rotate", "mine"), "operators", "node", "nobody knows mine::Rotate", None),
+    "an old file": (lambda: single("Relu", opset=8), "operators", "", "the file is of opset 8", None),
+}
+
+
+@pytest.mark.parametrize("case", BROKEN)
+@pytest.mark.parametrize("engine", lint.TENSORRT)
+def test_what_an_engine_refuses_is_found(case: str, engine: str) -> None:
+    make, rule, node, words, sm = BROKEN[case]
+    found = lint.lint(make(), engine, Device(sm))
+    assert [one for one in found if (one.rule, one.node) == (rule, node) and words in one.words], found
+    assert all(one.advice for one in found)
+
+
+@pytest.mark.parametrize(("kind", "sm"), [(INT8, 75), (E4M3, 89), (E4M3, None)])
+def test_what_it_takes_is_not_found_fault_with(kind: int, sm: int | None) -> None:
+    assert lint.lint(quantized(kind), "tensorrt_rtx", Device(sm)) == []
+
+
+def test_a_plugin_or_a_body_makes_an_operator_known() -> None:
+    own = single("Rotate", "mine")
+    assert lint.lint(own, "tensorrt", Device(plugins=frozenset({("mine", "Rotate")}))) == []
+    body = [helper.make_node("Relu", ["a"], ["b"])]
+    opsets = [helper.make_opsetid("", 21)]
+    own.functions.append(helper.make_function("mine", "Rotate", ["a"], ["b"], body, opsets))
+    assert lint.lint(own, "tensorrt") == []
+
+
+def test_other_engines_have_rules_of_their_own() -> None:
+    assert lint.lint(quantized(UINT8, zero=3), "onnxruntime") == []
+
+
+def test_the_command_names_node_rule_and_what_to_do(convkit: Convkit, tmp_path: Path) -> None:
+    onnx.save(quantized(zero=3), tmp_path / "bad.onnx")
+    onnx.save(quantized(), tmp_path / "good.onnx")
+    bad, good = (convkit("lint", str(tmp_path / f"{name}.onnx"), "--target", "trt-rtx") for name in ("bad", "good"))
+    assert (good.code, bad.code) == (0, 1)
+    assert all(words in bad.out for words in ("x_quantized", "zero_points", "not 0", "quantize symmetrically"))
+    told = json.loads(convkit("lint", str(tmp_path / "bad.onnx"), "--json").out)["findings"]
+    assert {Finding(**one).rule for one in told} == {"zero_points"}
+
+
+@pytest.mark.parametrize("content", [None, b"", b"no network"])
+def test_what_is_no_network_is_one_line(convkit: Convkit, tmp_path: Path, content: bytes | None) -> None:
+    if content is not None:
+        (tmp_path / "net.onnx").write_bytes(content)
+    done = convkit("lint", str(tmp_path / "net.onnx"))
+    assert (done.code, done.err.count("\n")) == (2, 1)
