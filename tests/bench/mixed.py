@@ -46,8 +46,9 @@ _FIRST = 0.3
 
 @dataclass(frozen=True, slots=True)
 class Mixed:
-    """One network on one engine. `over`: p50 of each convkit result over each peer's, by both names; `costs`: what the
-    peers told of their work; `zero_shot`: percent of CIFAR's images that get float's class, by candidate.
+    """One network on one engine. `over`: p50 of each convkit result, the original among them, over each peer's, by both
+    names; `costs`: what the peers told of their work; `zero_shot`: percent of CIFAR's images that get float's class, by
+    candidate.
     """
 
     case: Case
@@ -100,7 +101,7 @@ def compare(case: Case, engine: str, bench: Bench) -> Mixed:
         base.append(comparison.candidate(case, engine, BF16, case.model, precision="bf16"))
     bench.say(f"{case.name} in {engine}: {len(base + rivals + own)} candidates")
     measurement, recorder = comparison.timed(case, [*base, *rivals, *own], bench.budget)
-    over = {(one, rival.name): recorder.ratio(one, rival.name) for one in searched for rival in rivals}
+    over = {(one, rival.name): recorder.ratio(one, rival.name) for one in (*searched, FLOAT) for rival in rivals}
     costs = {rival.name: peers.cost(Path(rival.path)) for rival in rivals}
     agreed = dict(_zero_shot(case, [base[0], *rivals, *own], bench))
     return Mixed(case, engine, measurement, searched, over, costs, agreed, absent)

@@ -43,8 +43,11 @@ def _matched(found: Mixed, where: str, rival: str) -> Line:
 
 
 def _as_accurate(found: Mixed, rival: str) -> Iterator[str]:
-    """Results no worse than the peer's in every metric; where the peer beats float, which is chance, than float's."""
-    for name in found.searched:
+    """Results no worse than the peer's in every metric; where the peer beats float, which is chance, than float's.
+
+    The original is one: convkit gives it back where nothing else is as good.
+    """
+    for name in (*found.searched, FLOAT):
         limits = {m: min(found.score(rival, m), found.score(FLOAT, m)) for m in found.case.accuracy}
         if all(found.score(name, metric) >= limit for metric, limit in limits.items()):
             yield name

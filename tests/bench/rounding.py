@@ -42,9 +42,10 @@ LEARN, BATCH, SIMULATED = 92, 16, 8
 WAYS: Mapping[str, tuple[str, str]] = {
     "nearest, largest magnitude": ("max", "bias_correction"),
     "nearest, least squares": ("mse", "bias_correction"),
-    "layer by layer": ("mse", "learned_round"),
-    "scales too": ("mse", "learned_scale"),
-    "block by block": ("mse", "block_round"),
+    "nearest, sizes of rows kept": ("gain", "bias_correction"),
+    "layer by layer": ("gain", "learned_round"),
+    "scales too": ("gain", "learned_scale"),
+    "block by block": ("gain", "block_round"),
 }
 """Rule of the weights' ranges, and the method."""
 AVERAGE, MIXED = 5.0, ("int3", "int4", "int5", "int6", "int8")

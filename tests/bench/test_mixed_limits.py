@@ -27,7 +27,7 @@ def _found(name: str, figures: dict[str, tuple[float, dict[str, float]]], evalua
     own = [one for one in figures if one.startswith("convkit")]
     rivals = [one for one in figures if not one.startswith(("convkit", "float"))]
     searched = {one: Searched(Path(), None, "searched", "", Command(200.0, 1), evaluations) for one in own}
-    over = {(one, rival): point(figures[one][0] / figures[rival][0]) for one in own for rival in rivals}
+    over = {(one, rival): point(figures[one][0] / figures[rival][0]) for one in (*own, "float") for rival in rivals}
     measured: Any = _Measured(figures)
     costs = {rival: {"evaluations": 150.0} for rival in rivals}
     return Mixed(case, "openvino", measured, searched, over, costs, {}, {})
@@ -63,6 +63,11 @@ def test_a_faster_but_worse_result_matches_no_peer() -> None:
     line = _line(_found("lite0", worse), "p50 over rival's")
     assert not line.met
     assert line.measured.value == pytest.approx(1.25)
+
+
+def test_the_original_stands_for_a_peer_that_is_slower_than_it() -> None:
+    slower = CLASSIFIED | {"rival": (2.0, {"top1": 83.0, "agreement": 99.5})}
+    assert _line(_found("lite0", slower), "p50 over rival's").measured.value == 0.5
 
 
 def test_agreement_counts_only_in_the_peers_time() -> None:
