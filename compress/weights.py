@@ -55,7 +55,7 @@ def channel_scale(weight: Tensor, number: Format, rule: str) -> Tensor:
 
 
 def rules(number: Format) -> tuple[str, str]:
-    """The rules that suit `number`: few codes need much clipping."""
+    """The rules that suit `number`: few codes need much clipping, which must not make every row shorter."""
     return ("max", "gain" if number.bits <= _FEW_BITS else "mse")
 
 

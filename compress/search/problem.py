@@ -157,23 +157,5 @@ def corrected(problem: Problem, costs: Mapping[tuple[str, Option], Cost], fixed:
     return replace(problem, options=options, fixed=problem.fixed if fixed is None else fixed)
 
 
-def scaled(problem: Problem, quantity: str, factor: float) -> Problem:
-    """`problem` with all of one quantity multiplied by `factor`."""
-
-    def times(cost: Cost) -> Cost:
-        return Cost(*(cost[name] * (factor if name == quantity else 1.0) for name in QUANTITIES))
-
-    options = {
-        layer: {option: times(cost) for option, cost in known.items()} for layer, known in problem.options.items()
-    }
-    edges = problem.edges
-    if quantity == "seconds":
-        edges = tuple(
-            replace(edge, seconds=edge.seconds * factor, directed={k: v * factor for k, v in edge.directed.items()})
-            for edge in edges
-        )
-    return replace(problem, options=options, edges=edges, fixed=times(problem.fixed))
-
-
 def _listed(options: Mapping[Option, Cost]) -> str:
     return ", ".join(map(str, options))

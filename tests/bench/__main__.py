@@ -56,6 +56,7 @@ class Run:
     samples: int | None
     images: int
     reuse: bool
+    without: tuple[str, ...]
     say: Callable[[str], None]
     made: dict[tuple[str, str], Quantized] = dataclasses.field(default_factory=dict)
 
@@ -130,7 +131,8 @@ def mixes(run: Run, report: dict[str, Any]) -> Iterator[Line]:
     for name in (name for name in run.networks if name in mixed.NETWORKS):
         case = run.case(name)
         for engine in run.engines:
-            asked = mixed.Bench(run.output / "mixed", TARGETS[engine], run.budget, run.images, run.reuse, run.say)
+            folder, target = run.output / "mixed", TARGETS[engine]
+            asked = mixed.Bench(folder, target, run.budget, run.images, run.reuse, run.without, run.say)
             try:
                 found = mixed.compare(case, engine, asked)
             except product.FailedError as failure:
@@ -189,6 +191,7 @@ RUNS: Mapping[str, Callable[[Run, dict[str, Any]], Iterator[Line]]] = {
 @click.option(
     "--images", default=cifar.IMAGES, show_default=True, help="Images of zero-shot; 0 leaves it out of mixed."
 )
+@click.option("--without", multiple=True, type=click.Choice(peers.PEERS), help="In mixed, leave this peer out.")
 @click.option("--reuse", is_flag=True, help="Take the networks that convkit left in the folder before.")
 def main(
     *,
@@ -199,13 +202,15 @@ def main(
     budget: float,
     samples: int | None,
     images: int,
+    without: tuple[str, ...],
     reuse: bool,
 ) -> None:
     """Compare convkit with other quantizers; exit 1 when a limit is missed."""
     output.mkdir(parents=True, exist_ok=True)
     lines: list[Line] = []
     with show.progress("bench") as say:
-        run = Run(output, names or tuple(cases.CASES), engines or tuple(TARGETS), budget, samples, images, reuse, say)
+        which = names or tuple(cases.CASES), engines or tuple(TARGETS)
+        run = Run(output, *which, budget, samples, images, reuse, without, say)
         for part in parts or [part for part in RUNS if part not in _ON_REQUEST]:
             report = _facts()
             found = list(RUNS[part](run, report))

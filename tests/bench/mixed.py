@@ -83,16 +83,16 @@ class Bench:
     budget: float
     images: int
     reuse: bool
+    without: tuple[str, ...]
     say: Callable[[str], None]
 
 
 def compare(case: Case, engine: str, bench: Bench) -> Mixed:
     """Time the peers, give convkit their ratios as budgets, then time and score all. Raises product.FailedError."""
     absent: dict[str, str] = {}
+    asked = [part for part in RUN_BY[engine] if part not in bench.without]
     rivals = [
-        one
-        for one in comparison.peers_of(case, engine, RUN_BY[engine], absent, bench.say)
-        if comparison.opens(one, absent)
+        one for one in comparison.peers_of(case, engine, asked, absent, bench.say) if comparison.opens(one, absent)
     ]
     base = [comparison.candidate(case, engine, FLOAT, case.model)]
     searched = dict(_searched(case, engine, bench, _budgets(case, [*base, *rivals], bench)))

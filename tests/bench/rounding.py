@@ -48,8 +48,8 @@ WAYS: Mapping[str, tuple[str, str]] = {
     "block by block": ("gain", "block_round"),
 }
 """Rule of the weights' ranges, and the method."""
-AVERAGE, MIXED = 5.0, ("int3", "int4", "int5", "int6", "int8")
-"""Bits of a weight on average, and what each layer's may be stored in for that."""
+AVERAGE, MIXED = 5.0, ("int3", "int4", "int5", "int6")
+"""Bits of a weight on average, and what each layer's may be stored in for that: products of none of these overflow."""
 AVERAGED = f"{AVERAGE:g} bits on average, layer by layer"
 NUMBERS = 100_000
 FORMATS = ("int8", "e2m5", "e3m4", "e4m3", "e5m2", "int6", "e2m3", "e3m2", "int4", "e1m2", "e2m1")

@@ -1,9 +1,10 @@
 """What the tests of `convkit quantize` share: a small network, its samples, the command on it, its candidates."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
+import pytest
 
 from convkit.cli import batches, quantizing
 from convkit.cli.quantizing import Job, Limits
@@ -14,6 +15,7 @@ from convkit.compress.data import DataRef
 from convkit.compress.model import ModelRef
 from convkit.compress.search import remedies
 from tests import here
+from tests.cli import steady
 from tests.command_line import Convkit, Result
 from tests.compress.network import residual
 
@@ -61,3 +63,13 @@ def candidates(work: Job, folder: Path) -> dict[str, tuple[str, bytes]]:
     chosen = remedies.best(list(remedies.attempts(task)), task.rank)
     made = quantizing._candidates(work, task, chosen, folder)
     return {c.name: (plans.dump(c.plan), c.path.read_bytes()) for c in made}
+
+
+def searching(
+    convkit: Convkit, folder: Path, scratch: Path, monkeypatch: pytest.MonkeyPatch, options: Sequence[str]
+) -> Quantize:
+    """`command` with `options`, into `scratch`/out; the user's cache is there too, and no time is chance."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(scratch / "cache"))
+    steady.install(monkeypatch)
+    call = command(convkit, folder, scratch / "out")
+    return lambda *typed, **places: call(*options, *typed, **places)

@@ -14,7 +14,7 @@ from convkit.compress.model import ModelRef
 from convkit.compress.search import criterion, tables
 from convkit.compress.search.problem import Problem
 from convkit.compress.search.tables import Tables
-from tests.cli import quantizable, steady
+from tests.cli import quantizable
 from tests.cli.quantizable import Quantize
 from tests.command_line import Convkit
 from tests.compress.network import Net
@@ -80,10 +80,7 @@ def _first(path: Path, x: np.ndarray) -> np.ndarray:
 
 @pytest.fixture
 def quantize(convkit: Convkit, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Quantize:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    steady.install(monkeypatch)
-    call = quantizable.command(convkit, folder, tmp_path / "out")
-    return lambda *typed, **places: call(*OPTIONS, *typed, **places)
+    return quantizable.searching(convkit, folder, tmp_path, monkeypatch, OPTIONS)
 
 
 CASES = {

@@ -60,10 +60,7 @@ def killed(folder: Path) -> Path:
 
 @pytest.fixture
 def quantize(convkit: Convkit, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Quantize:
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    steady.install(monkeypatch)
-    call = quantizable.command(convkit, folder, tmp_path / "out")
-    return lambda *typed, **places: call(*OPTIONS, *typed, **places)
+    return quantizable.searching(convkit, folder, tmp_path, monkeypatch, OPTIONS)
 
 
 def read(out: Path, name: str = "report.json") -> dict[str, object]:

@@ -1,6 +1,7 @@
 """Small problems of all kinds: pins, groups, changes of format that cost, pay or are forbidden."""
 
 import math
+from dataclasses import replace
 
 from hypothesis import strategies as st
 
@@ -54,3 +55,21 @@ def edges(draw: st.DrawFn, producer: str, consumers: tuple[str, ...], unit: floa
     directed |= draw(st.dictionaries(stays, st.integers(-2, 2).map(lambda units: units * unit), max_size=1))
     given = "" if producer else draw(names)
     return Edge(producer, consumers, draw(change.filter(lambda seconds: seconds >= 0)), directed, given)
+
+
+def scaled(problem: Problem, quantity: str, factor: float) -> Problem:
+    """`problem` with all of one quantity multiplied by `factor`."""
+
+    def times(cost: Cost) -> Cost:
+        return Cost(*(cost[name] * (factor if name == quantity else 1.0) for name in QUANTITIES))
+
+    options = {
+        layer: {option: times(cost) for option, cost in known.items()} for layer, known in problem.options.items()
+    }
+    edges = problem.edges
+    if quantity == "seconds":
+        edges = tuple(
+            replace(edge, seconds=edge.seconds * factor, directed={k: v * factor for k, v in edge.directed.items()})
+            for edge in edges
+        )
+    return replace(problem, options=options, edges=edges, fixed=times(problem.fixed))

@@ -18,7 +18,7 @@ from convkit.compress.search import budget
 from convkit.compress.search import problem as problems
 from convkit.compress.search.problem import QUANTITIES, Choice, Cost, Formats, Problem
 from tests.compress.search import instance
-from tests.compress.search.problems import SMALL, problems_of
+from tests.compress.search.problems import SMALL, problems_of, scaled
 
 
 def every(problem: Problem, exclude: Iterable[Formats] = ()) -> list[Choice]:
@@ -152,7 +152,7 @@ def test_corrected_costs_change_the_choice() -> None:
     assert _text(budget.solve(problem, {"seconds": 5.0})) == {"a": "int8/uint8", "b": "fp32"}
     dear = problems.corrected(problem, {("a", fast): Cost(3.0, 1.0)})
     assert _text(budget.solve(dear, {"seconds": 5.0})) == {"a": "fp32", "b": "int8/uint8"}
-    slow = problems.scaled(problem, "seconds", 1.5)
+    slow = scaled(problem, "seconds", 1.5)
     assert _text(budget.solve(slow, {"seconds": 5.0})) == {"a": "int8/uint8", "b": "int8/uint8"}
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from convkit.compress.errors import ConvkitError
 from convkit.compress.option import FLOAT, Option
-from convkit.compress.search.problem import Cost, Edge, Problem, corrected, pinned, scaled
+from convkit.compress.search.problem import Cost, Edge, Problem, corrected, pinned
 
 INT8 = Option("int8", "uint8")
 BF16 = Option("bf16", "bf16")
@@ -71,12 +71,6 @@ def test_a_change_is_paid_once_for_all_who_want_it() -> None:
     for plan, changes in plans.items():
         own = sum(OPTIONS[option].seconds for option in plan)
         assert problem.cost(dict(zip(layers, plan, strict=True))).seconds == own + changes
-
-
-def test_one_quantity_is_scaled_everywhere() -> None:
-    plan = {"stem": FLOAT, "head": INT8}
-    before, after = PROBLEM.cost(plan), scaled(PROBLEM, "seconds", 2.0).cost(plan)
-    assert after == Cost(before.loss, 2 * before.seconds, before.bytes, before.bops)
 
 
 def test_single_costs_are_corrected() -> None:

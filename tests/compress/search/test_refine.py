@@ -12,9 +12,10 @@ import pytest
 from convkit.compress.option import FLOAT, Option
 from convkit.compress.search import budget
 from convkit.compress.search.correction import Sight, corrected_by
-from convkit.compress.search.problem import Choice, Cost, Edge, Formats, Problem, corrected, scaled
+from convkit.compress.search.problem import Choice, Cost, Edge, Formats, Problem, corrected
 from convkit.compress.search.refine import Measured, Wish, refine, with_room
 from tests.compress.search import instance
+from tests.compress.search.problems import scaled
 
 ROUNDS = 8
 
