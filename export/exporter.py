@@ -24,10 +24,12 @@ class Exporter:
     """`write(model, folder, opset)` puts the model's files into `folder`.
 
     `opens`: the engine, a part of `runtimes`, that must be able to open the result; None where any may be meant.
+    `builds`: the package of `export.tensorrt` that makes an engine of the result.
     """
 
     write: Callable[[Model, Path, int], Artifact]
     opens: str | None = None
+    builds: str | None = None
 
 
 def find(name: str) -> tuple[Exporter, Target | None]:

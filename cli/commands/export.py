@@ -6,15 +6,16 @@ must open it, else nothing is written.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from convkit.cli import options, original, show
+from convkit.cli import engine_options, options, original, show
 from convkit.cli import output as place
 from convkit.compress import record
-from convkit.compress.errors import ConvkitError
+from convkit.compress.errors import ConvkitError, VerdictError
 
 if TYPE_CHECKING:
     from convkit.compress.data import DataRef
@@ -23,8 +24,11 @@ if TYPE_CHECKING:
     from convkit.compress.target import Target
     from convkit.export.artifact import Artifact
     from convkit.export.exporter import Exporter
+    from convkit.export.tensorrt.asserted import Asserted
+    from convkit.export.tensorrt.request import Settings
 
 SCHEMA_VERSION = 1
+ENGINE = "engine.trt"
 
 
 @click.command
@@ -40,6 +44,7 @@ SCHEMA_VERSION = 1
 @click.option("--plan", metavar="FILE", help="Apply this plan.yaml first.")
 @options.data(what="The plan's calibration samples, for methods that need them")
 @click.option("--opset", type=click.IntRange(1), help="ONNX opset.  [default: the target's, else 21]")
+@engine_options.engine
 @options.threads
 @options.seed
 @options.output
@@ -51,6 +56,7 @@ def export(
     plan: str | None,
     data: DataRef | None,
     opset: int | None,
+    asked: dict[str, Any],
     threads: int,
     seed: int,
     output: str,
@@ -58,11 +64,14 @@ def export(
 ) -> None:
     """Write a network as the file that an engine runs.
 
+    For TensorRT the engine is built as well, and every layer must run in what the plan says, else exit 1.
+
     \b
     Examples:
       convkit export net.pt2 -o out/
       convkit export models.unet:UNet --weights unet.safetensors --target openvino -o out/
       convkit export net.onnx --plan plan.yaml --target onnxruntime-cpu --data calib.npz -o out/
+      convkit export net.onnx --plan plan.yaml --target trt-rtx --sm 89 -o out/
     """
     from dataclasses import replace
 
@@ -76,6 +85,7 @@ def export(
     place.check(output, plan)
     decided = plans.read(plan) if plan else None
     writer, found = exporter.find(target)
+    build = engine_options.settings(asked, writer, target)
     source = models.load(replace(model, sizes=data_sets.shapes(data)) if data else model)
     digests = {"model": source.digest}
     if decided is not None:
@@ -84,18 +94,24 @@ def export(
         digests |= used
     unchanged = decided is not None and not decided.layers and opset is None
     own = original.own_bytes(model.path, source) if unchanged else None
-    report = _write(source, writer, _opset(opset, found), output, _Context(target, digests, decided, own))
+    report = _write(source, writer, _opset(opset, found), output, _Context(target, digests, decided, own, build))
     _show(report, output, as_json=as_json)
+    _check(report)
 
 
 PART = export
 
 
+@dataclass(frozen=True, slots=True)
 class _Context:
-    """What the manifest says beside the artifact; `own`: the user's bytes, where they are the artifact."""
+    """What the manifest says beside the artifact; `own`: the user's bytes, where they are the artifact; `build`: what
+    is asked of the engine, where one is built."""
 
-    def __init__(self, target: str, digests: dict[str, str], plan: Plan | None, own: bytes | None) -> None:
-        self.target, self.digests, self.plan, self.own = target, digests, plan, own
+    target: str
+    digests: dict[str, str]
+    plan: Plan | None
+    own: bytes | None
+    build: Settings | None
 
 
 def _opset(asked: int | None, target: Target | None) -> int:
@@ -137,13 +153,23 @@ def _write(model: Model, writer: Exporter, opset: int, output: str, context: _Co
     with record.output_folder(output) as folder:
         written = _kept(writer, folder, context.own) if context.own else writer.write(model, folder, opset)
         report = _report(written, _opened(writer, written.path))
-        manifest = record.manifest(
-            command=options.command_line(),
-            digests={**context.digests, "artifact": written.digest},
-            target=context.target,
-        )
+        digests = {**context.digests, "artifact": written.digest}
+        if context.build is not None:
+            asserted = _built(writer, written.path, context.build)
+            record.write_bytes(folder / ENGINE, asserted.built.engine)
+            report["engine"] = asserted.as_dict()
+            digests["engine"] = report["engine"]["digest"]
+        manifest = record.manifest(command=options.command_line(), digests=digests, target=context.target)
         artifact.describe(folder, manifest, report, plans.dump(context.plan) if context.plan else None)
     return report
+
+
+def _built(writer: Exporter, path: Path, settings: Settings) -> Asserted:
+    from convkit.export.tensorrt.asserted import build_and_assert
+
+    with show.progress("export") as say:
+        say(f"building an engine with {writer.builds}")
+        return build_and_assert(str(writer.builds), path, settings)
 
 
 def _kept(writer: Exporter, folder: Path, own: bytes) -> Artifact:
@@ -195,5 +221,35 @@ def _show(report: dict[str, Any], output: str, *, as_json: bool) -> None:
         ("operator", "nodes"), list(report["operators"].items()), totals=("total", sum(report["operators"].values()))
     )
     opened = ", ".join(f"{engine} {version}" for engine, version in report["opened_by"].items())
+    if "engine" in report:
+        _show_engine(report["engine"], output)
     show.text(f"{Path(output) / artifact['file']}: {artifact['bytes']:,} bytes, opset {report['opset']}")
     show.text(f"opened by {opened}" if opened else "checked by onnx; no engine was asked to open it")
+
+
+def _show_engine(engine: dict[str, Any], output: str) -> None:
+    departing = [layer for layer in engine["layers"] if not layer["holds"]]
+    if departing:
+        rows = [
+            (one["node"], one["operator"], one["planned"], one["ran"] or "–", one["layer"] or "–") for one in departing
+        ]
+        show.table(("node", "operator", "planned", "runs in", "the engine's layer"), rows)
+    device = "this device" if engine["sm"] is None else f"SM {engine['sm']}"
+    runs = ", ".join(f"{count} in {number}" for number, count in engine["runs_in"].items())
+    show.text(
+        f"{Path(output) / ENGINE}: {engine['bytes']:,} bytes, for {device}, built by {engine['package']} "
+        f"{engine['version']} in {engine['seconds']:.1f} s"
+    )
+    show.text(f"layers with weights: {runs or 'none'}")
+
+
+def _check(report: dict[str, Any]) -> None:
+    """The precision assertion; what was built is there to be looked at."""
+    departing = [layer for layer in report.get("engine", {}).get("layers", ()) if not layer["holds"]]
+    if departing:
+        first, more = departing[0], f", and {len(departing) - 1} more" if len(departing) > 1 else ""
+        raise VerdictError(
+            f"the engine departs from the plan: {first['operator']} {first['node']!r} is planned in {first['planned']} "
+            f"and runs in {first['ran'] or 'no layer of its own'}{more}",
+            hint="report.json has every layer; plan these in what they run in",
+        )

@@ -121,7 +121,7 @@ def _crashed(about: str, done: subprocess.CompletedProcess[str]) -> ConvkitError
 
 def _refused(name: str, model: Path, error: dict[str, str]) -> ConvkitError:
     where = f" at {error['operator']} {error['node']!r}" if error["node"] else ""
-    hint = f"`convkit lint {model} --target {package.PACKAGES[name].extra}` says what to do"
+    hint = f"`convkit lint {model.name} --target {package.PACKAGES[name].extra}` says what to do"
     return ConvkitError(
-        f"{package.PACKAGES[name].about} refuses {model}{where}: {error['words'].strip()[:400]}", hint=hint
+        f"{package.PACKAGES[name].about} refuses {model.name}{where}: {error['words'].strip()[:400]}", hint=hint
     )

@@ -62,10 +62,14 @@ def planned(model: onnx.ModelProto) -> dict[str, tuple[str, str]]:
 
 def compare(model: onnx.ModelProto, engine: Sequence[EngineLayer]) -> list[Finding]:
     """A Finding for every node of `planned`, in their order."""
-    sizes = _sizes(model)
-    found = []
+    sizes, found = _sizes(model), []
+    unnamed = [layer for layer in engine if not layer.nodes and layer.kind not in _GENERATED]
     for name, (operator, number) in planned(model).items():
-        kernel = _kernel(name, sizes.get(name, 0), engine)
+        size = sizes.get(name, 0)
+        kernel = _kernel(name, size, engine)
+        if kernel is None:
+            kernel = next((layer for layer in unnamed if _holds(layer, size)), None)
+            unnamed = [layer for layer in unnamed if layer is not kernel]
         ran = kernel.inputs[0].dtype if kernel is not None and kernel.inputs else None
         found.append(Finding(name, operator, number, ran, None if kernel is None else kernel.name))
     return found
@@ -77,6 +81,12 @@ def _kernel(node: str, size: int, engine: Sequence[EngineLayer]) -> EngineLayer 
     kernels = [layer for layer in own if layer.kind not in _GENERATED]
     holding = [layer for layer in kernels or own if any(constant.size >= size for constant in layer.constants)]
     return next(iter(holding or kernels or own), None)
+
+
+def _holds(layer: EngineLayer, size: int) -> bool:
+    """Whether a layer that the engine names no node for holds a weight of that many numbers: products that follow each
+    other are turned into others, whose weights stay what they are."""
+    return any(constant.size == size for constant in layer.constants)
 
 
 def _types(model: onnx.ModelProto) -> dict[str, int]:

@@ -1,0 +1,106 @@
+"""The options of commands that build an engine, and the Settings made of them."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from convkit.compress.errors import ConvkitError
+
+if TYPE_CHECKING:
+    from convkit.export.exporter import Exporter
+    from convkit.export.tensorrt.request import Settings
+
+Function = Callable[..., Any]
+_UNITS = {"": 1, "B": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
+
+
+def engine(function: Function) -> Function:
+    """--sm and all that a build takes; the command gets `asked`, the words, for `settings`."""
+
+    @functools.wraps(function)
+    def with_engine(**words: object) -> object:
+        asked = {name: words.pop(name) for name in NAMES}
+        return function(asked=asked, **words)
+
+    for decorate in reversed(_OPTIONS):
+        decorate(with_engine)
+    return with_engine
+
+
+def settings(asked: dict[str, Any], writer: Exporter, target: str) -> Settings | None:
+    """What is asked of the build; None where `writer` builds nothing, or is not to. Raises ConvkitError."""
+    given = [name for name, value in asked.items() if value not in (None, False, ())]
+    if writer.builds is None:
+        if given:
+            flag = f"--{given[0].replace('_', '-')}"
+            raise ConvkitError(f"{flag} concerns engines that are built; {target} builds none", hint="--target trt-rtx")
+        return None
+    if asked["no_build"]:
+        return None
+    from convkit.export.tensorrt import package
+    from convkit.export.tensorrt.request import Settings, profile
+
+    found = Settings(
+        sm=asked["sm"],
+        profile=profile(asked["min_shapes"], asked["opt_shapes"], asked["max_shapes"]),
+        workspace=None if asked["workspace"] is None else _bytes(asked["workspace"]),
+        version_compatible=asked["version_compatible"],
+        hardware_compatible=asked["hardware_compatible"],
+        cache=asked["timing_cache"],
+        plugins=tuple(_file(plugin) for plugin in asked["plugin"]),
+        level=asked["builder_level"],
+    )
+    package.version(writer.builds)
+    package.check_sm(writer.builds, found.sm, fp8=False)
+    return found
+
+
+def _bytes(text: str) -> int:
+    number = text.rstrip("BbGgIiKkMm ")
+    unit = text[len(number) :].strip().upper()
+    try:
+        size = float(number)
+    except ValueError:
+        size = -1.0
+    if unit not in _UNITS or size <= 0:
+        raise ConvkitError(f"--workspace {text!r} is no size", hint="write 512MiB or 2GiB")
+    return int(size * _UNITS[unit])
+
+
+def _file(path: str) -> str:
+    if not Path(path).is_file():
+        raise ConvkitError(f"there is no plugin library {path}", hint="give the .so that registers your layers")
+    return str(Path(path).absolute())
+
+
+_OPTIONS = (
+    click.option("--sm", type=int, metavar="SM", help="Compute capability to build for: 89 is 8.9."),
+    click.option("--min-shapes", metavar="INPUT:SHAPE,…", help="Least sizes of inputs with free ones."),
+    click.option("--opt-shapes", metavar="INPUT:SHAPE,…", help="Those the engine is made fast for: input:1x3x224x224."),
+    click.option("--max-shapes", metavar="INPUT:SHAPE,…", help="The largest."),
+    click.option("--workspace", metavar="SIZE", help="What kernels may take beside their tensors: 512MiB."),
+    click.option("--version-compatible", is_flag=True, help="Later versions of the package may run the engine."),
+    click.option("--hardware-compatible", is_flag=True, help="GPUs of other compute capabilities may run it."),
+    click.option("--timing-cache", metavar="FILE", help="Times of kernels, read where there are any, and written."),
+    click.option("--plugin", multiple=True, metavar="FILE.so", help="A library with layers of your own."),
+    click.option("--builder-level", type=click.IntRange(0, 5), help="How long the builder searches."),
+    click.option("--no-build", is_flag=True, help="Write the ONNX file alone."),
+)
+NAMES = (
+    "sm",
+    "min_shapes",
+    "opt_shapes",
+    "max_shapes",
+    "workspace",
+    "version_compatible",
+    "hardware_compatible",
+    "timing_cache",
+    "plugin",
+    "builder_level",
+    "no_build",
+)

@@ -1,0 +1,62 @@
+"""An ONNX file that was linted, built, and asserted: the engine, and in what each of its layers runs."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from convkit.compress import record
+from convkit.compress.errors import ConvkitError
+from convkit.export import lint
+from convkit.export.tensorrt import build, package, precision
+from convkit.export.tensorrt.build import Built
+from convkit.export.tensorrt.precision import Finding
+from convkit.export.tensorrt.request import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Asserted:
+    """What was built of a file for the compute capability `sm` (None: the device's own), held against what it plans."""
+
+    package: str
+    sm: int | None
+    built: Built
+    findings: Sequence[Finding]
+
+    def as_dict(self) -> dict[str, Any]:
+        """Of the report: every layer with a weight, and how many run in what."""
+        return {
+            "package": self.package,
+            "version": self.built.version,
+            "sm": self.sm,
+            "bytes": len(self.built.engine),
+            "digest": record.digest_bytes(self.built.engine),
+            "seconds": self.built.seconds,
+            "runs_in": dict(sorted(Counter(finding.ran or "no layer" for finding in self.findings).items())),
+            "layers": [asdict(finding) | {"holds": finding.holds} for finding in self.findings],
+            "warnings": list(dict.fromkeys(self.built.warnings)),
+        }
+
+
+def build_and_assert(name: str, path: Path, settings: Settings) -> Asserted:
+    """The engine that the package `name` makes of the ONNX file `path`.
+
+    Raises ConvkitError for what lint finds in it, before anything is built, and as `build` does.
+    """
+    import onnx
+
+    package.version(name)
+    model = onnx.load(path)
+    found = lint.lint(model, name, lint.Device(settings.sm))
+    if found:
+        first, more = found[0], f", and {len(found) - 1} more" if len(found) > 1 else ""
+        where = f"{first.operator} {first.node!r}: " if first.node else ""
+        raise ConvkitError(
+            f"{package.PACKAGES[name].about} does not take this network: {where}{first.words}{more}",
+            hint=f"{first.advice}; `convkit lint` lists them all",
+        )
+    built = build.build(name, path, settings)
+    return Asserted(name, settings.sm, built, precision.compare(model, built.layers))
