@@ -8,6 +8,7 @@ are float32 in the convolutions and products of all that convkit knows.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -23,6 +24,9 @@ Resize DepthToSpace SpaceToDepth Pad Identity Expand Softmax
 _FOLLOW = frozenset(_WORDS.split())
 """Operators whose result in 16 bits is their float32 result rounded once: they sum nothing, or little."""
 _SHAPED = {"Resize": (0,), "Reshape": (0,), "Slice": (0,), "Expand": (0,), "ReduceMean": (0,), "Split": (0,)}
+_EXACT = "Relu Clip MaxPool GlobalMaxPool Max Min Concat Reshape Flatten Squeeze Unsqueeze Transpose Slice DepthToSpace"
+_MONOTONE = frozenset(_EXACT.split())
+"""Operators with which rounding commutes: rounded before or behind them, the numbers are the same."""
 _FIRST = ("Squeeze", "Unsqueeze", "Flatten", "Transpose")
 _PADDED = (0, 2)
 """Inputs of Pad that are numbers."""
@@ -40,6 +44,7 @@ def typed(model: onnx.ModelProto) -> onnx.ModelProto:
     for node in list(graph.nodes):
         if node.op_type in _LAYERS:
             graph.retype_layer(node)
+    graph.wanted = dict(graph.wishes())
     for node in list(graph.nodes):  # in execution order, so one pass reaches all
         if node.op_type in _FOLLOW:
             graph.retype_follower(node)
@@ -69,6 +74,8 @@ class _Graph:
     outputs: frozenset[str]
     typed: dict[str, int] = field(default_factory=dict)
     """What was given a 16-bit type here."""
+    wanted: dict[str, int] = field(default_factory=dict)
+    """Tensors that all who read them round to one 16-bit type, and which."""
 
     @classmethod
     def of(cls, model: onnx.ModelProto) -> _Graph:
@@ -102,6 +109,26 @@ class _Graph:
             return _to(maker)
         return self.typed.get(name, 0)
 
+    def wishes(self) -> Iterator[tuple[str, int]]:
+        """Tensors that all readers round to one type, and which: at once, or behind what moves or clips them."""
+        found: dict[str, int] = {}
+        for node in reversed(self.nodes):
+            for name in node.output:
+                kinds = {self._wish(reader, name, found) for reader in self.readers.get(name, [])}
+                kind = next(iter(kinds)) if len(kinds) == 1 and name not in self.outputs else 0
+                if kind:
+                    found[name] = kind
+                    yield name, kind
+
+    def _wish(self, reader: onnx.NodeProto, name: str, found: Mapping[str, int]) -> int:
+        """The 16-bit type to which `reader` rounds what it reads; 0 where it does not."""
+        if reader.op_type == "Cast":
+            return _to(reader) if _to(reader) in _halves() else 0
+        if reader.op_type not in _MONOTONE or any(reader.input[index] == name for index in _other(reader)):
+            return 0
+        kinds = {found.get(output, 0) for output in reader.output if output}
+        return kinds.pop() if len(kinds) == 1 else 0
+
     def retype_layer(self, node: onnx.NodeProto) -> None:
         """`node` in the type that what it reads and its weight were rounded to; what it makes is cast back."""
         sides = [self.half(name) for name in node.input[:2]]
@@ -118,12 +145,9 @@ class _Graph:
         numbers = _numbers(node)
         sides = [self.half(node.input[index]) for index in numbers]
         kinds = {side[1] for side in sides if side is not None}
-        if len(kinds) != 1 or any(name in self.outputs for name in node.output):
+        if len(kinds) != 1 or {self.wanted.get(name) for name in node.output if name} != kinds:
             return
         (kind,) = kinds
-        readers = [reader for name in node.output for reader in self.readers.get(name, [])]
-        if not readers or not all(reader.op_type == "Cast" and _to(reader) == kind for reader in readers):
-            return
         inputs = list(node.input)
         for index, side in zip(numbers, sides, strict=True):
             found = side[0] if side is not None else self._constant(inputs[index], kind)
@@ -197,6 +221,11 @@ class _Graph:
         del model.graph.node[:], model.graph.initializer[:]
         model.graph.node.extend(nodes)
         model.graph.initializer.extend(held)
+
+
+def _other(node: onnx.NodeProto) -> tuple[int, ...]:
+    """Places of the inputs that are no numbers."""
+    return tuple(index for index in range(len(node.input)) if index not in _numbers(node))
 
 
 def _numbers(node: onnx.NodeProto) -> tuple[int, ...]:

@@ -70,9 +70,19 @@ def compare(model: onnx.ModelProto, engine: Sequence[EngineLayer]) -> list[Findi
         if kernel is None:
             kernel = next((layer for layer in unnamed if _holds(layer, size)), None)
             unnamed = [layer for layer in unnamed if layer is not kernel]
-        ran = kernel.inputs[0].dtype if kernel is not None and kernel.inputs else None
+        ran = None if kernel is None else _runs_in(kernel, size)
         found.append(Finding(name, operator, number, ran, None if kernel is None else kernel.name))
     return found
+
+
+def _runs_in(layer: EngineLayer, size: int) -> str | None:
+    """The type of what a layer multiplies: that of its weight where it reads anything in that, else of what it reads.
+
+    What is added to the products, a residual say, may have another.
+    """
+    read = [tensor.dtype for tensor in layer.inputs]
+    held = next((constant.dtype for constant in layer.constants if constant.size >= size), None)
+    return held if held in read else next(iter(read), None)
 
 
 def _kernel(node: str, size: int, engine: Sequence[EngineLayer]) -> EngineLayer | None:
