@@ -36,6 +36,12 @@ class Referee:
         of_float = results[contest.ORIGINAL].metrics
         return min(near, key=lambda one: self.criterion.loss(results[one.name].metrics, of_float), default=None)
 
+    def may_be_slower(self, results: Mapping[str, Result]) -> bool:
+        """Whether time is not what is asked for, and the original does not keep to what is."""
+        original = results[contest.ORIGINAL]
+        asks_time = any(budget.quantity == "seconds" for budget in self.budgets)
+        return not asks_time and any(self._excess(budget, None, original, results) > 0 for budget in self.budgets)
+
     def _beyond(self, plan: Plan, result: Result, results: Mapping[str, Result]) -> float:
         """By what part of a limit the network exceeds it at most; 0 within all."""
         return max(0.0, *(self._excess(budget, plan, result, results) for budget in self.budgets))
@@ -49,15 +55,16 @@ class Referee:
             if self._excess(budget, plan, results[name], results) > 0:
                 taken = self._taken(budget, plan, results[name])
                 nearest = wished.reachable(budget.name, taken)
-                asked = f"--{budget.name} {budget.text!r}"
-                yield f"{asked} is out of reach here; the nearest is --{budget.name} {nearest!r}"
+                asked, why = f"--{budget.name} {budget.text!r}", "" if plan else f": {standing.why}"
+                yield f"{asked} is out of reach here{why}; the nearest is --{budget.name} {nearest!r}"
 
     def _excess(self, budget: Budget, plan: Plan | None, result: Result, results: Mapping[str, Result]) -> float:
         """By what part of the limit the network exceeds it."""
         whole = self._taken(budget, None, results[contest.ORIGINAL])
         if budget.quantity == "seconds" and budget.relative:
             return result.ratios["p50"].value / budget.limit - 1
-        return self._taken(budget, plan, result) / budget.absolute(whole) - 1
+        limit, taken = budget.absolute(whole), self._taken(budget, plan, result)
+        return taken / limit - 1 if limit else taken
 
     def _taken(self, budget: Budget, plan: Plan | None, result: Result) -> float:
         """What a network takes of the budget's quantity."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from convkit.cli import batches, precisions
 from convkit.cli.searchspace import Wishes
-from convkit.compress import budget, labels, metric
+from convkit.compress import apply, budget, labels, metric
 from convkit.compress import format as number_formats
 from convkit.compress.errors import ConvkitError
 from convkit.compress.search import criterion as criteria
@@ -48,7 +48,8 @@ def wishes(
 
 
 def _check(job: Job, names: tuple[str, ...]) -> None:
-    """Refuse a search that cannot be: in formats that the target lacks, or on too few samples."""
+    """Refuse a search that cannot be: in formats that the target lacks, on too few samples, by another model's plan."""
+    _check_plan(job)
     for name in names:
         if name in job.target.formats and job.target.formats[name].missing:
             has = ", ".join(other for other, runs in job.target.formats.items() if not runs.missing)
@@ -60,9 +61,20 @@ def _check(job: Job, names: tuple[str, ...]) -> None:
         )
 
 
+def _check_plan(job: Job) -> None:
+    if job.plan is None:
+        return
+    apply.check_model(job.model, job.plan)
+    if job.plan.target != job.target.name:
+        raise ConvkitError(
+            f"the plan is for {job.plan.target}, not {job.target.name}", hint=f"give --target {job.plan.target}"
+        )
+
+
 def _from_tables(job: Job, formats: str | None, file: str, given: tuple[Budget, ...]) -> Wishes:
     if formats is not None:
         raise ConvkitError("--tables decides which formats there are", hint="leave out --formats, or the tables")
+    _check_plan(job)
     if job.keep:
         raise ConvkitError("--keep says nothing to --tables", hint="pin the layers to float in a --plan")
     found = saved.read(file, job.model.digest)

@@ -10,6 +10,8 @@ import click
 from convkit.cli import options, show
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from convkit.compress.budget import Budget
     from convkit.compress.search.problem import Choice, Cost, Problem
     from convkit.compress.search.tables import Tables
@@ -85,8 +87,21 @@ def _open(known: Tables, file: str | None) -> tuple[Problem, Cost]:
         return known.corrected(), whole
     if given.model != known.model:
         raise ConvkitError(f"{file} is for model {given.model[:12]}, the tables are for {known.model[:12]}")
-    decided = pins.chosen(given.pins, known.problem.options, floating=Option.parse(known.floating))
+    floating, narrower = Option.parse(known.floating), _narrower(known)
+    decided = pins.chosen(given.pins, known.problem.options, floating=floating, narrower=narrower)
     return problem.pinned(known.corrected(), decided), whole
+
+
+def _narrower(known: Tables) -> Mapping[str, str]:
+    """What the target's own format is on processors that it would overflow, as those that the tables may be of."""
+    from convkit.compress import target as targets
+    from convkit.compress.errors import ConvkitError
+
+    try:
+        target = targets.load(known.target)
+    except ConvkitError:
+        return {}
+    return {} if target.overflow is None else {target.weight: target.overflow.weight}
 
 
 def _tell_choice(

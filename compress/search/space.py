@@ -139,11 +139,17 @@ def problem(
     }
     fixed = Cost(
         seconds=rest.seconds + sum(max(known.values()) for name, known in seconds.items() if name not in found),
-        bytes=rest.bytes + sum(_bytes(node, None, FLOAT) for name, node in nodes.items() if name not in found),
+        bytes=rest.bytes + sum(_bytes(node, None, FLOAT) for node in _held_once(nodes, found)),
         bops=sum(_bops(count, None, FLOAT) for name, count in macs.items() if name not in found),
     )
     chosen_among = [*_among(edges, found, floating.activation), *_following(edges, followers, found, floating)]
     return Problem(costs, tuple(chosen_among), fixed=fixed)
+
+
+def _held_once(nodes: Mapping[str, fx.Node], found: Options) -> Iterator[fx.Node]:
+    """A node for each layer without a choice; one that is called twice is in the file once."""
+    modules = {str(node.target): node for name, node in nodes.items() if name not in found and node.op == "call_module"}
+    yield from modules.values()
 
 
 def _with_borders(
@@ -191,6 +197,11 @@ def _bytes(node: fx.Node, layer: LayerPlan | None, option: Option) -> int:
         return 0
     floats = layer is None or formats.is_exact(option.weight) or not formats.load(option.weight).ranged
     return promotion.layer_bytes(node, None if floats or layer is None else layer_plan(layer, option))
+
+
+def float_bops(macs: int) -> float:
+    """Bit operations of that many multiply-accumulates in float32."""
+    return _bops(macs, None, FLOAT)
 
 
 def _bops(macs: int, layer: LayerPlan | None, option: Option) -> float:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -10,6 +11,7 @@ from convkit.cli.referee import Referee
 from convkit.compress.budget import parse
 from convkit.compress.plan import Plan
 from convkit.compress.search.criterion import CROSS_ENTROPY, DISTANCE
+from convkit.compress.search.problem import Cost
 from convkit.runtimes.bench.estimate import point
 from convkit.runtimes.bench.measure import Result
 
@@ -57,3 +59,23 @@ def picked(limit: str, networks: dict[str, tuple[float, float]]) -> str:
     found = Referee((parse("latency", limit),), []).pick(candidates, results)
     assert found is not None
     return found.name
+
+
+@pytest.mark.parametrize(
+    ("budgets", "slower"),
+    [
+        pytest.param({"size": "<=0.5x"}, True, id="size alone, which the original exceeds"),
+        pytest.param({"size": "<=1x"}, False, id="the original keeps to it"),
+        pytest.param({"latency": "<=0.5x"}, False, id="time"),
+        pytest.param({"latency": "<=2x", "size": "<=0.5x"}, False, id="both"),
+    ],
+)
+def test_only_who_asks_for_other_things_than_time_gets_a_slower_network(budgets: dict[str, str], slower: bool) -> None:
+    referee = Referee([parse(name, text) for name, text in budgets.items()], [])
+    assert referee.may_be_slower({ORIGINAL: result(ORIGINAL, 1.0, 200.0)}) is slower
+
+
+def test_a_budget_of_nothing_is_kept_by_what_takes_nothing() -> None:
+    space = SimpleNamespace(original=Cost())
+    referee = Referee([parse("bops", "<=0.5x")], [space])  # type: ignore[list-item]
+    assert not referee.may_be_slower({ORIGINAL: result(ORIGINAL, 1.0, 200.0)})
