@@ -204,6 +204,16 @@ def test_an_output_that_cannot_be_written(quantize: Quantize, folder: Path, tmp_
     assert (tmp_path / "full" / "thesis.txt").read_text() == "mine"
 
 
+def test_an_output_around_the_current_folder(
+    quantize: Quantize, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "a" / "b")
+    for place in ("/", "..", "../..", str(tmp_path)):
+        done = quantize(output=place)
+        refused(done, tmp_path / "out", f"output {place} holds the folder that you are in; give a new folder")
+
+
 @pytest.mark.parametrize("limit", [1000, 6000])
 def test_a_disk_that_is_full(folder: Path, tmp_path: Path, limit: int) -> None:
     """No file may grow beyond `limit` bytes: what is kept to resume from meets that first, or a candidate."""
