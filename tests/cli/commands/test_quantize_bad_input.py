@@ -112,6 +112,7 @@ WRONG_WORDS = {
     "a negative drop": (("--max-drop", "-1"), "--max-drop"),
     "no budget": (("--budget", "0"), "--budget"),
     "no threads": (("--threads", "0"), "--threads"),
+    "an operator of other networks": (("--keep", "nosuch"), "is called 'nosuch'; `convkit inspect` lists"),
     "an unknown option": (("--fast",), "--fast"),
 }
 
