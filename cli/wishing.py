@@ -31,6 +31,7 @@ def wishes(
     if tables is not None:
         if by_labels:
             raise ConvkitError("--tables says whether labels count", hint="leave out --by-labels")
+        _refuse_uniform(job, "--tables has")
         return _from_tables(job, formats, tables, given)
     if formats is None and not given:
         if by_labels:

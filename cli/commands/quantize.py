@@ -169,9 +169,11 @@ def quantize(
     given = {"keep": keep, "plan": plans.read(plan) if plan else None}
     measuring = {"threads": threads, "budget": budget, "tune": tune, "fixed": _fixed()}
     job = _job(model, data, target or "onnxruntime-cpu", limits, {"seed": seed, **given, **measuring})
-    job = _with_wishes(job, precision, methods)
+    job, note = _with_wishes(job, precision, methods)
     budgets = {"latency": latency, "size": size, "bops": bops}
     wishes = wishing.wishes(job, formats, tables, budgets, by_labels=by_labels)
+    if note:
+        show.note(note)
     if dry_run:
         show.text(_intention(job, wishes, output))
         return
@@ -224,8 +226,8 @@ def _job(model: ModelRef, data: DataRef, target: str, limits: Any, settings: dic
     return Job(model.path, loaded, data_sets.load(data, loaded.inputs), chosen, limits, **settings)
 
 
-def _with_wishes(job: Job, precision: str | None, methods: tuple[str, ...]) -> Job:
-    """`job` with the formats and methods that are asked for, checked."""
+def _with_wishes(job: Job, precision: str | None, methods: tuple[str, ...]) -> tuple[Job, str]:
+    """`job` with the formats and methods that are asked for, checked, and what there is to say of the formats."""
     from dataclasses import replace
 
     from convkit.compress.errors import ConvkitError
@@ -234,7 +236,8 @@ def _with_wishes(job: Job, precision: str | None, methods: tuple[str, ...]) -> J
     if job.plan is not None and (precision or methods):
         raise ConvkitError("--plan says formats and methods already", hint="leave out --precision and --method")
     remedies.with_methods(methods)
-    return replace(job, methods=methods, precision=space.precision(precision, job.target) if precision else None)
+    option, note = (None, "") if precision is None else space.precision(precision, job.target)
+    return replace(job, methods=methods, precision=option), note
 
 
 def _checkpoint(job: Job, wishes: Wishes | None, output: str, *, resume: bool) -> Checkpoint:

@@ -137,6 +137,7 @@ WRONG_WISHES = {
     "no number": (("--bops", "fast"), "--bops 'fast' is no budget"),
     "no name between commas": (("--formats", "int8,,int4"), "--formats 'int8,,int4' has an empty name in it"),
     "a comma alone": (("--formats", ","), "--formats ',' has an empty name in it"),
+    "no format behind a slash": (("--precision", "int4/"), "precision 'int4/' lacks a format"),
     "no tables": (("--tables", "none.json"), "cannot read tables none.json"),
 }
 
