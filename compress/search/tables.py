@@ -43,6 +43,8 @@ _TRIAL: schema.Types = {"formats": dict, "predicted": dict, "measured": dict, "n
 _COST: schema.Types = dict.fromkeys(QUANTITIES, (int, float))
 _MOST = {"loss": 1e30, "seconds": 1e6, "bytes": 1e18, "bops": 1e24}
 """Magnitudes that no network has; sums and squares of what is less stay finite."""
+_NOTHING = 1e-100
+"""A magnitude that is none: nothing can be scaled by what is as small."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,7 +173,7 @@ def _number(where: str, quantity: str, given: object) -> float:
         raise ValueError(f"{where} is {given!r}, more than any network has")
     if found < 0 and quantity != "loss":
         raise ValueError(f"{where} is {given!r}, less than nothing")
-    return found
+    return found if abs(found) > _NOTHING else 0.0
 
 
 def _trial_json(trial: Trial) -> dict[str, Any]:
@@ -224,7 +226,7 @@ def _seconds(given: object) -> float:
     found = schema.number("the time of a change of format", given)
     if abs(found) > _MOST["seconds"]:
         raise ValueError(f"the time of a change of format is {given!r}, more than any network has")
-    return found
+    return found if abs(found) > _NOTHING else 0.0
 
 
 def _listed(where: str, given: object, length: int | None = None) -> list[Any]:

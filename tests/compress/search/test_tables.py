@@ -73,8 +73,9 @@ def test_a_new_budget_is_solved_from_disk(tmp_path: Path) -> None:
         ({"layers": {"stem": {"int8": COST | {"seconds": math.inf}}}}, "is inf, not a finite number"),
         ({"edges": [EDGE | {"seconds": 1e308}]}, "the time of a change of format is 1e+308, more than"),
         ({"trials": [TRIAL | {"measured": COST | {"seconds": 0}}]}, "a trial takes no time"),
+        ({"trials": [TRIAL | {"measured": COST | {"seconds": 1e-320}}]}, "a trial takes no time"),
         ({"trials": [TRIAL | {"noise": -1}]}, "a trial's noise is -1, less than nothing"),
-        ({"trials": [TRIAL | {"measured": COST | {"seconds": 1e-300}}] * 2}, "does not go with what its layers cost"),
+        ({"trials": [TRIAL | {"measured": COST | {"seconds": 1e-90}}] * 2}, "does not go with what its layers cost"),
     ],
 )
 def test_a_file_that_holds_no_tables_is_the_users_error(tmp_path: Path, change: dict[str, Any], message: str) -> None:
