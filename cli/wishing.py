@@ -31,20 +31,34 @@ def wishes(
     if tables is not None:
         if by_labels:
             raise ConvkitError("--tables says whether labels count", hint="leave out --by-labels")
+        _refuse_uniform(job, "--tables has")
         return _from_tables(job, formats, tables, given)
     if formats is None and not given:
         if by_labels:
             raise ConvkitError("--by-labels says how to search, not for what", hint="give --formats or a budget")
         return None
-    if job.precision is not None or job.methods:
-        hint = "leave out --precision and --method: the search tries learned rounding by itself"
-        raise ConvkitError("--formats and budgets have the format of each layer searched", hint=hint)
-    names = [name.strip() for name in formats.split(",")] if formats else [job.target.weight]
+    _refuse_uniform(job, "--formats and budgets have")
+    names = [job.target.weight] if formats is None else _names(formats)
     layers, whole = precisions.asked(job.target, tuple(dict.fromkeys(names)))
     _check(job, layers)
     for name in pins.formats({} if job.plan is None else job.plan.pins):
         number_formats.load(name)
     return Wishes(layers, given, whole, _criterion(job) if by_labels else DISTANCE)
+
+
+def _refuse_uniform(job: Job, searching: str) -> None:
+    """Refuse formats and rounding for all layers alike beside a search, which decides them layer by layer."""
+    if job.precision is not None or job.methods:
+        hint = "leave out --precision and --method: the search tries learned rounding by itself"
+        raise ConvkitError(f"{searching} the format of each layer searched", hint=hint)
+
+
+def _names(formats: str) -> list[str]:
+    names = [name.strip() for name in formats.split(",")]
+    if not all(names):
+        hint = "write one comma between two names: int8,int4"
+        raise ConvkitError(f"--formats {formats!r} has an empty name in it", hint=hint)
+    return names
 
 
 def _check(job: Job, names: tuple[str, ...]) -> None:

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from convkit.cli import options, show
+from convkit.cli import options, show, values
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -21,7 +20,7 @@ _POINTS = 24
 
 
 @click.command
-@click.argument("tables", metavar="TABLES")
+@click.argument("tables", type=values.WORD, metavar="TABLES")
 @click.option("--latency", metavar="BUDGET", help='At most so long a call: "<=4ms", or "<=0.6x" the original\'s.')
 @click.option("--size", metavar="BUDGET", help='A file of at most "<=2MB" or "<=0.25x".')
 @click.option("--bops", metavar="BUDGET", help='At most "<=20G" bit operations, or "<=0.1x".')
@@ -29,7 +28,7 @@ _POINTS = 24
 @click.option(
     "--points", type=click.IntRange(2), default=_POINTS, show_default=True, help="Points of the front, evenly spaced."
 )
-@click.option("--plan", metavar="FILE", help="Keep to the pins of this plan.yaml.")
+@click.option("--plan", type=values.WORD, metavar="FILE", help="Keep to the pins of this plan.yaml.")
 @options.json
 def choose(
     *,
@@ -61,8 +60,7 @@ def choose(
     given = [wished.parse(name, text) for name, text in budgets.items() if text is not None]
     if not given and not front:
         raise click.UsageError('give a budget, such as --latency "<=3ms", or --front', click.get_current_context())
-    file = Path(tables)
-    known = saved.read(file / "tables.json" if file.is_dir() else file)
+    known = saved.read(tables)
     problem, whole = _open(known, plan)
     limits = {budget.quantity: budget.absolute(whole[budget.quantity]) for budget in given}
     if front:

@@ -54,22 +54,28 @@ def _low(layer: LayerPlan, target: Target, wanted: Sequence[str]) -> list[Option
     return [promotion.promote(option, target).option for option in asked]
 
 
-def precision(text: str, target: Target) -> Option:
-    """The Option that `text`, such as "int4", "int4/uint8" or "fp6", asks for on `target`, as it runs there.
+def precision(text: str, target: Target) -> tuple[Option, str]:
+    """The Option that `text`, such as "int4", "int4/uint8" or "fp6", asks for on `target`, as it runs there, and what
+    there is to say about that.
 
     Integer weights alone meet the target's own activations, others those of their own format. The floats of fp6 are
     split into exponent and mantissa layer by layer. Raises ConvkitError for an unknown format, or one of weights that
     has a zero point.
     """
-    weight, _, activation = text.partition("/")
-    if widths.bits(weight) is not None:
-        read = promotion.promote(Option(FLOAT.weight, activation or FLOAT.activation), target).option
-        return Option(weight, read.activation)
+    weight, slash, activation = text.partition("/")
+    if not weight or (slash and not activation):
+        raise ConvkitError(f"precision {text!r} lacks a format", hint="give weights and activations: int4/uint8")
+    bits = widths.bits(weight)
+    if bits is not None:
+        likely = Option(widths.splits(bits)[0], activation or FLOAT.activation)
+        read = promotion.promote(likely, target)
+        return Option(weight, read.option.activation), read.note.replace(likely.weight, weight)
     number = formats.load(weight)
     if not number.symmetric:
         raise ConvkitError(f"{weight} is no format of weights", hint="weights have no zero point: int4/uint8")
     own = target.activation if isinstance(number, Integer) else weight
-    return promotion.promote(Option(weight, activation or own), target).option
+    found = promotion.promote(Option(weight, activation or own), target)
+    return found.option, found.note
 
 
 def uniform(model: Model, layers: Mapping[str, LayerPlan], option: Option) -> dict[str, LayerPlan]:

@@ -99,6 +99,7 @@ def test_an_unreachable_budget_is_a_verdict_with_the_nearest(convkit: Convkit, f
 
 BAD = {
     "no budget": ((), "give a budget"),
+    "an empty plan": (("--size", "<=1x", "--plan", ""), "'--plan': it is empty"),
     "a wrong unit": (("--latency", "3MB"), "--latency '3MB'"),
     "no plan": (("--size", "<=1x", "--plan", "none.yaml"), "cannot read plan none.yaml"),
 }
@@ -132,6 +133,7 @@ def test_tables_that_are_none(convkit: Convkit, tmp_path: Path) -> None:
     done = convkit("choose", str(tmp_path / "none.json"), "--size", "<=1x")
     assert done.code == 2
     assert "cannot read tables" in done.err
+    assert "'TABLES': it is empty" in convkit("choose", "", "--size", "<=1x").err
     (tmp_path / "some.json").write_text("{}")
     assert "holds no tables" in convkit("choose", str(tmp_path / "some.json"), "--size", "<=1x").err
 
