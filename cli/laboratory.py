@@ -97,8 +97,8 @@ class Lab:
     def _measured(self, plans: Sequence[Plan]) -> list[Measured]:
         names = [f"choice {index}" for index in range(len(plans))]
         candidates, losses = [], []
-        for name, plan in zip(names, plans, strict=True):
-            self.say(f"building {name} of {len(plans)}")
+        for number, (name, plan) in enumerate(zip(names, plans, strict=True), 1):
+            self.say(f"building choice {number} of {len(plans)}")
             losses.append(self.loss(plan))
             candidates.append(Candidate(name, plan, self.file(plan)))
         timed = contest.measured(self.arena, candidates, self.arena.budget * ROUND_SHARE, self.say)
