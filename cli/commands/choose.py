@@ -99,7 +99,7 @@ def _narrower(known: Tables) -> Mapping[str, str]:
         target = targets.load(known.target)
     except ConvkitError:
         return {}
-    return {} if target.overflow is None else {target.weight: target.overflow.weight}
+    return target.on(target.overflow.where if target.overflow else ()).narrower
 
 
 def _tell_choice(

@@ -164,16 +164,7 @@ def _as_predicted(trials: Sequence[Trial], wish: Wish) -> bool:
 
 def _corrected(problem: Problem, trials: Sequence[Trial], draw: int | None = None) -> Problem:
     sights = [Sight(trial.formats, trial.measured, trial.noise) for trial in trials]
-    return corrected_by(_sized(problem, trials), sights, draw)
-
-
-def _sized(problem: Problem, trials: Sequence[Trial]) -> Problem:
-    """`problem` with the bytes beside weights that files really have; what was known before is no file of it."""
-    own = [trial for trial in trials if trial.turn != GIVEN]
-    if not own:
-        return problem
-    more = statistics.fmean(trial.measured.bytes - problem.cost(trial.formats).bytes for trial in own)
-    return replace(problem, fixed=replace(problem.fixed, bytes=problem.fixed.bytes + more))
+    return corrected_by(problem, sights, draw)
 
 
 def _trial(choice: Choice, found: Measured, turn: int) -> Trial:
