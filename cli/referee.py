@@ -29,10 +29,14 @@ class Referee:
     """What is accurate."""
 
     def pick(self, fit: Sequence[Candidate], results: Mapping[str, Result]) -> Candidate | None:
-        """The most accurate within the budgets, else of those nearest to them."""
+        """The most accurate within the budgets, else of those nearest to them, and of those that run the same kernels:
+        what these differ by in time is chance."""
         beyond = {one.name: self._beyond(one.plan, results[one.name], results) for one in fit}
         least = min(beyond.values(), default=0.0)
         near = [one for one in fit if beyond[one.name] <= least + (contest.SAME if least else 0.0)]
+        if least:
+            alike = [_kernels(one.plan) for one in near]
+            near = [one for one in fit if one in near or _kernels(one.plan) in alike]
         of_float = results[contest.ORIGINAL].metrics
         return min(near, key=lambda one: self.criterion.loss(results[one.name].metrics, of_float), default=None)
 
@@ -76,3 +80,8 @@ class Referee:
             return self.spaces[0].original.bops
         space = next(space for space in self.spaces if space.plan.engine == plan.engine)
         return space.problem.cost(spaces.formats_of(plan, space.options, space.precision.floating))["bops"]
+
+
+def _kernels(plan: Plan) -> tuple[object, ...]:
+    """What a network takes its time by: the formats of its layers, and the engine's knobs."""
+    return {name: (layer.weight, layer.activation) for name, layer in plan.layers.items()}, dict(plan.engine)
