@@ -67,7 +67,7 @@ class Checkpoint:
 
 def beside(output: str, key: object, *, resume: bool) -> Checkpoint:
     """The checkpoint of the search that `key` describes, whose result goes to `output`; empty unless it resumes."""
-    final = Path(output).absolute()
+    final = record.final_place(output)
     found = Checkpoint(final.with_name(f".{final.name}.search"))
     digest = record.digest_json(key)
     if not resume or found.value("key") != digest:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from convkit.cli.goodness import Limits, good
 from convkit.compress import metric
@@ -75,18 +75,25 @@ class Standing:
     final: Measurement
 
 
-Pick = Callable[[Sequence[Candidate], "Mapping[str, Result]"], Candidate | None]
+class Judge(Protocol):
+    """Who chooses by other things than time alone."""
+
+    def pick(self, fit: Sequence[Candidate], results: Mapping[str, Result], /) -> Candidate | None:
+        """The one of those that are as good as the original which is kept."""
+
+    def may_be_slower(self, results: Mapping[str, Result], /) -> bool:
+        """Whether it need not be faster than the original."""
 
 
 def hold(
-    contest: Contest, candidates: Sequence[Candidate], say: Callable[[str], None], pick: Pick | None = None
+    contest: Contest, candidates: Sequence[Candidate], say: Callable[[str], None], judge: Judge | None = None
 ) -> Standing:
     """Measure, and keep the fastest candidate that is as good on the engine and surely faster than the original.
 
-    `pick`, where given, chooses; all are measured to the end then, and to be faster by the estimate is enough: it may
-    be size that is asked for.
+    `judge`, where given, chooses; all are measured to the end then, and to be faster by the estimate is enough, or not
+    even needed.
     """
-    alone = len(candidates) <= _FINALISTS or pick is not None
+    alone = len(candidates) <= _FINALISTS or judge is not None
     final = measured(contest, candidates, contest.budget * (1.0 if alone else _LOOK), say)
     results = {result.name: result for result in final.results}
     fit = [c for c in candidates if _fits(_for(contest, c), results[c.name], results[ORIGINAL])]
@@ -94,14 +101,15 @@ def hold(
         fit = sorted(fit, key=lambda c: _pace(results[c.name]))[:_FINALISTS]
         final = measured(contest, fit, contest.budget * (1 - _LOOK), say)
         results |= {result.name: result for result in final.results}
-    faster = [c for c in fit if _faster(results[c.name], sure=pick is None)]
-    kept = (pick or _fastest)(faster or fit, results)
+    slower = judge is not None and judge.may_be_slower(results)
+    faster = [c for c in fit if not slower and _faster(results[c.name], sure=judge is None)]
+    kept = (_fastest if judge is None else judge.pick)(faster or fit, results)
     shown = tuple(results.values())
     if kept is None:
         return Standing(None, _why_none(contest, candidates, results), shown, final)
     ratio = results[kept.name].ratios["p50"]
     times = f"{ratio.value:.2f}x the original's time ({ratio.low:.2f} to {ratio.high:.2f})"
-    if not _faster(results[kept.name], sure=pick is None):
+    if not slower and not _faster(results[kept.name], sure=judge is None):
         return Standing(None, f"{contest.target.weight} does not pay here: {times}", shown, final)
     return Standing(kept, times, shown, final)
 

@@ -88,7 +88,7 @@ class Lab:
         known = (self.kept.value("rounds") or {}).get(key)
         measured = self._measured(plans) if known is None else [Measured(*figures) for figures in known]
         if known is None:
-            self.kept.add("rounds", {key: [(one.loss, one.seconds, one.noise) for one in measured]})
+            self.kept.add("rounds", {key: [(one.loss, one.seconds, one.noise, one.bytes) for one in measured]})
         for choice, one in zip(found, measured, strict=True):
             self._tell(choice, one.loss, one.seconds)
         self._show()
@@ -97,13 +97,17 @@ class Lab:
     def _measured(self, plans: Sequence[Plan]) -> list[Measured]:
         names = [f"choice {index}" for index in range(len(plans))]
         candidates, losses = [], []
-        for name, plan in zip(names, plans, strict=True):
-            self.say(f"building {name} of {len(plans)}")
+        for number, (name, plan) in enumerate(zip(names, plans, strict=True), 1):
+            self.say(f"building choice {number} of {len(plans)}")
             losses.append(self.loss(plan))
             candidates.append(Candidate(name, plan, self.file(plan)))
         timed = contest.measured(self.arena, candidates, self.arena.budget * ROUND_SHARE, self.say)
         original, ratios = self.space.original.seconds, [timed[name].ratios["p10"] for name in names]
-        return [Measured(loss, r.value * original, r.width / _ERRORS) for loss, r in zip(losses, ratios, strict=True)]
+        sizes = [float(candidate.path.stat().st_size) for candidate in candidates]
+        return [
+            Measured(loss, ratio.value * original, ratio.width / _ERRORS, size)
+            for loss, ratio, size in zip(losses, ratios, sizes, strict=True)
+        ]
 
     def _tell(self, choice: Choice, loss: float, seconds: float) -> None:
         """A line and a point for what was measured."""

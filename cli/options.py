@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.shell_completion import CompletionItem
 
 from convkit.cli import show
+from convkit.cli.values import SEEDS, THREADS, WORD, Part
 from convkit.compress import function as functions
-from convkit.compress import package, parts
+from convkit.compress import package
 from convkit.compress.errors import ConvkitError
 from convkit.compress.model import InputShape, ModelRef, parse_shape
 
@@ -130,7 +130,7 @@ _MODEL_OPTION = click.option(
     "MODEL without -m is the same.",
 )
 _WEIGHTS_OPTION = click.option(
-    "--weights", metavar="FILE", help="Weights for MODULE:FUNCTION: .safetensors or a state dict."
+    "--weights", type=WORD, metavar="FILE", help="Weights for MODULE:FUNCTION: .safetensors or a state dict."
 )
 _ARG_OPTION = click.option(
     "--arg",
@@ -159,6 +159,7 @@ class DataSet(click.ParamType["DataRef"]):
 
         if isinstance(value, DataRef):
             return value
+        WORD.convert(value, param, ctx)
         if value.lstrip().startswith("{") or value.endswith((".yaml", ".yml")):
             return data_ref(mapping(value))
         return DataRef(value)
@@ -248,41 +249,28 @@ def _say_how_images_were_prepared(ref: DataRef) -> None:
 
 _DATA_OPTIONS = (
     click.option("--limit", type=click.IntRange(1), help="Use that many samples, evenly spread."),
-    click.option("--preprocess", metavar="YAML", help="How images become inputs: {mean: …, std: …} or a .yaml file."),
     click.option(
-        "--pattern", metavar="GLOB", help="Which images: imagenet_*_{label}.jpg reads the label from the name."
+        "--preprocess", type=WORD, metavar="YAML", help="How images become inputs: {mean: …, std: …} or a .yaml file."
     ),
-    click.option("--labels", metavar="FILE", help="Labels of the images, by file name."),
+    click.option(
+        "--pattern",
+        type=WORD,
+        metavar="GLOB",
+        help="Which images: imagenet_*_{label}.jpg reads the label from the name.",
+    ),
+    click.option("--labels", type=WORD, metavar="FILE", help="Labels of the images, by file name."),
 )
-
-
-class Part(click.ParamType[str]):
-    """A part's name, with the shell's completion from its folder. The command itself loads the part."""
-
-    name = "name"
-
-    def __init__(self, folder: str, suffix: str = ".py") -> None:
-        self._folder, self._suffix = folder, suffix
-
-    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-        """Names in the folder that begin with what was typed."""
-        known = parts.names(self._folder, self._suffix)
-        return [
-            CompletionItem(name, help=parts.about(self._folder, name, self._suffix))
-            for name in known
-            if name.startswith(incomplete)
-        ]
 
 
 target = click.option(
     "--target", type=Part("recipes/targets", ".yaml"), metavar="NAME|FILE", help="See `convkit list targets`."
 )
 output = click.option(
-    "-o", "--output", required=True, metavar="FOLDER", help="Where the result goes, whole or not at all."
+    "-o", "--output", required=True, type=WORD, metavar="FOLDER", help="Where the result goes, whole or not at all."
 )
 json = click.option("--json", "as_json", is_flag=True, help="Print the result as JSON.")
-seed = click.option("--seed", type=int, default=0, show_default=True, help="Seed of everything random.")
-threads = click.option("--threads", type=click.IntRange(1), default=2, show_default=True, help="Threads of the engine.")
+seed = click.option("--seed", type=SEEDS, default=0, show_default=True, help="Seed of everything random.")
+threads = click.option("--threads", type=THREADS, default=2, show_default=True, help="Threads of the engine.")
 dry_run = click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
 resume = click.option("--resume", is_flag=True, help="Go on after an interruption; finished steps are kept.")
 

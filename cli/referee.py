@@ -29,12 +29,22 @@ class Referee:
     """What is accurate."""
 
     def pick(self, fit: Sequence[Candidate], results: Mapping[str, Result]) -> Candidate | None:
-        """The most accurate within the budgets, else of those nearest to them."""
+        """The most accurate within the budgets, else of those nearest to them, and of those that run the same kernels:
+        what these differ by in time is chance."""
         beyond = {one.name: self._beyond(one.plan, results[one.name], results) for one in fit}
         least = min(beyond.values(), default=0.0)
         near = [one for one in fit if beyond[one.name] <= least + (contest.SAME if least else 0.0)]
+        if least:
+            alike = [_kernels(one.plan) for one in near]
+            near = [one for one in fit if one in near or _kernels(one.plan) in alike]
         of_float = results[contest.ORIGINAL].metrics
         return min(near, key=lambda one: self.criterion.loss(results[one.name].metrics, of_float), default=None)
+
+    def may_be_slower(self, results: Mapping[str, Result]) -> bool:
+        """Whether time is not what is asked for, and the original does not keep to what is."""
+        original = results[contest.ORIGINAL]
+        asks_time = any(budget.quantity == "seconds" for budget in self.budgets)
+        return not asks_time and any(self._excess(budget, None, original, results) > 0 for budget in self.budgets)
 
     def _beyond(self, plan: Plan, result: Result, results: Mapping[str, Result]) -> float:
         """By what part of a limit the network exceeds it at most; 0 within all."""
@@ -49,15 +59,16 @@ class Referee:
             if self._excess(budget, plan, results[name], results) > 0:
                 taken = self._taken(budget, plan, results[name])
                 nearest = wished.reachable(budget.name, taken)
-                asked = f"--{budget.name} {budget.text!r}"
-                yield f"{asked} is out of reach here; the nearest is --{budget.name} {nearest!r}"
+                asked, why = f"--{budget.name} {budget.text!r}", "" if plan else f": {standing.why}"
+                yield f"{asked} is out of reach here{why}; the nearest is --{budget.name} {nearest!r}"
 
     def _excess(self, budget: Budget, plan: Plan | None, result: Result, results: Mapping[str, Result]) -> float:
         """By what part of the limit the network exceeds it."""
         whole = self._taken(budget, None, results[contest.ORIGINAL])
         if budget.quantity == "seconds" and budget.relative:
             return result.ratios["p50"].value / budget.limit - 1
-        return self._taken(budget, plan, result) / budget.absolute(whole) - 1
+        limit, taken = budget.absolute(whole), self._taken(budget, plan, result)
+        return taken / limit - 1 if limit else taken
 
     def _taken(self, budget: Budget, plan: Plan | None, result: Result) -> float:
         """What a network takes of the budget's quantity."""
@@ -69,3 +80,8 @@ class Referee:
             return self.spaces[0].original.bops
         space = next(space for space in self.spaces if space.plan.engine == plan.engine)
         return space.problem.cost(spaces.formats_of(plan, space.options, space.precision.floating))["bops"]
+
+
+def _kernels(plan: Plan) -> tuple[object, ...]:
+    """What a network takes its time by: the formats of its layers, and the engine's knobs."""
+    return {name: (layer.weight, layer.activation) for name, layer in plan.layers.items()}, dict(plan.engine)

@@ -46,7 +46,7 @@ def report(searched: Searched) -> dict[str, Any]:
 
 
 def write(searched: Searched, folder: Path) -> None:
-    """The pictures, and the tables from which other budgets are solved."""
+    """The pictures, and the tables from which other budgets are solved, where there is anything to choose."""
     criterion = searched.space.criterion
     drawn = {
         "front": picture.front(_points(searched), criterion.axis, criterion.better),
@@ -55,9 +55,10 @@ def write(searched: Searched, folder: Path) -> None:
     for name, forms in drawn.items():
         for suffix, content in forms.items():
             record.write_bytes(folder / f"{name}.{suffix}", content)
-    tables.write(folder / "tables.json", _tables(searched.hunt))
-    for other in searched.others:
-        tables.write(folder / f"tables-{other.lab.space.precision.floating}.json", _tables(other))
+    others = {f"tables-{other.lab.space.precision.floating}.json": other for other in searched.others}
+    for name, hunt in {tables.FILE: searched.hunt, **others}.items():
+        if hunt.lab.space.options:
+            tables.write(folder / name, _tables(hunt))
 
 
 def _tables(hunt: Hunt) -> tables.Tables:

@@ -135,7 +135,7 @@ def _ended(means: Means, hunts: Sequence[Hunt], tried: Sequence[Attempt]) -> Sea
     lab, budgets = hunts[0].lab, means.wishes.budgets
     candidates = [candidate for hunt in hunts for candidate in hunt.lab.finalists(hunt.refined.best, hunt.roomy)]
     referee = Referee(budgets, [hunt.lab.space for hunt in hunts], lab.space.criterion)
-    standing = contest.hold(lab.arena, candidates, means.say, referee.pick if budgets else None)
+    standing = contest.hold(lab.arena, candidates, means.say, referee if budgets else None)
     outcome = quantizing.outcome(means.job, standing, tried, len(lab.arena.held), lab.arena.knobs)
     kept = next((hunt for hunt in hunts if hunt.lab.space.plan.engine == outcome.plan.engine), hunts[0])
     others = [hunt for hunt in hunts if hunt is not kept]

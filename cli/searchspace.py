@@ -163,12 +163,20 @@ def each(means: Means, ground: Ground) -> Iterator[Space]:
         space = _space(means, ground, precision)
         if original is None:
             whole = space.problem.cost(dict.fromkeys(space.options, precision.floating))
-            original = replace(whole, seconds=whole.seconds * ground.knobs.pace)
+            original = _original(means.job, whole.seconds * ground.knobs.pace)
         space = replace(space, original=original)
         if precision != F32 or wishes.formats:
             with means.work.stage("strongest"):
                 sharp = sensing.sharpened(space, means.job.seed, means.kept, means.work, means.say)
             yield replace(space, problem=sharp)
+
+
+def _original(job: Job, seconds: float) -> Cost:
+    """What the network takes as it was given: what is made ready for the search may hold more channels."""
+    from convkit.compress.analysis import analyse
+
+    macs = sum(layer.macs for layer in analyse(job.model).layers)
+    return Cost(seconds=seconds, bytes=len(quantizing.original_bytes(job)), bops=spaces.float_bops(macs))
 
 
 def _pins(job: Job) -> Mapping[str, str]:
@@ -187,7 +195,7 @@ def _space(means: Means, ground: Ground, precision: Precision) -> Space:
     plan = replace(ground.plan, engine={**ground.knobs.lowered, **precision.knobs})
     found = _options(means, builder.model, precision)
     names = {graphs.key(node) for node in graphs.computes(builder.model.graph)}
-    decided = pins.chosen(_pins(job), found, names - set(found), precision.floating)
+    decided = pins.chosen(_pins(job), found, names - set(found), precision.floating, job.target.narrower)
     found = {n: (precision.floating, decided[n]) if n in decided else options for n, options in found.items()}
     found = {name: tuple(dict.fromkeys(options)) for name, options in found.items()}
     with means.work.stage("sensitivity"):
@@ -206,7 +214,11 @@ def _options(means: Means, model: Model, precision: Precision) -> spaces.Options
     """What every layer may run in; the formats that pins ask for only those that are pinned."""
     job, wanted, pinned = means.job, means.wishes.formats, _pins(means.job)
     found = spaces.options(model, job.target, wanted, precision.floating, job.keep)
-    asked = (name for name in pins.formats(pinned) if formats.load(name).symmetric and formats.load(name).ranged)
+    asked = (
+        name
+        for name in pins.formats(pinned, job.target.narrower)
+        if formats.load(name).symmetric and formats.load(name).ranged
+    )
     wider = spaces.options(model, job.target, (*wanted, *asked), precision.floating, job.keep)
     return {name: wider[name] if name in pinned else options for name, options in found.items()}
 
@@ -215,7 +227,7 @@ def _from_tables(job: Job, ground: Ground, tables: Tables) -> Space:
     """The space that `tables` know; nothing is measured."""
     options = {name: tuple(known) for name, known in tables.problem.options.items()}
     precision = precisions.named(str(ground.plan.engine.get("precision", F32.name)))
-    decided = pins.chosen(_pins(job), options, floating=precision.floating)
+    decided = pins.chosen(_pins(job), options, floating=precision.floating, narrower=job.target.narrower)
     facts = precision, tables.estimated, tables.digests, decided, tables.criterion
     return Space(ground.builder, ground.plan, options, tables.problem, tables.original, *facts)
 
@@ -240,7 +252,9 @@ def _table(means: Means, builder: Builder, plan: Plan) -> LatencyTable:
         return builder.file(builder.network(builder.complete(replace(plan, layers=known))))
 
     options = tuning.options(job, plan.engine)
-    sample = {name: array[:1] for name, array in job.data.arrays.items()}
+    first = job.model.inputs[0].shape[:1]
+    fixed = next((size for size in first if isinstance(size, int)), 1)
+    sample = dict(job.data.batch([row % len(job.data) for row in range(fixed)]).arrays)
     own = measure.Job(builder.model, job.target, plan.methods, write, options, sample)
     means.say(f"latency of every layer on {job.target.engine}, float in {options.precision}")
     fingerprint = measure.fingerprint(builder.model, job.target, plan.methods, options)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from convkit.cli import batches, precisions
 from convkit.cli.searchspace import Wishes
-from convkit.compress import budget, labels, metric
+from convkit.compress import apply, budget, labels, metric
 from convkit.compress import format as number_formats
 from convkit.compress.errors import ConvkitError
 from convkit.compress.search import criterion as criteria
@@ -31,15 +31,14 @@ def wishes(
     if tables is not None:
         if by_labels:
             raise ConvkitError("--tables says whether labels count", hint="leave out --by-labels")
+        _refuse_uniform(job, "--tables has")
         return _from_tables(job, formats, tables, given)
     if formats is None and not given:
         if by_labels:
             raise ConvkitError("--by-labels says how to search, not for what", hint="give --formats or a budget")
         return None
-    if job.precision is not None or job.methods:
-        hint = "leave out --precision and --method: the search tries learned rounding by itself"
-        raise ConvkitError("--formats and budgets have the format of each layer searched", hint=hint)
-    names = [name.strip() for name in formats.split(",")] if formats else [job.target.weight]
+    _refuse_uniform(job, "--formats and budgets have")
+    names = [job.target.weight] if formats is None else _names(formats)
     layers, whole = precisions.asked(job.target, tuple(dict.fromkeys(names)))
     _check(job, layers)
     for name in pins.formats({} if job.plan is None else job.plan.pins):
@@ -47,8 +46,24 @@ def wishes(
     return Wishes(layers, given, whole, _criterion(job) if by_labels else DISTANCE)
 
 
+def _refuse_uniform(job: Job, searching: str) -> None:
+    """Refuse formats and rounding for all layers alike beside a search, which decides them layer by layer."""
+    if job.precision is not None or job.methods:
+        hint = "leave out --precision and --method: the search tries learned rounding by itself"
+        raise ConvkitError(f"{searching} the format of each layer searched", hint=hint)
+
+
+def _names(formats: str) -> list[str]:
+    names = [name.strip() for name in formats.split(",")]
+    if not all(names):
+        hint = "write one comma between two names: int8,int4"
+        raise ConvkitError(f"--formats {formats!r} has an empty name in it", hint=hint)
+    return names
+
+
 def _check(job: Job, names: tuple[str, ...]) -> None:
-    """Refuse a search that cannot be: in formats that the target lacks, or on too few samples."""
+    """Refuse a search that cannot be: in formats that the target lacks, on too few samples, by another model's plan."""
+    _check_plan(job)
     for name in names:
         if name in job.target.formats and job.target.formats[name].missing:
             has = ", ".join(other for other, runs in job.target.formats.items() if not runs.missing)
@@ -60,9 +75,20 @@ def _check(job: Job, names: tuple[str, ...]) -> None:
         )
 
 
+def _check_plan(job: Job) -> None:
+    if job.plan is None:
+        return
+    apply.check_model(job.model, job.plan)
+    if job.plan.target != job.target.name:
+        raise ConvkitError(
+            f"the plan is for {job.plan.target}, not {job.target.name}", hint=f"give --target {job.plan.target}"
+        )
+
+
 def _from_tables(job: Job, formats: str | None, file: str, given: tuple[Budget, ...]) -> Wishes:
     if formats is not None:
         raise ConvkitError("--tables decides which formats there are", hint="leave out --formats, or the tables")
+    _check_plan(job)
     if job.keep:
         raise ConvkitError("--keep says nothing to --tables", hint="pin the layers to float in a --plan")
     found = saved.read(file, job.model.digest)

@@ -50,10 +50,11 @@ def place(graph: fx.GraphModule, target: Target, keep: Collection[str] = ()) -> 
 
 def check_keep(graph: fx.GraphModule, keep: Collection[str]) -> None:
     """Raise ConvkitError where `keep` names what is neither a layer of `graph` nor an operator."""
-    known = [*(graphs.key(node) for node in graphs.computes(graph)), *ops.names()]
+    own = {word for node in graphs.computes(graph) for word in (graphs.key(node), graphs.operator(node))}
+    known = {*own, *ops.names()}
     for name in keep:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
+            near = difflib.get_close_matches(name, sorted(own), n=1)
             hint = f"did you mean {near[0]!r}?" if near else "`convkit inspect` lists the layers"
             raise ConvkitError(f"no layer or operator to keep in float is called {name!r}", hint=hint)
 

@@ -135,10 +135,8 @@ def read(path: str | Path) -> Plan:
 
 
 def loads(text: str) -> Plan:
-    """The Plan whose text `dump` made."""
-    import yaml
-
-    return _made("the plan", yaml.safe_load(text))
+    """The Plan whose text `dump` made; raises ConvkitError for any other."""
+    return _made("the plan", schema.loads(text, "the plan", "plan", _HINT))
 
 
 def _made(where: str, text: dict[str, Any]) -> Plan:

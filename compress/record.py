@@ -6,7 +6,6 @@ A file or folder that convkit writes is either the old one or the new one, whate
 from __future__ import annotations
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convkit.compress.errors import ConvkitError
+from convkit.compress.writing import explained
 
 if TYPE_CHECKING:
     import numpy as np
@@ -93,7 +93,7 @@ def write_bytes(path: Path | str, data: bytes) -> None:
     """
     path = Path(path)
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    with _explained(path):
+    with explained(path):
         try:
             with part.open("wb") as file:
                 file.write(data)
@@ -105,31 +105,59 @@ def write_bytes(path: Path | str, data: bytes) -> None:
 
 
 def check_output(path: Path | str) -> None:
-    """Refuse an output folder that cannot be written, or that holds what convkit did not write.
+    """Refuse an output folder that cannot be written, or that holds what convkit did not write; nothing is left there.
 
     Commands call it before their work starts, so that nobody waits an hour for "read-only".
     """
-    path = Path(path)
-    with _explained(path):
-        path.absolute().parent.mkdir(parents=True, exist_ok=True)
-        probe = path.absolute().with_name(f".{path.name}.{os.getpid()}.probe")
+    path, final = Path(path), final_place(path)
+    with explained(path), _parents(final):
+        probe = final.with_name(f".{final.name}.{os.getpid()}.probe")
         probe.mkdir()
         probe.rmdir()
     if path.exists() and not path.is_dir():
         raise ConvkitError(f"output {path} is a file", hint="give a folder")
-    foreign = sorted(_foreign(path)) if path.is_dir() else []
-    if foreign:
-        raise ConvkitError(f"output {path} holds {foreign[0]!r}, which convkit did not write", hint="give a new folder")
+    foreign = _foreign(path)
+    if foreign is not None:
+        raise ConvkitError(f"output {path} holds {foreign!r}, which convkit did not write", hint="give a new folder")
 
 
-def _foreign(folder: Path) -> set[str]:
-    """Files in `folder` that its manifest does not name."""
-    present = {file.relative_to(folder).as_posix() for file in folder.rglob("*") if not file.is_dir()}
+def final_place(path: Path | str) -> Path:
+    """Where `path` is, with its name. What is around the current folder is refused: to replace it would take that away,
+    and to look through it takes long."""
+    final = Path(path).absolute()
+    if final.name == "..":
+        final = final.resolve()
+    if not final.name or final.resolve() in Path.cwd().parents:
+        raise ConvkitError(f"output {path} holds the folder that you are in", hint="give a new folder")
+    return final
+
+
+@contextlib.contextmanager
+def _parents(final: Path) -> Iterator[None]:
+    """The folders that `final` is in, for as long as the block runs; those that were there stay."""
+    missing = [folder for folder in final.parents if not folder.exists()]
     try:
-        written = json.loads((folder / MANIFEST).read_text())["files"]
+        final.parent.mkdir(parents=True, exist_ok=True)
+        yield
+    finally:
+        for folder in missing:
+            with contextlib.suppress(OSError):  # another process may have put something there by now
+                folder.rmdir()
+
+
+def _foreign(folder: Path) -> str | None:
+    """The first file in `folder` that its manifest does not name; no more of it is looked at."""
+    try:
+        written = {MANIFEST, *json.loads((folder / MANIFEST).read_text())["files"]}
     except (OSError, ValueError, KeyError, TypeError):
-        return present
-    return present - set(written) - {MANIFEST}
+        written = set()
+    for root, folders, files in os.walk(folder):
+        folders.sort()
+        for name in sorted(files):
+            file = Path(root, name).relative_to(folder).as_posix()
+            if file not in written:
+                return file
+    return None
 
 
 @contextlib.contextmanager
@@ -141,11 +169,11 @@ def output_folder(path: Path | str) -> Iterator[Path]:
     """
     path = Path(path)
     check_output(path)
-    final = path.absolute()
+    final = final_place(path)
     _clear_stale(final)
     part = final.with_name(f".{final.name}.{os.getpid()}.part")
-    with _explained(path, part):
-        part.mkdir()
+    with explained(path, part):
+        part.mkdir(parents=True)
         try:
             yield part
             _seal(part)
@@ -210,36 +238,6 @@ def _exchange(one: Path, other: Path) -> bool:
     except (AttributeError, OSError):
         return False
     return bool(renameat2(at_cwd, os.fsencode(one), at_cwd, os.fsencode(other), exchange) == 0)
-
-
-_WRITING = {
-    errno.ENOSPC: "the disk is full",
-    errno.EDQUOT: "the disk quota is used up",
-    errno.EFBIG: "the file is larger than the system allows",
-    errno.EROFS: "the file system is read-only",
-}
-_PLACE = {
-    errno.EACCES: "no permission to write there",
-    errno.EPERM: "no permission to write there",
-    errno.ENOTDIR: "a part of its path is a file",
-    errno.ENOENT: "its folder does not exist",
-    errno.EISDIR: "it is a folder",
-    errno.EEXIST: "a part of its path is a file",
-    errno.ENAMETOOLONG: "its name is too long",
-}
-
-
-@contextlib.contextmanager
-def _explained(path: Path, part: Path | None = None) -> Iterator[None]:
-    """Say in one line why `path` cannot be written. An error about another file than `part` is left as it is."""
-    try:
-        yield
-    except OSError as error:
-        ours = part is None or str(error.filename or "").startswith(str(part))
-        reason = _WRITING.get(error.errno or 0) or (_PLACE.get(error.errno or 0) if ours else None)
-        if reason is None:
-            raise
-        raise ConvkitError(f"cannot write {path}: {reason}", hint="choose another place for the output") from error
 
 
 def versions() -> dict[str, str]:

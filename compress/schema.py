@@ -14,16 +14,25 @@ Types = Mapping[str, type | tuple[type, ...]]
 
 def read(path: str | Path, what: str, hint: str) -> dict[str, Any]:
     """The keys and values in the YAML file `path`; whatever else it holds is no `what`, the user's error."""
+    try:
+        text = Path(path).read_text(encoding="utf-8")
+    except OSError as error:
+        raise ConvkitError(f"cannot read {what} {path}: {error.strerror}", hint=hint) from error
+    except ValueError as error:
+        raise ConvkitError(f"{path} is no {what}: {error}", hint=hint) from error
+    return loads(text, str(path), what, hint)
+
+
+def loads(text: str, where: str, what: str, hint: str) -> dict[str, Any]:
+    """The keys and values in the YAML `text`, which stands `where` it is said; else it is no `what`."""
     import yaml
 
     try:
-        found = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConvkitError(f"cannot read {what} {path}: {error.strerror}", hint=hint) from error
+        found = yaml.safe_load(text)
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        raise ConvkitError(f"{path} is no {what}: {' '.join(str(error).split())}", hint=hint) from error
+        raise ConvkitError(f"{where} is no {what}: {' '.join(str(error).split())}", hint=hint) from error
     if not isinstance(found, dict):
-        raise ConvkitError(f"{path} is no {what}: it holds no keys and values", hint=hint)
+        raise ConvkitError(f"{where} is no {what}: it holds no keys and values", hint=hint)
     return found
 
 

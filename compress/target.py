@@ -100,6 +100,11 @@ class Target:
     """Alternatives to measure: each has a `name` and says which operators (`float`) and which ends of the network
     (`ends`: first, last) stay in float."""
 
+    @property
+    def narrower(self) -> Mapping[str, str]:
+        """The formats that weights have here instead of those that are asked for, by the latter's names."""
+        return {name: runs.weight for name, runs in self.formats.items() if runs.weight is not None}
+
     def on(self, flags: Collection[str]) -> Target:
         """The target as it is on a processor with the instruction sets `flags`."""
         if self.overflow is None or not self.overflow.strikes(flags):

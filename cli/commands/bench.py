@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from convkit.cli import options, show
+from convkit.cli import options, show, values
 from convkit.compress.errors import ConvkitError
 from convkit.compress.model import parse_shape
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 @click.command
 @click.argument("candidates", nargs=-1, required=True, metavar="[ENGINE:]MODEL...")
 @click.option("--baseline", metavar="[ENGINE:]MODEL", help="What the others are compared with.  [default: the first]")
-@click.option("--engine", type=options.Part("runtimes"), metavar="NAME", help="The engine of models without one.")
+@click.option("--engine", type=values.Part("runtimes"), metavar="NAME", help="The engine of models without one.")
 @options.target
 @options.threads
 @click.option("--batch", type=click.IntRange(1), help="Samples a call.  [default: what the model fixes, else 1]")
@@ -45,7 +45,14 @@ if TYPE_CHECKING:
 @click.option("--metric", "metrics", multiple=True, metavar="NAME", help="Score the data with it, such as top1.")
 @click.option("--gate", "gates", multiple=True, metavar="GATE", help='What must hold: "p50 <= 0.8x"; see below.')
 @click.option("--strict", is_flag=True, help="An undecided gate fails too.")
-@click.option("--budget", type=click.FloatRange(0.1), default=20.0, show_default=True, help="Seconds of timing.")
+@click.option(
+    "--budget",
+    type=click.FloatRange(0.1),
+    callback=values.finite,
+    default=20.0,
+    show_default=True,
+    help="Seconds of timing.",
+)
 @options.seed
 @options.json
 @click.option("--markdown", is_flag=True, help="Print the result as Markdown.")

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from convkit.cli import options, show
+from convkit.cli import options, show, values
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from convkit.compress.budget import Budget
     from convkit.compress.search.problem import Choice, Cost, Problem
     from convkit.compress.search.tables import Tables
@@ -19,7 +20,7 @@ _POINTS = 24
 
 
 @click.command
-@click.argument("tables", metavar="TABLES")
+@click.argument("tables", type=values.WORD, metavar="TABLES")
 @click.option("--latency", metavar="BUDGET", help='At most so long a call: "<=4ms", or "<=0.6x" the original\'s.')
 @click.option("--size", metavar="BUDGET", help='A file of at most "<=2MB" or "<=0.25x".')
 @click.option("--bops", metavar="BUDGET", help='At most "<=20G" bit operations, or "<=0.1x".')
@@ -27,7 +28,7 @@ _POINTS = 24
 @click.option(
     "--points", type=click.IntRange(2), default=_POINTS, show_default=True, help="Points of the front, evenly spaced."
 )
-@click.option("--plan", metavar="FILE", help="Keep to the pins of this plan.yaml.")
+@click.option("--plan", type=values.WORD, metavar="FILE", help="Keep to the pins of this plan.yaml.")
 @options.json
 def choose(
     *,
@@ -59,8 +60,7 @@ def choose(
     given = [wished.parse(name, text) for name, text in budgets.items() if text is not None]
     if not given and not front:
         raise click.UsageError('give a budget, such as --latency "<=3ms", or --front', click.get_current_context())
-    file = Path(tables)
-    known = saved.read(file / "tables.json" if file.is_dir() else file)
+    known = saved.read(tables)
     problem, whole = _open(known, plan)
     limits = {budget.quantity: budget.absolute(whole[budget.quantity]) for budget in given}
     if front:
@@ -85,8 +85,21 @@ def _open(known: Tables, file: str | None) -> tuple[Problem, Cost]:
         return known.corrected(), whole
     if given.model != known.model:
         raise ConvkitError(f"{file} is for model {given.model[:12]}, the tables are for {known.model[:12]}")
-    decided = pins.chosen(given.pins, known.problem.options, floating=Option.parse(known.floating))
+    floating, narrower = Option.parse(known.floating), _narrower(known)
+    decided = pins.chosen(given.pins, known.problem.options, floating=floating, narrower=narrower)
     return problem.pinned(known.corrected(), decided), whole
+
+
+def _narrower(known: Tables) -> Mapping[str, str]:
+    """What the target's own format is on processors that it would overflow, as those that the tables may be of."""
+    from convkit.compress import target as targets
+    from convkit.compress.errors import ConvkitError
+
+    try:
+        target = targets.load(known.target)
+    except ConvkitError:
+        return {}
+    return target.on(target.overflow.where if target.overflow else ()).narrower
 
 
 def _tell_choice(

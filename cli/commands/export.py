@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from convkit.cli import engine_options, options, original, show
+from convkit.cli import engine_options, options, original, show, values
 from convkit.cli import output as place
 from convkit.compress import record
 from convkit.compress.errors import ConvkitError, VerdictError
@@ -35,13 +35,13 @@ ENGINE = "engine.trt"
 @options.model
 @click.option(
     "--target",
-    type=options.Part("export/engines"),
+    type=values.Part("export/engines"),
     default="onnx",
     show_default=True,
     metavar="NAME|FILE",
     help="onnx, onnxruntime, openvino, or a target of `convkit list targets`.",
 )
-@click.option("--plan", metavar="FILE", help="Apply this plan.yaml first.")
+@click.option("--plan", type=values.WORD, metavar="FILE", help="Apply this plan.yaml first.")
 @options.data(what="The plan's calibration samples, for methods that need them")
 @click.option("--opset", type=click.IntRange(1), help="ONNX opset.  [default: the target's, else 21]")
 @engine_options.engine

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from convkit.cli import options, show
+from convkit.cli import options, show, values
 from convkit.cli import output as place
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 @click.option(
     "--max-drop",
     type=click.FloatRange(0),
+    callback=values.finite,
     default=5.0,
     show_default=True,
     metavar="POINTS",
@@ -33,23 +34,27 @@ if TYPE_CHECKING:
 @click.option(
     "--min-sqnr",
     type=float,
+    callback=values.finite,
     metavar="DB",
     help="Signal to quantization noise at the output, at least.  [default: 10.0 for classes, else 20.0]",
 )
 @click.option(
     "--precision",
+    type=values.WORD,
     metavar="NAME",
     help="All layers in these formats: int4, or of weights and activations, int4/uint8.  [default: the target's]",
 )
 @click.option(
     "--method",
     "methods",
+    type=values.WORD,
     multiple=True,
     metavar="NAME",
     help="Round by this method, in place of the usual remedies; `convkit list methods`.",
 )
 @click.option(
     "--formats",
+    type=values.WORD,
     metavar="NAME,...",
     help="Search the format of each layer among these and float: int8,int4,fp8_e4m3; `convkit list formats`.",
 )
@@ -62,20 +67,29 @@ if TYPE_CHECKING:
     help="Search by the labels of the data: what formats add to cross-entropy, or to squared error where labels are "
     "the outputs wanted, in place of the distance to the network in float.",
 )
-@click.option("--keep", multiple=True, metavar="LAYER|OPERATOR", help="Leave this layer or kind in float.")
+@click.option(
+    "--keep",
+    type=values.WORD,
+    multiple=True,
+    metavar="LAYER|OPERATOR",
+    help="Leave this layer or kind in float.",
+)
 @click.option(
     "--plan",
+    type=values.WORD,
     metavar="FILE",
     help="Apply this plan.yaml, edited by hand perhaps; with --formats or a budget, search all that it does not pin.",
 )
 @click.option(
     "--tables",
-    metavar="FILE",
+    type=values.WORD,
+    metavar="FILE|FOLDER",
     help="Search with the tables.json of an earlier search: neither sensitivity nor latency is measured again.",
 )
 @click.option(
     "--budget",
     type=click.FloatRange(1),
+    callback=values.finite,
     default=15.0,
     show_default=True,
     metavar="SECONDS",
@@ -155,9 +169,11 @@ def quantize(
     given = {"keep": keep, "plan": plans.read(plan) if plan else None}
     measuring = {"threads": threads, "budget": budget, "tune": tune, "fixed": _fixed()}
     job = _job(model, data, target or "onnxruntime-cpu", limits, {"seed": seed, **given, **measuring})
-    job = _with_wishes(job, precision, methods)
+    job, note = _with_wishes(job, precision, methods)
     budgets = {"latency": latency, "size": size, "bops": bops}
     wishes = wishing.wishes(job, formats, tables, budgets, by_labels=by_labels)
+    if note:
+        show.note(note)
     if dry_run:
         show.text(_intention(job, wishes, output))
         return
@@ -210,8 +226,8 @@ def _job(model: ModelRef, data: DataRef, target: str, limits: Any, settings: dic
     return Job(model.path, loaded, data_sets.load(data, loaded.inputs), chosen, limits, **settings)
 
 
-def _with_wishes(job: Job, precision: str | None, methods: tuple[str, ...]) -> Job:
-    """`job` with the formats and methods that are asked for, checked."""
+def _with_wishes(job: Job, precision: str | None, methods: tuple[str, ...]) -> tuple[Job, str]:
+    """`job` with the formats and methods that are asked for, checked, and what there is to say of the formats."""
     from dataclasses import replace
 
     from convkit.compress.errors import ConvkitError
@@ -220,7 +236,8 @@ def _with_wishes(job: Job, precision: str | None, methods: tuple[str, ...]) -> J
     if job.plan is not None and (precision or methods):
         raise ConvkitError("--plan says formats and methods already", hint="leave out --precision and --method")
     remedies.with_methods(methods)
-    return replace(job, methods=methods, precision=space.precision(precision, job.target) if precision else None)
+    option, note = (None, "") if precision is None else space.precision(precision, job.target)
+    return replace(job, methods=methods, precision=option), note
 
 
 def _checkpoint(job: Job, wishes: Wishes | None, output: str, *, resume: bool) -> Checkpoint:

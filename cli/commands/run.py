@@ -17,7 +17,7 @@ from typing import Any, TextIO
 
 import click
 
-from convkit.cli import journal, options, recipe, rehearsal, show
+from convkit.cli import journal, options, recipe, rehearsal, show, values
 from convkit.cli.journal import Done, Journal
 from convkit.cli.step import Step, parameters, words
 from convkit.compress import record
@@ -25,7 +25,7 @@ from convkit.compress.errors import GOOD, ConvkitError
 
 
 @click.command
-@click.argument("name", metavar="RECIPE", type=options.Part("recipes", ".yaml"))
+@click.argument("name", metavar="RECIPE", type=values.Part("recipes", ".yaml"))
 @options.output
 @options.json
 @options.dry_run

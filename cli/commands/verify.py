@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from convkit.cli import options, show
+from convkit.cli import options, show, values
 from convkit.compress.errors import ConvkitError, VerdictError
 
 if TYPE_CHECKING:
@@ -43,7 +43,12 @@ _RANDOM_SAMPLES = 4
     help="Replace a tolerance: relative, sqnr, loss, codes, end_to_end, metric; see below.",
 )
 @click.option("--metric", "metrics", multiple=True, metavar="NAME", help="Compare this score too, such as top1.")
-@click.option("--plan", metavar="FILE", help="Run B with the engine's knobs of this plan.yaml, on its target's engine.")
+@click.option(
+    "--plan",
+    type=values.WORD,
+    metavar="FILE",
+    help="Run B with the engine's knobs of this plan.yaml, on its target's engine.",
+)
 @options.data(what="Samples to compare on (random ones without)")
 @options.network
 @options.threads

@@ -1,5 +1,5 @@
 """Tables corrected by measurement: the most likely costs, when each may be wrong by a part of itself, those of one kind
-by a factor, and all by another.
+by a factor, and all by another. Bytes are counted; what files have beside them, all that are made of a network have.
 
 That is Gaussian process regression of what was measured less what was predicted (Rasmussen and Williams 2006, 2.2): two
 plans err alike as far as they share terms, layers in the same format and changes of format between them. No cost falls
@@ -10,10 +10,12 @@ from __future__ import annotations
 
 import itertools
 import math
+import statistics
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from convkit.compress import format as formats
 from convkit.compress.option import Option
 from convkit.compress.search.problem import Cost, Edge, Formats, Problem
 
@@ -24,7 +26,7 @@ if TYPE_CHECKING:
     Vector = NDArray[np.float64]
 
 MEASURED = ("loss", "seconds")
-"""Quantities that are measured; bytes and bit operations are counted."""
+"""Quantities that are measured of themselves; bytes and bit operations are counted."""
 _OWN, _KIND, _COMMON = 0.3, 0.2, 0.3
 """Relative errors expected of one cost, of all layers in a format, and of everything."""
 _CHANGE, _ALL_CHANGES = 0.7, 0.5
@@ -74,7 +76,7 @@ def corrected_by(problem: Problem, sights: Sequence[Sight], draw: int | None = N
     """
     import numpy as np
 
-    found, generator = problem, None if draw is None else np.random.default_rng(draw)
+    found, generator = _sized(problem, sights), None if draw is None else np.random.default_rng(draw)
     for quantity in MEASURED if sights else ():
         terms = _terms(problem, quantity, [sight.formats for sight in sights])
         measured = np.array([sight.cost[quantity] for sight in sights])
@@ -84,6 +86,22 @@ def corrected_by(problem: Problem, sights: Sequence[Sight], draw: int | None = N
         values = _likely(terms, measured, noise)
         found = _with_values(problem, found, quantity, dict(zip(terms.places, values.tolist(), strict=True)))
     return found
+
+
+def _sized(problem: Problem, sights: Sequence[Sight]) -> Problem:
+    """`problem` with the bytes beside weights that files really have.
+
+    A network all in float is the file that was given, which tells nothing of those that are made of it.
+    """
+    made = [sight for sight in sights if any(_is_scaled(option) for option in sight.formats.values())]
+    if not made:
+        return problem
+    more = statistics.fmean(sight.cost.bytes - problem.cost(sight.formats).bytes for sight in made)
+    return replace(problem, fixed=replace(problem.fixed, bytes=problem.fixed.bytes + more))
+
+
+def _is_scaled(option: Option) -> bool:
+    return any(formats.load(name).ranged for name in (option.weight, option.activation))
 
 
 def _noise(quantity: str, sights: Sequence[Sight], measured: Vector) -> Vector:

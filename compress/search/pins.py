@@ -13,14 +13,22 @@ IN_FLOAT = "float"
 Pins = Mapping[str, str]
 
 
-def formats(pins: Pins) -> tuple[str, ...]:
+Narrower = Mapping[str, str]
+"""Formats that weights have instead on a processor whose sums others would overflow, by the latter's names."""
+
+
+def formats(pins: Pins, narrower: Narrower | None = None) -> tuple[str, ...]:
     """Formats of weights that the pins ask for, each once."""
-    asked = (text.partition("/")[0] for text in pins.values() if not _is_float(text))
+    asked = (_promoted(text, narrower or {}).partition("/")[0] for text in pins.values() if not _is_float(text))
     return tuple(dict.fromkeys(asked))
 
 
 def chosen(
-    pins: Pins, options: Mapping[str, Iterable[Option]], floats: Collection[str] = (), floating: Option = FLOAT
+    pins: Pins,
+    options: Mapping[str, Iterable[Option]],
+    floats: Collection[str] = (),
+    floating: Option = FLOAT,
+    narrower: Narrower | None = None,
 ) -> dict[str, Option]:
     """The Option that each pin means among those of its layer; `floats` are layers that run in float anyway.
 
@@ -31,7 +39,7 @@ def chosen(
     found = {}
     for layer, text in pins.items():
         if layer in options:
-            found[layer] = _meant(layer, text, tuple(options[layer]), floating)
+            found[layer] = _meant(layer, (text, _promoted(text, narrower or {})), tuple(options[layer]), floating)
         elif layer not in floats:
             near = difflib.get_close_matches(layer, [*options, *floats], n=1)
             hint = f"did you mean {near[0]!r}?" if near else "`convkit inspect` lists the layers"
@@ -48,9 +56,16 @@ def _is_float(text: str) -> bool:
     return text in (IN_FLOAT, str(FLOAT))
 
 
-def _meant(layer: str, text: str, known: tuple[Option, ...], floating: Option) -> Option:
-    for option in known:
-        if text in (str(option), option.weight) or (option == floating and _is_float(text)):
+def _promoted(text: str, narrower: Narrower) -> str:
+    weight, slash, activation = text.partition("/")
+    return f"{narrower.get(weight, weight)}{slash}{activation}"
+
+
+def _meant(layer: str, words: tuple[str, str], known: tuple[Option, ...], floating: Option) -> Option:
+    """By the pin's text, else by what that is on the processor."""
+    text = words[0]
+    for word, option in ((word, option) for word in words for option in known):
+        if word in (str(option), option.weight) or (option == floating and _is_float(word)):
             return option
     listed = ", ".join(IN_FLOAT if option == floating else str(option) for option in known)
     raise ConvkitError(f"layer {layer!r} is pinned to {text}, which it cannot run in", hint=f"it can run in {listed}")

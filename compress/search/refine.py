@@ -14,11 +14,13 @@ from convkit.compress.search.problem import Choice, Cost, Formats, Problem, meet
 
 @dataclass(frozen=True, slots=True)
 class Measured:
-    """What one candidate took; `noise` is the standard error of its seconds, relative to them."""
+    """What one candidate took; `noise` is the standard error of its seconds, relative to them. `bytes`: of its file,
+    None where that is as counted."""
 
     loss: float
     seconds: float
     noise: float = 0.0
+    bytes: float | None = None
 
 
 Measure = Callable[[Sequence[Choice]], Sequence[Measured]]
@@ -67,7 +69,7 @@ def _beyond(taken: float, limit: float) -> float:
 
 @dataclass(frozen=True, slots=True)
 class Trial:
-    """A plan, what the tables said of it, and its cost with loss and seconds as measured; `noise` as in Measured.
+    """A plan, what the tables said of it, and its cost with loss, seconds, bytes as measured; `noise` as in Measured.
 
     `turn`: the round it was measured in, from 0; what was known before has GIVEN.
     """
@@ -161,11 +163,13 @@ def _as_predicted(trials: Sequence[Trial], wish: Wish) -> bool:
 
 
 def _corrected(problem: Problem, trials: Sequence[Trial], draw: int | None = None) -> Problem:
-    return corrected_by(problem, [Sight(trial.formats, trial.measured, trial.noise) for trial in trials], draw)
+    sights = [Sight(trial.formats, trial.measured, trial.noise) for trial in trials]
+    return corrected_by(problem, sights, draw)
 
 
 def _trial(choice: Choice, found: Measured, turn: int) -> Trial:
-    measured = replace(choice.cost, loss=found.loss, seconds=found.seconds)
+    size = choice.cost.bytes if found.bytes is None else found.bytes
+    measured = replace(choice.cost, loss=found.loss, seconds=found.seconds, bytes=size)
     return Trial(choice.formats, choice.cost, measured, found.noise, turn)
 
 

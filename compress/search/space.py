@@ -54,22 +54,28 @@ def _low(layer: LayerPlan, target: Target, wanted: Sequence[str]) -> list[Option
     return [promotion.promote(option, target).option for option in asked]
 
 
-def precision(text: str, target: Target) -> Option:
-    """The Option that `text`, such as "int4", "int4/uint8" or "fp6", asks for on `target`, as it runs there.
+def precision(text: str, target: Target) -> tuple[Option, str]:
+    """The Option that `text`, such as "int4", "int4/uint8" or "fp6", asks for on `target`, as it runs there, and what
+    there is to say about that.
 
     Integer weights alone meet the target's own activations, others those of their own format. The floats of fp6 are
     split into exponent and mantissa layer by layer. Raises ConvkitError for an unknown format, or one of weights that
     has a zero point.
     """
-    weight, _, activation = text.partition("/")
-    if widths.bits(weight) is not None:
-        read = promotion.promote(Option(FLOAT.weight, activation or FLOAT.activation), target).option
-        return Option(weight, read.activation)
+    weight, slash, activation = text.partition("/")
+    if not weight or (slash and not activation):
+        raise ConvkitError(f"precision {text!r} lacks a format", hint="give weights and activations: int4/uint8")
+    bits = widths.bits(weight)
+    if bits is not None:
+        likely = Option(widths.splits(bits)[0], activation or FLOAT.activation)
+        read = promotion.promote(likely, target)
+        return Option(weight, read.option.activation), read.note.replace(likely.weight, weight)
     number = formats.load(weight)
     if not number.symmetric:
         raise ConvkitError(f"{weight} is no format of weights", hint="weights have no zero point: int4/uint8")
     own = target.activation if isinstance(number, Integer) else weight
-    return promotion.promote(Option(weight, activation or own), target).option
+    found = promotion.promote(Option(weight, activation or own), target)
+    return found.option, found.note
 
 
 def uniform(model: Model, layers: Mapping[str, LayerPlan], option: Option) -> dict[str, LayerPlan]:
@@ -139,11 +145,17 @@ def problem(
     }
     fixed = Cost(
         seconds=rest.seconds + sum(max(known.values()) for name, known in seconds.items() if name not in found),
-        bytes=rest.bytes + sum(_bytes(node, None, FLOAT) for name, node in nodes.items() if name not in found),
+        bytes=rest.bytes + sum(_bytes(node, None, FLOAT) for node in _held_once(nodes, found)),
         bops=sum(_bops(count, None, FLOAT) for name, count in macs.items() if name not in found),
     )
     chosen_among = [*_among(edges, found, floating.activation), *_following(edges, followers, found, floating)]
     return Problem(costs, tuple(chosen_among), fixed=fixed)
+
+
+def _held_once(nodes: Mapping[str, fx.Node], found: Options) -> Iterator[fx.Node]:
+    """A node for each layer without a choice; one that is called twice is in the file once."""
+    modules = {str(node.target): node for name, node in nodes.items() if name not in found and node.op == "call_module"}
+    yield from modules.values()
 
 
 def _with_borders(
@@ -191,6 +203,11 @@ def _bytes(node: fx.Node, layer: LayerPlan | None, option: Option) -> int:
         return 0
     floats = layer is None or formats.is_exact(option.weight) or not formats.load(option.weight).ranged
     return promotion.layer_bytes(node, None if floats or layer is None else layer_plan(layer, option))
+
+
+def float_bops(macs: int) -> float:
+    """Bit operations of that many multiply-accumulates in float32."""
+    return _bops(macs, None, FLOAT)
 
 
 def _bops(macs: int, layer: LayerPlan | None, option: Option) -> float:

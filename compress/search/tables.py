@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from convkit.compress import plan as plans
 from convkit.compress import record, schema
 from convkit.compress.errors import ConvkitError
 from convkit.compress.option import Option
@@ -19,6 +20,7 @@ from convkit.compress.search.criterion import DISTANCE, Criterion
 from convkit.compress.search.problem import QUANTITIES, Cost, Edge, Problem
 from convkit.compress.search.refine import Trial
 
+FILE = "tables.json"
 SCHEMA_VERSION = 3
 _HINT = "let the search make them anew"
 _TOP: schema.Types = {
@@ -39,6 +41,10 @@ _TOP: schema.Types = {
 _EDGE: schema.Types = {"producer": str, "given": str, "consumers": list, "seconds": object, "directed": list}
 _TRIAL: schema.Types = {"formats": dict, "predicted": dict, "measured": dict, "noise": object}
 _COST: schema.Types = dict.fromkeys(QUANTITIES, (int, float))
+_MOST = {"loss": 1e30, "seconds": 1e6, "bytes": 1e18, "bops": 1e24}
+"""Magnitudes that no network has; sums and squares of what is less stay finite."""
+_NOTHING = 1e-100
+"""A magnitude that is none: nothing can be scaled by what is as small."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,9 +101,13 @@ def write(path: str | Path, tables: Tables) -> None:
 
 
 def read(path: str | Path, model: str | None = None) -> Tables:
-    """The tables in a JSON file; raises ConvkitError where it holds none, or those of another model than `model`."""
+    """The tables in a JSON file, or in the folder of a search.
+
+    Raises ConvkitError where it holds none, none to be computed with, or those of another model than `model`.
+    """
+    path = Path(path) / FILE if Path(path).is_dir() else path
     try:
-        found = _parse(json.loads(Path(path).read_text(encoding="utf-8")))
+        found = _checked(_parse(json.loads(Path(path).read_text(encoding="utf-8"))))
     except OSError as error:
         raise ConvkitError(f"cannot read tables {path}: {error.strerror}", hint=_HINT) from error
     except (ValueError, RecursionError, ConvkitError) as error:
@@ -120,6 +130,25 @@ def _parse(text: object) -> Tables:
     return Tables(problem=problem, trials=trials, **facts)
 
 
+def _checked(tables: Tables) -> Tables:
+    """`tables`, which choices can be made from; raises ValueError or ConvkitError where none can."""
+    import numpy as np
+
+    if not tables.problem.options:
+        raise ValueError("it has no layers, so there is nothing to choose")
+    if tables.plan and plans.loads(tables.plan).model != tables.model:
+        raise ValueError("its plan is for another model")
+    for where, cost in [("the original", tables.original), *(("a trial", trial.measured) for trial in tables.trials)]:
+        if cost.seconds <= 0:
+            raise ValueError(f"{where} takes no time")
+    try:
+        with np.errstate(over="raise", invalid="raise", divide="raise"):
+            tables.corrected()
+    except (ValueError, ArithmeticError, np.linalg.LinAlgError) as error:
+        raise ValueError("what was measured of its trials does not go with what its layers cost") from error
+    return tables
+
+
 def _criterion(name: str) -> Criterion:
     if name not in criteria.ALL:
         raise ValueError(f"its criterion is {name!r}; there is: {', '.join(criteria.ALL)}")
@@ -134,7 +163,17 @@ def _options(layer: str, given: object) -> dict[Option, Cost]:
 
 def _cost(where: str, given: object) -> Cost:
     found = schema.fields(where, given, _COST, QUANTITIES)
-    return Cost(**{name: schema.number(f"{name!r} of {where}", value) for name, value in found.items()})
+    return Cost(**{name: _number(f"{name!r} of {where}", name, value) for name, value in found.items()})
+
+
+def _number(where: str, quantity: str, given: object) -> float:
+    """A number that `quantity` may be: only a loss may be less than nothing, where a network gains by it."""
+    found = schema.number(where, given)
+    if abs(found) > _MOST[quantity]:
+        raise ValueError(f"{where} is {given!r}, more than any network has")
+    if found < 0 and quantity != "loss":
+        raise ValueError(f"{where} is {given!r}, less than nothing")
+    return found if abs(found) > _NOTHING else 0.0
 
 
 def _trial_json(trial: Trial) -> dict[str, Any]:
@@ -152,7 +191,7 @@ def _trial(problem: Problem, given: object) -> Trial:
         if option not in problem.options[layer]:
             raise ValueError(f"a trial has {layer!r} in {option}, which it cannot run in")
     predicted, measured = (_cost(f"a trial's {name} cost", found[name]) for name in ("predicted", "measured"))
-    return Trial(formats, predicted, measured, schema.number("a trial's noise", found["noise"]))
+    return Trial(formats, predicted, measured, _number("a trial's noise", "seconds", found["noise"]))
 
 
 def _edge_json(edge: Edge) -> dict[str, Any]:
@@ -181,7 +220,13 @@ def _edge(given: object) -> Edge:
 
 
 def _seconds(given: object) -> float:
-    return math.inf if given is None else schema.number("the time of a change of format", given)
+    """Of a change of format, which may spare some; None forbids it."""
+    if given is None:
+        return math.inf
+    found = schema.number("the time of a change of format", given)
+    if abs(found) > _MOST["seconds"]:
+        raise ValueError(f"the time of a change of format is {given!r}, more than any network has")
+    return found if abs(found) > _NOTHING else 0.0
 
 
 def _listed(where: str, given: object, length: int | None = None) -> list[Any]:

@@ -22,7 +22,8 @@ from convkit.runtimes.session import NodeTime
 FEWEST = 5
 """Rounds."""
 LONGER = 2.0
-_REPEATS = 20
+_REPEATS, _FEWEST_REPEATS, _PROFILED = 20, 3, 0.5
+"""Calls of a profile: as many as take these seconds, within bounds. What rounds there are tell more than calls do."""
 _QUICK = 0.25
 """Quantile of a block's calls: others on the machine only ever add to a time."""
 _OF_MEDIAN = 1.2533
@@ -69,7 +70,8 @@ def profile(workers: Sequence[Worker], inputs: Inputs, schedule: Schedule) -> li
     while _goes_on(len(timed[0]), clock.now() - started, schedule.budget * _patience(timed)):
         for turn in order.sample(range(len(workers)), len(workers)):
             timed[turn].append(workers[turn].time(BlockPlan(seconds=_BLOCK, calls=_CALLS, warm_seconds=_WARM)))
-            nodes[turn].append(_shares(workers[turn].profile(inputs, _REPEATS)))
+            repeats = _repeats(timed[turn][-1])
+            nodes[turn].append(_shares(workers[turn].profile(inputs, repeats)))
         schedule.progress(min(1.0, (clock.now() - started) / schedule.budget))
     ratios, rounds = _ratios(timed), len(timed[0])
     found = []
@@ -78,6 +80,10 @@ def profile(workers: Sequence[Worker], inputs: Inputs, schedule: Schedule) -> li
         own = spread(row.tolist())
         found.append(Profile(total, _typical(shares, total), own, own * _OF_MEDIAN / math.sqrt(rounds)))
     return found
+
+
+def _repeats(block: Block) -> int:
+    return max(_FEWEST_REPEATS, min(_REPEATS, int(_PROFILED / np.quantile(block.seconds, _QUICK))))
 
 
 def _patience(timed: Sequence[Sequence[Block]]) -> float:

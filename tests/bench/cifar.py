@@ -9,6 +9,7 @@ import functools
 import json
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -23,17 +24,18 @@ IMAGES = 10_000
 @functools.cache
 def images() -> tuple[np.ndarray, np.ndarray]:
     """Test images uint8 [10000, 32, 32, 3] and their classes [10000]."""
-    folder = packages.unpacked(packages.CIFAR10) / "package"
-    with Image.open(folder / "test_batch.png") as sheet:
-        pixels = np.asarray(sheet).reshape(-1, 32, 32, 3)
-    return pixels, np.array(json.loads((folder / "test_lables.json").read_text()))
+    return _sheet("test_batch.png"), np.array(json.loads((_folder() / "test_lables.json").read_text()))
 
 
 def batches(size: int = 224, batch: int = 50, count: int = IMAGES) -> Iterator[np.ndarray]:
     """The first `count` test images, float32 [batch, 3, size, size], as the Lite networks take them."""
     pixels, _ = images()
-    for start in range(0, count, batch):
-        yield np.stack([_input(image, size) for image in pixels[start : min(start + batch, count)]])
+    return _batches(pixels[:count], size, batch)
+
+
+def unscored(count: int, size: int = 224, batch: int = 50) -> Iterator[np.ndarray]:
+    """The first `count` training images likewise."""
+    return _batches(_sheet("data_batch_1.png")[:count], size, batch)
 
 
 def predictions(scores: np.ndarray) -> np.ndarray:
@@ -46,6 +48,21 @@ def predictions(scores: np.ndarray) -> np.ndarray:
 def accuracy(scores: np.ndarray) -> float:
     """Percent of the first len(scores) test images that are classified right."""
     return float((predictions(scores) == images()[1][: len(scores)]).mean() * 100)
+
+
+def _folder() -> Path:
+    return packages.unpacked(packages.CIFAR10) / "package"
+
+
+def _sheet(name: str) -> np.ndarray:
+    """Images uint8 [N, 32, 32, 3] of a picture that has one a row."""
+    with Image.open(_folder() / name) as sheet:
+        return np.asarray(sheet).reshape(-1, 32, 32, 3)
+
+
+def _batches(pixels: np.ndarray, size: int, batch: int) -> Iterator[np.ndarray]:
+    for start in range(0, len(pixels), batch):
+        yield np.stack([_input(image, size) for image in pixels[start : start + batch]])
 
 
 def _input(image: np.ndarray, size: int) -> np.ndarray:

@@ -11,7 +11,7 @@ from tests.bench.enumerated import Enumerated
 from tests.bench.latency import Predictions
 from tests.bench.product import FailedError, Quantized, median
 from tests.bench.resolve import EDGES, LAYERS, Resolved
-from tests.bench.rounding import AVERAGED, Rounding
+from tests.bench.rounding import AVERAGED, OF_BOTH, Rounding
 from tests.bench.sensitivity import Correlation
 from tests.bench.zero_shot import ZeroShot, name_of
 
@@ -150,10 +150,12 @@ def of_enumerated(found: Enumerated) -> Iterator[Line]:
 
 def of_rounding(found: Rounding) -> Iterator[Line]:
     """The best of the learned ways against float; floats and integers each where they belong."""
-    where, of_float, best = "lite0, W4A8", found.ways[FLOAT], found.ways["block by block"]
-    lost = point(of_float.zero_shot - best.zero_shot)
-    yield Line(where, f"zero-shot lost on {found.images} images", lost, "<=", LOST_IN_FOUR_BITS, "points")
-    yield Line(where, "top-1 lost", point(of_float.top1 - best.top1), "<=", LOST_ON_PHOTOS, "points")
+    of_float, learned = found.ways[FLOAT], "block by block"
+    for where, way in {"photos seen": learned, "images of both kinds seen": OF_BOTH.format(learned)}.items():
+        place, best = f"lite0, W4A8, {where}", found.ways[way]
+        lost = point(of_float.zero_shot - best.zero_shot)
+        yield Line(place, f"zero-shot lost on {found.images} images", lost, "<=", LOST_IN_FOUR_BITS, "points")
+        yield Line(place, "top-1 lost", point(of_float.top1 - best.top1), "<=", LOST_ON_PHOTOS, "points")
     average = found.ways[AVERAGED]
     where = "lite0, 5 bits on average"
     yield Line(where, "zero-shot lost", point(of_float.zero_shot - average.zero_shot), "<=", LOST_IN_FIVE, "points")

@@ -1,6 +1,7 @@
 """The contest keeps the fastest of those that are as good; what it is told about latency here is made up, but for the
 last test's."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -28,7 +29,22 @@ def result(name: str, ratio: float, sqnr: float) -> Result:
     return Result(name, "onnxruntime", "", None, {"p50": point(ratio)}, ratios, 1, 1, 1, 0, 0, None, metrics)
 
 
-def held(monkeypatch: pytest.MonkeyPatch, *runs: Times, simulated: float = 30.0) -> tuple[Standing, list[list[str]]]:
+class Cleanest:
+    """Chooses by SQNR alone."""
+
+    def __init__(self, *, slower: bool) -> None:
+        self.slower = slower
+
+    def pick(self, fit: Sequence[Candidate], results: Mapping[str, Result]) -> Candidate | None:
+        return max(fit, key=lambda one: results[one.name].metrics["sqnr"], default=None)
+
+    def may_be_slower(self, results: Mapping[str, Result]) -> bool:
+        return self.slower
+
+
+def held(
+    monkeypatch: pytest.MonkeyPatch, *runs: Times, simulated: float = 30.0, judge: contest.Judge | None = None
+) -> tuple[Standing, list[list[str]]]:
     """Where a contest stands in which each run measures what it is told, and who was in each."""
     asked: list[list[str]] = []
 
@@ -43,7 +59,7 @@ def held(monkeypatch: pytest.MonkeyPatch, *runs: Times, simulated: float = 30.0)
     target = here.target("onnxruntime-cpu")
     work = Contest(target, Path("original.onnx"), data, ("agreement", "sqnr"), Limits(5), simulated, True, 2, 1.0, 0)
     candidates = [Candidate(name, Plan("", ""), Path(name)) for name in runs[0] if name != ORIGINAL]
-    return contest.hold(work, candidates, lambda _line: None), asked
+    return contest.hold(work, candidates, lambda _line: None, judge), asked
 
 
 LOOK: Times = {ORIGINAL: (1, 200), "a": (0.5, 30), "b": (0.52, 30), "c": (0.6, 30), "d": (0.3, 5)}
@@ -80,6 +96,20 @@ def test_what_does_not_pay_is_not_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     standing, _ = held(monkeypatch, {ORIGINAL: (1, 200), "a": (0.995, 30)})
     assert standing.kept is None
     assert standing.why.startswith(f"{here.target('onnxruntime-cpu').weight} does not pay here: 0.99x")
+
+
+SLOW: Times = {ORIGINAL: (1, 200), "small": (1.4, 33), "fast": (0.8, 31)}
+
+
+@pytest.mark.parametrize(("slower", "kept"), [(True, "small"), (False, "fast")])
+def test_a_slower_network_is_kept_where_time_is_not_asked_for(
+    monkeypatch: pytest.MonkeyPatch, slower: bool, kept: str
+) -> None:
+    standing, _ = held(monkeypatch, SLOW, judge=Cleanest(slower=slower))
+    assert standing.kept is not None
+    assert standing.kept.name == kept
+    alone, _ = held(monkeypatch, {ORIGINAL: (1, 200), "small": (1.4, 33)}, judge=Cleanest(slower=slower))
+    assert (alone.kept is not None) is slower
 
 
 def test_an_engine_that_computes_something_else_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -146,6 +146,26 @@ def test_a_read_only_place_is_refused(place: str) -> None:
         record.check_output(place)
 
 
+def test_a_check_leaves_nothing_and_names_the_first_file_only(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    record.check_output(tmp_path / "a" / "b" / "out")
+    assert list(tmp_path.iterdir()) == []
+    (tmp_path / "deep" / "er").mkdir(parents=True)
+    for place in ("deep/er/z", "deep/a"):
+        (tmp_path / place).write_text("mine")
+    looked = []
+    walk = os.walk
+    monkeypatch.setattr(os, "walk", lambda top: (looked.append(found[0]) or found for found in walk(top)))
+    with pytest.raises(ConvkitError, match="holds 'a', which convkit did not write"):
+        record.check_output(tmp_path / "deep")
+    assert looked == [str(tmp_path / "deep")]
+
+
+def test_a_new_place_gets_the_folders_that_it_is_in(tmp_path: Path) -> None:
+    with record.output_folder(tmp_path / "a" / "b" / "out") as folder:
+        (folder / "model").write_text("good")
+    assert (tmp_path / "a" / "b" / "out" / "model").read_text() == "good"
+
+
 KILLED = """
 import os, signal, sys
 from convkit.compress import record

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -66,6 +67,22 @@ def test_what_was_measured_corrects_the_tables_and_is_told(convkit: Convkit, sav
         assert said["measured"]["loss"] == measured.loss
 
 
+def test_bytes_are_those_of_the_files_that_were_made(convkit: Convkit, saved: Tables, tmp_path: Path) -> None:
+    """What files have beside their weights is told by one of them, and the original, all in float, is none."""
+    best, beside = budget.solve(saved.problem, {"bytes": limit(saved, 0.3)}), 1e5
+    assert best is not None
+    floats = saved.problem.choice(dict.fromkeys(saved.problem.options, FLOAT))
+    trials = (
+        Trial(best.formats, best.cost, replace(best.cost, bytes=best.cost.bytes + beside)),
+        Trial(floats.formats, floats.cost, saved.original),
+    )
+    tables.write(tmp_path / "tables.json", Tables(MODEL, saved.problem, {}, trials, original=saved.original))
+    said = json.loads(convkit("choose", str(tmp_path), "--size", "<=0.3x", "--json").out)
+    chosen = {name: Option.parse(text) for name, text in said["layers"].items()}
+    assert said["predicted"]["bytes"] == pytest.approx(saved.problem.cost(chosen).bytes + beside)
+    assert said["predicted"]["bytes"] <= limit(saved, 0.3)
+
+
 def test_the_whole_front_goes_from_the_least_loss_to_the_least_time(convkit: Convkit, folder: Path) -> None:
     found = json.loads(convkit("choose", str(folder), "--front", "--points", "6", "--json").out)["front"]
     seconds = [choice["predicted"]["seconds"] for choice in found]
@@ -99,6 +116,7 @@ def test_an_unreachable_budget_is_a_verdict_with_the_nearest(convkit: Convkit, f
 
 BAD = {
     "no budget": ((), "give a budget"),
+    "an empty plan": (("--size", "<=1x", "--plan", ""), "'--plan': it is empty"),
     "a wrong unit": (("--latency", "3MB"), "--latency '3MB'"),
     "no plan": (("--size", "<=1x", "--plan", "none.yaml"), "cannot read plan none.yaml"),
 }
@@ -132,6 +150,7 @@ def test_tables_that_are_none(convkit: Convkit, tmp_path: Path) -> None:
     done = convkit("choose", str(tmp_path / "none.json"), "--size", "<=1x")
     assert done.code == 2
     assert "cannot read tables" in done.err
+    assert "'TABLES': it is empty" in convkit("choose", "", "--size", "<=1x").err
     (tmp_path / "some.json").write_text("{}")
     assert "holds no tables" in convkit("choose", str(tmp_path / "some.json"), "--size", "<=1x").err
 

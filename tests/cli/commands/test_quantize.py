@@ -126,6 +126,7 @@ def test_a_dry_run_writes_nothing(quantize: Quantize, tmp_path: Path) -> None:
     assert done.code == 0
     assert done.out.startswith("would quantize 4 layers and 3 other operators of net for onnxruntime-cpu")
     assert "calibrate on 18 samples, check on 6" in done.out
+    assert quantize("--dry-run", output=tmp_path / "a" / "b" / "out").code == 0
     assert list(tmp_path.iterdir()) == []
 
 

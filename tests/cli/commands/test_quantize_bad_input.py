@@ -112,6 +112,13 @@ WRONG_WORDS = {
     "a negative drop": (("--max-drop", "-1"), "--max-drop"),
     "no budget": (("--budget", "0"), "--budget"),
     "no threads": (("--threads", "0"), "--threads"),
+    "too many threads": (("--threads", "100000"), "'--threads': 100000 is not in the range"),
+    "a negative seed": (("--seed", "-5"), "'--seed': -5 is not in the range"),
+    "a budget that is no number": (("--budget", "nan"), "'--budget': nan is not a finite number"),
+    "a budget without end": (("--budget", "inf"), "'--budget': inf is not a finite number"),
+    "a drop that is no number": (("--max-drop", "nan"), "'--max-drop': nan is not a finite number"),
+    "a noise that is no number": (("--min-sqnr", "nan"), "'--min-sqnr': nan is not a finite number"),
+    "an operator of other networks": (("--keep", "nosuch"), "is called 'nosuch'; `convkit inspect` lists"),
     "an unknown option": (("--fast",), "--fast"),
 }
 
@@ -128,6 +135,9 @@ WRONG_WISHES = {
     "a time in bytes": (("--latency", "<=4MB"), "--latency '<=4MB'"),
     "a size in seconds": (("--size", "<=4ms"), "--size '<=4ms'"),
     "no number": (("--bops", "fast"), "--bops 'fast' is no budget"),
+    "no name between commas": (("--formats", "int8,,int4"), "--formats 'int8,,int4' has an empty name in it"),
+    "a comma alone": (("--formats", ","), "--formats ',' has an empty name in it"),
+    "no format behind a slash": (("--precision", "int4/"), "precision 'int4/' lacks a format"),
     "no tables": (("--tables", "none.json"), "cannot read tables none.json"),
 }
 
@@ -136,6 +146,15 @@ WRONG_WISHES = {
 def test_wrong_wishes(quantize: Quantize, tmp_path: Path, case: str) -> None:
     words, message = WRONG_WISHES[case]
     refused(quantize(*words), tmp_path / "out", message)
+
+
+@pytest.mark.parametrize(
+    "name", ["--target", "--precision", "--method", "--formats", "--keep", "--plan", "--tables", "--labels", "--output"]
+)
+def test_an_empty_word(quantize: Quantize, tmp_path: Path, name: str) -> None:
+    for empty in ("", " "):
+        done = quantize(name, empty)
+        refused(done, tmp_path / "out", f"{name}': it is empty; give a value")
 
 
 def test_too_few_samples_for_a_search(quantize: Quantize, tmp_path: Path) -> None:
@@ -202,6 +221,16 @@ def test_an_output_that_cannot_be_written(quantize: Quantize, folder: Path, tmp_
     (tmp_path / "full" / "thesis.txt").write_text("mine")
     refused(quantize(output=tmp_path / "full"), tmp_path / "out", "holds 'thesis.txt', which convkit did not write")
     assert (tmp_path / "full" / "thesis.txt").read_text() == "mine"
+
+
+def test_an_output_around_the_current_folder(
+    quantize: Quantize, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a" / "b").mkdir(parents=True)
+    monkeypatch.chdir(tmp_path / "a" / "b")
+    for place in ("/", "..", "../..", str(tmp_path)):
+        done = quantize(output=place)
+        refused(done, tmp_path / "out", f"output {place} holds the folder that you are in; give a new folder")
 
 
 @pytest.mark.parametrize("limit", [1000, 6000])

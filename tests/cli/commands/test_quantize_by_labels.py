@@ -11,8 +11,9 @@ from convkit.compress import format as formats
 from convkit.compress import model as models
 from convkit.compress import plan as plans
 from convkit.compress.model import ModelRef
+from convkit.compress.option import FLOAT
 from convkit.compress.search import criterion, tables
-from convkit.compress.search.problem import Problem
+from convkit.compress.search.problem import Cost, Problem
 from convkit.compress.search.tables import Tables
 from tests.cli import quantizable
 from tests.cli.quantizable import Quantize
@@ -166,7 +167,9 @@ def test_labels_that_there_are_not_or_that_do_not_fit(quantize: Quantize, tmp_pa
 def test_tables_keep_to_their_kind_of_loss(quantize: Quantize, folder: Path, tmp_path: Path) -> None:
     digest = models.load(ModelRef(str(folder / "classes.onnx"))).digest
     for kind in (criterion.CROSS_ENTROPY, criterion.SQUARED_ERROR):
-        known = Tables(digest, Problem({}), {}, target="onnxruntime-cpu", criterion=kind)
+        whole = Cost(seconds=1.0, bytes=1.0)
+        problem = Problem({"conv": {FLOAT: whole}})
+        known = Tables(digest, problem, {}, target="onnxruntime-cpu", original=whole, criterion=kind)
         tables.write(tmp_path / f"{kind.metric}.json", known)
     cases = {
         "--tables says whether labels count": ("--by-labels", "cross_entropy.json", "indices.npz"),

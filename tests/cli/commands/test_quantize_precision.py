@@ -50,7 +50,7 @@ def tried(folder: Path, **changes: object) -> list[tuple[str, Plan]]:
     ],
 )
 def test_every_layer_in_the_formats_asked_for(folder: Path, text: str, weight: set[str], activation: str) -> None:
-    (remedy, plan), *_ = tried(folder, precision=space.precision(text, TARGET))
+    (remedy, plan), *_ = tried(folder, precision=space.precision(text, TARGET)[0])
     weighted = [layer for layer in plan.layers.values() if layer.weight is not None]
     others = [layer for layer in plan.layers.values() if layer.weight is None]
     assert len(weighted) == 5
@@ -91,6 +91,19 @@ def test_the_command(quantize: Quantize, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "note"),
+    [
+        ("int4/int3", "Activations in int3 run in uint8 on onnxruntime-cpu. int4 weights are packed in the file"),
+        ("fp6/int3", "in uint8 on onnxruntime-cpu. fp6 only saves storage on onnxruntime-cpu: fp6/uint8 computes in"),
+    ],
+)
+def test_what_runs_in_other_formats_than_asked_for_is_said(quantize: Quantize, text: str, note: str) -> None:
+    done = quantize("--precision", text, "--dry-run")
+    assert done.code == 0
+    assert note in done.err
+
+
+@pytest.mark.parametrize(
     ("words", "message"),
     [
         (("--method", "learned_rund"), "no method is called 'learned_rund'; did you mean 'learned_round'?"),
@@ -98,6 +111,8 @@ def test_the_command(quantize: Quantize, tmp_path: Path) -> None:
         (("--precision", "int4/uint88"), "no format is called 'uint88'; did you mean 'uint8'?"),
         (("--precision", "uint8"), "uint8 is no format of weights"),
         (("--precision", "int4", "--formats", "int8"), "have the format of each layer searched"),
+        (("--precision", "int4", "--tables", "out"), "--tables has the format of each layer searched"),
+        (("--method", "learned_round", "--tables", "out"), "--tables has the format of each layer searched"),
         (("--method", "learned_round", "--size", "<=0.3x"), "have the format of each layer searched"),
     ],
 )
@@ -115,6 +130,6 @@ def test_a_plan_says_it_already(quantize: Quantize, folder: Path, tmp_path: Path
 
 
 def test_a_format_that_the_target_lacks_runs_as_the_target_says() -> None:
-    assert space.precision("bf16", TARGET).weight == "bf16"
+    assert space.precision("bf16", TARGET)[0].weight == "bf16"
     with pytest.raises(ConvkitError, match="no format"):
         space.precision("fp9", TARGET)

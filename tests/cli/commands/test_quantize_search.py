@@ -13,10 +13,12 @@ import pytest
 from convkit.cli.step import Step, words
 from convkit.compress import plan as plans
 from convkit.compress.search import tables
+from tests import here
 from tests.cli import quantizable, steady
 from tests.cli.commands.test_quantize import heavy
 from tests.cli.quantizable import Quantize
 from tests.command_line import Convkit
+from tests.compress.network import residual
 
 ROOT = Path(__file__).parents[3]
 OPTIONS = ("--target", "onnxruntime-cpu", "--budget", "1", "--threads", "1", "--no-tune", "--min-sqnr", "5")
@@ -134,16 +136,51 @@ def test_pins_are_kept_and_survive_the_search(killed: Path, quantize: Quantize, 
     assert first.layers["conv3"].weight == "int4"
     text = (killed / "plan.yaml").read_text()
     (tmp_path / "mine.yaml").write_text(
-        text.replace("pins: {}", "pins:\n  conv3: int7\n  conv0: float\n  flatten7: float")
+        text.replace("pins: {}", "pins:\n  conv3: int8\n  conv0: float\n  flatten7: float")
     )
     done = quantize("--plan", str(tmp_path / "mine.yaml"), "--formats", "int8", "--bops", "<=0.5x")
     assert done.code == 0, done.err
     found = plans.read(tmp_path / "out" / "plan.yaml")
-    assert found.pins == {"conv3": "int7", "conv0": "float", "flatten7": "float"}
-    assert found.layers["conv3"].weight == "int7"
+    assert found.pins == {"conv3": "int8", "conv0": "float", "flatten7": "float"}
+    own = here.target("onnxruntime-cpu").weight  # the pin goes from processor to processor
+    assert found.layers["conv3"].weight == own
     assert "conv0" not in found.layers
-    assert read(tmp_path / "out")["search"]["pins"] == {"conv3": "int7/uint8", "conv0": "fp32", "flatten7": "fp32"}
+    assert read(tmp_path / "out")["search"]["pins"] == {
+        "conv3": f"{own}/uint8",
+        "conv0": "fp32",
+        "flatten7": "fp32",
+    }
     assert [attempt["remedy"] for attempt in read(tmp_path / "out")["attempts"]] == ["the plan given"]
+
+
+def test_sizes_are_those_of_files(killed: Path) -> None:
+    known, files = tables.read(killed / "tables.json"), [killed.parent / "net.onnx", killed / "model.onnx"]
+    given, made = (file.stat().st_size for file in files)
+    assert known.original.bytes == given
+    assert made <= 0.22 * given
+    assert made in {trial.measured.bytes for trial in known.trials}
+
+
+def test_a_fixed_batch_is_measured_as_it_is(convkit: Convkit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    residual(4, 3, 8, 8).save(tmp_path / "net.onnx", "scores")
+    np.savez(tmp_path / "calib.npz", **quantizable.samples(16))
+    quantize = quantizable.searching(convkit, tmp_path, tmp_path, monkeypatch, (*OPTIONS, "--max-drop", "100"))
+    done = quantize("--formats", "int8", "--bops", "<=0.9x")
+    assert done.code == 0, done.err
+    assert plans.read(tmp_path / "out" / "plan.yaml").layers
+
+
+@pytest.mark.parametrize(("key", "message"), [("model", "is for model abab"), ("target", "is for openvino-cpu, not")])
+def test_pins_of_another_model_or_target_are_refused(
+    killed: Path, quantize: Quantize, tmp_path: Path, key: str, message: str
+) -> None:
+    others = {"model": "ab" * 32, "target": "openvino-cpu"}
+    own = plans.read(killed / "plan.yaml")
+    text = (killed / "plan.yaml").read_text().replace(str(getattr(own, key)), others[key], 1)
+    (tmp_path / "mine.yaml").write_text(text)
+    done = quantize("--plan", str(tmp_path / "mine.yaml"), "--formats", "int8", "--dry-run")
+    assert (done.code, done.err.count("\n")) == (2, 1), done.err
+    assert message in done.err
 
 
 def test_a_plan_without_wishes_is_applied_as_it_is(killed: Path, quantize: Quantize, tmp_path: Path) -> None:

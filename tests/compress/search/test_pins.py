@@ -50,3 +50,13 @@ def test_what_cannot_be_pinned_is_told(wanted: dict[str, str], message: str) -> 
     with pytest.raises(ConvkitError) as told:
         pins.chosen(wanted, OPTIONS, {"softmax"})
     assert message in str(told.value)
+
+
+@pytest.mark.parametrize("text", ["int8", "int8/uint8"])
+def test_what_a_processor_would_overflow_is_pinned_to_what_it_is_there(text: str) -> None:
+    here = {"conv1": (FLOAT, Option("int7", "uint8"), Option("int4", "uint8"))}
+    assert pins.chosen({"conv1": text}, here, narrower={"int8": "int7"}) == {"conv1": Option("int7", "uint8")}
+    assert pins.chosen({"conv1": text}, OPTIONS, narrower={"int8": "int7"}) == {"conv1": Option("int8", "uint8")}
+    assert pins.formats({"conv1": text, "b": "int4"}, {"int8": "int7"}) == ("int7", "int4")
+    with pytest.raises(ConvkitError, match="pinned to int8"):
+        pins.chosen({"add2": text}, OPTIONS, narrower={"int8": "int7"})

@@ -237,3 +237,22 @@ def test_the_second_finalist_leaves_room_to_the_limit() -> None:
     assert kept
     assert roomy.measured.loss == min(trial.measured.loss for trial in kept)
     assert with_room(refined, wish, 1e-6) is refined.best
+
+
+def test_files_that_are_larger_than_counted_are_told_and_another_plan_is_looked_for() -> None:
+    device, beside = Device(SMALL, {}), 700.0
+    plans = itertools.product(*SMALL.options.values())
+    every = [SMALL.cost(dict(zip(SMALL.options, plan, strict=True))) for plan in plans]
+    limit = sorted(cost.bytes for cost in every)[len(every) // 2]
+
+    def measure(choices: Sequence[Choice]) -> list[Measured]:
+        found = device.measure(choices)
+        sizes = [SMALL.cost(choice.formats).bytes + beside for choice in choices]
+        return [dataclasses.replace(one, bytes=size) for one, size in zip(found, sizes, strict=True)]
+
+    refined = refine(SMALL, measure, Wish({"bytes": limit}), ROUNDS)
+    assert refined.allowed
+    assert refined.best.measured.bytes == SMALL.cost(refined.best.formats).bytes + beside <= limit
+    assert refined.problem.cost(refined.best.formats).bytes == pytest.approx(refined.best.measured.bytes)
+    within = [cost.loss for cost in every if cost.bytes + beside <= limit]
+    assert refined.best.measured.loss == pytest.approx(min(within))

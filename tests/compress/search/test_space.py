@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from convkit.compress import graph as graphs
 from convkit.compress import placement
 from convkit.compress import target as targets
 from convkit.compress.apply import prepare
@@ -12,7 +13,7 @@ from convkit.compress.option import FLOAT, Option
 from convkit.compress.search import budget
 from convkit.compress.search import space as spaces
 from convkit.compress.search.problem import Cost, Edge, Problem
-from tests.compress.network import EXACT, batches, residual
+from tests.compress.network import EXACT, Net, batches, residual
 
 TARGET = targets.load("onnxruntime-cpu")
 INT8, KERNEL = Option("int8", "uint8"), Option("uint8", "uint8")
@@ -64,3 +65,18 @@ def test_no_choice_runs_an_operator_low_on_numbers_in_float(model: Model) -> Non
     assert fastest is not None
     assert fastest.formats["sum"] == KERNEL
     assert fastest.formats[conv] != FLOAT
+
+
+def test_weights_of_a_layer_that_is_called_twice_are_bytes_once() -> None:
+    net = Net("N", 4, 8, 8)
+    second = net.conv(net.op("Relu", net.conv("x", 4, 3)), 4, 3)
+    given = net.model(net.conv(net.op("Relu", second), 4))
+    made = prepare(given, EXACT, batches(given)[0])
+    one, other, last = [node for node in graphs.computes(made.graph) if node.op == "call_module"]
+    single = problem(made, spaces.options(made, TARGET, ["int8"])).cost
+    apart = single({graphs.key(node): FLOAT for node in (one, other, last)}).bytes
+    held = sum(tensor.numel() * tensor.element_size() for tensor in graphs.module(other).parameters())
+    other.target = one.target
+    found = spaces.options(made, TARGET, ["int8"])
+    assert list(found) == [graphs.key(last)]
+    assert apart - problem(made, found).cost({graphs.key(last): FLOAT}).bytes == held

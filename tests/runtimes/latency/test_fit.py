@@ -64,6 +64,21 @@ def test_a_profiler_that_slows_every_node_changes_nothing(tmp_path: Path) -> Non
     assert found == pytest.approx(known.seconds(formats), rel=1e-3)
 
 
+@pytest.mark.parametrize(("slower", "fewest", "most"), [(1, 20, 20), (20, 4, 19), (1000, 3, 3)])
+def test_a_slow_network_is_profiled_in_fewer_calls(slower: int, fewest: int, most: int, tmp_path: Path) -> None:
+    known, clock = virtual.truth(), VirtualClock()
+    sessions = [
+        VirtualSession(known, build.formats, clock, lambda _moment: float(slower))
+        for build in virtual.builds(known, tmp_path)
+    ]
+    workers = [InlineWorker(session, clock) for session in sessions]
+    for worker in workers:
+        worker.prepare([{}])
+    profile(workers, {}, Schedule(1.0, clock=clock))
+    calls = {number for session in sessions for number in session.repeats}
+    assert fewest <= min(calls) <= max(calls) <= most
+
+
 @pytest.mark.parametrize("seed", range(5))
 def test_other_tenants_move_a_prediction_little(seed: int, tmp_path: Path) -> None:
     known = virtual.truth(seed=seed)

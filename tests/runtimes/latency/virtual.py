@@ -83,13 +83,14 @@ class VirtualSession:
     overhead: float = 1.0
     inputs: tuple[TensorSpec, ...] = (TensorSpec("x", (1,), "float32", (1,)),)
     outputs: tuple[TensorSpec, ...] = ()
-    ran: list[float] = field(default_factory=list)
+    repeats: list[int] = field(default_factory=list)
 
     def run(self, inputs: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         self.clock.sleep(self.known.seconds(self.formats) * self.noise(self.clock.now()))
         return {}
 
     def profile(self, inputs: Mapping[str, np.ndarray], repeats: int) -> list[NodeTime]:
+        self.repeats.append(repeats)
         self.run(inputs)
         slow = self.overhead * self.noise(self.clock.now())
         found = self.known.nodes(self.formats)

@@ -1,0 +1,57 @@
+"""What values of options may be: words, finite numbers, names of parts."""
+
+from __future__ import annotations
+
+import math
+
+import click
+from click.shell_completion import CompletionItem
+
+from convkit.compress import parts
+
+
+class Word(click.ParamType[str]):
+    """Text that is not empty: an empty word is a variable that was not set, and does not mean what no word means."""
+
+    name = "text"
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The word as it is."""
+        if not value.strip():
+            self.fail("it is empty; give a value", param, ctx)
+        return value
+
+
+WORD = Word()
+SEEDS = click.IntRange(0, 2**32 - 1)
+THREADS = click.IntRange(1, 1024)
+"""More than any machine has cores; OpenMP dies of many more without a word."""
+
+
+def finite(context: click.Context, option: click.Parameter, value: float | None) -> float | None:
+    """A callback that refuses what no range does: NaN, which is on neither side of any limit, and infinity."""
+    if value is not None and not math.isfinite(value):
+        raise click.BadParameter(f"{value} is not a finite number.", context, option)
+    return value
+
+
+class Part(click.ParamType[str]):
+    """A part's name, with the shell's completion from its folder. The command itself loads the part."""
+
+    name = "name"
+
+    def __init__(self, folder: str, suffix: str = ".py") -> None:
+        self._folder, self._suffix = folder, suffix
+
+    def convert(self, value: str, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        """The name as it is, which is not empty."""
+        return WORD.convert(value, param, ctx)
+
+    def shell_complete(self, ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+        """Names in the folder that begin with what was typed."""
+        known = parts.names(self._folder, self._suffix)
+        return [
+            CompletionItem(name, help=parts.about(self._folder, name, self._suffix))
+            for name in known
+            if name.startswith(incomplete)
+        ]
