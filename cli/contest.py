@@ -7,15 +7,17 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
+from convkit.cli import foretold
 from convkit.cli.goodness import Limits, good
 from convkit.compress import metric
+from convkit.compress.plan import Plan
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from convkit.compress.data import Data
-    from convkit.compress.plan import Plan
     from convkit.compress.target import Target
+    from convkit.runtimes.bench.estimate import Interval
     from convkit.runtimes.bench.measure import Measurement, Result
     from convkit.runtimes.session.knobs import Knobs
 
@@ -27,6 +29,8 @@ SAME = 0.005
 """Placements within half a percent of each other are as fast."""
 _WIDTH = 0.005
 """A ratio known to ± 0.5 % is known well enough to choose by."""
+_ONCE = 1e-3
+"""Seconds where times are no matter: the fewest rounds that there are."""
 _FAR_DB, _CLEAN_DB = 6.0, 40.0
 """An engine whose noise has twice the amplitude of the simulation's computes something else than it was given, unless
 it is clean anyway."""
@@ -62,6 +66,19 @@ class Contest:
     budget: float
     seed: int
     knobs: Knobs = field(default_factory=dict)
+    estimate: Callable[[Plan], float] | None = None
+    """Seconds under a plan, where the target's engine is not at hand; its stand-in computes the numbers then."""
+
+    @property
+    def engine(self) -> str:
+        """The engine that runs the networks."""
+        return self.target.engine if self.estimate is None else self.target.stand_in
+
+    def in_words(self, ratio: Interval) -> str:
+        """A network's time over the original's."""
+        if self.estimate is not None:
+            return f"{ratio.value:.2f}x the original's time by estimate; {foretold.words(self.target)}"
+        return f"{ratio.value:.2f}x the original's time ({ratio.low:.2f} to {ratio.high:.2f})"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,8 +124,7 @@ def hold(
     shown = tuple(results.values())
     if kept is None:
         return Standing(None, _why_none(contest, candidates, results), shown, final)
-    ratio = results[kept.name].ratios["p50"]
-    times = f"{ratio.value:.2f}x the original's time ({ratio.low:.2f} to {ratio.high:.2f})"
+    times = contest.in_words(results[kept.name].ratios["p50"])
     if not slower and not _faster(results[kept.name], sure=judge is None):
         return Standing(None, f"{contest.target.weight} does not pay here: {times}", shown, final)
     return Standing(kept, times, shown, final)
@@ -123,22 +139,29 @@ def _faster(result: Result, *, sure: bool) -> bool:
 def measured(
     contest: Contest, candidates: Sequence[Candidate], budget: float, say: Callable[[str], None]
 ) -> Measurement:
-    """The candidates side by side with the original, `budget` seconds long."""
+    """The candidates side by side with the original, `budget` seconds long; once each where times are estimated."""
     from convkit.runtimes.bench import candidate as bench
     from convkit.runtimes.bench.measure import Settings, measure
     from convkit.runtimes.session import Options
     from convkit.runtimes.session.knobs import turned
 
-    usual, engine = Options(threads=contest.threads), contest.target.engine
+    usual, engine, estimate = Options(threads=contest.threads), contest.engine, contest.estimate
     files = [(ORIGINAL, contest.original, contest.knobs), *((c.name, c.path, c.plan.engine) for c in candidates)]
-    what = f"measuring {len(candidates)} networks on {engine}"
-    return measure(
+    what = f"{'measuring' if estimate is None else 'running'} {len(candidates)} networks on {engine}"
+    if estimate is not None:
+        # As few rewrites as it knows: what the other engine fuses is not what this one would.
+        usual, files = replace(usual, optimization="basic"), [(name, path, {}) for name, path, _ in files]
+    found = measure(
         [bench.Candidate(name, engine, str(path), turned(usual, engine, knobs)) for name, path, knobs in files],
         ORIGINAL,
         contest.held,
-        Settings(budget=budget, width=_WIDTH, seed=contest.seed, metrics=contest.metrics),
+        Settings(budget=_ONCE if estimate else budget, width=_WIDTH, seed=contest.seed, metrics=contest.metrics),
         progress=lambda share: say(f"{what}: {share:.0%}"),
     )
+    if estimate is None:
+        return found
+    plans = {ORIGINAL: Plan("", contest.target.name)} | {c.name: c.plan for c in candidates}
+    return foretold.retimed(found, {name: estimate(plan) for name, plan in plans.items()}, contest.target)
 
 
 def _for(contest: Contest, candidate: Candidate) -> Contest:
@@ -174,7 +197,7 @@ def _why_none(contest: Contest, candidates: Sequence[Candidate], results: Mappin
     if wrong:
         found = results[wrong[0]].metrics["sqnr"]
         return (
-            f"{contest.target.engine} does not compute what it was given: {found:.1f} dB of SQNR, "
+            f"{contest.engine} does not compute what it was given: {found:.1f} dB of SQNR, "
             f"{contest.simulated:.1f} dB in simulation"
         )
     return "no quantized network was as good as the original on held-back data"

@@ -57,6 +57,7 @@ def settings(asked: dict[str, Any], writer: Exporter, target: str) -> Settings |
     )
     package.version(writer.builds)
     package.check_sm(writer.builds, found.sm, fp8=False)
+    package.check_cache(writer.builds, found.cache)
     return found
 
 

@@ -112,9 +112,10 @@ class Lab:
     def _tell(self, choice: Choice, loss: float, seconds: float) -> None:
         """A line and a point for what was measured."""
         whole, promised, criterion = self.space.original["seconds"], choice.cost, self.space.criterion
+        found = "estimated" if self.space.estimated else "measured"
         floats = sum(option == self.space.precision.floating for option in choice.formats.values())
         self.say.found(
-            f"measured {seconds / whole:.3f}x at {criterion.words(loss)}; predicted "
+            f"{found} {seconds / whole:.3f}x at {criterion.words(loss)}; predicted "
             f"{promised['seconds'] / whole:.3f}x at {criterion.words(promised['loss'])}; "
             f"{len(choice.formats) - floats} of {len(choice.formats)} layers in low precision"
         )

@@ -62,9 +62,22 @@ class Bar:
     floating: float = 0.0
 
 
-def front(points: Sequence[Point], quality: str, better: Better = "higher") -> dict[str, bytes]:
-    """The Pareto front as "svg" and "png"; `quality` names the vertical axis, on which what is better is above."""
-    return _drawn((_WIDTH, 5.2), lambda figure: _front(figure, points, quality, better))
+def front(
+    points: Sequence[Point], quality: str, better: Better = "higher", *, estimated: bool = False
+) -> dict[str, bytes]:
+    """The Pareto front as "svg" and "png"; `quality` names the vertical axis, on which what is better is above.
+
+    `estimated`: no time of these points was measured.
+    """
+
+    def draw(figure: Figure) -> None:
+        _front(figure, points, quality, better)
+        if estimated:
+            (axes,) = figure.axes
+            axes.set_xlabel("ESTIMATED time of a call, as a part of the original's")
+            axes.set_title("Accuracy against time that was estimated: the target's engine was not at hand", fontsize=10)
+
+    return _drawn((_WIDTH, 5.2), draw)
 
 
 def depth(bars: Sequence[Bar], loss: str) -> dict[str, bytes]:

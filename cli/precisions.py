@@ -39,20 +39,25 @@ def asked(target: Target, formats: Sequence[str]) -> tuple[tuple[str, ...], tupl
     The usual one is always open. Raises ConvkitError for what is no format to search in on `target`, NotAvailableError
     where nothing is asked for but what this device lacks; where there is more, a note says so.
     """
-    from convkit.compress import parts
     from convkit.compress.search import space
 
     whole = [name for name in formats if name in target.formats and target.formats[name].whole]
     layers = tuple(name for name in formats if name not in whole)
     space.check_formats(layers)
-    runtime: Runtime = parts.load("runtimes", target.engine)
-    known = {format_of(name): named(name) for name in runtime.precisions()}
+    known = {format_of(name): named(name) for name in _precisions(target)} if whole else {}
     lacking = [f"{target.engine} computes nothing in {name} on this device" for name in whole if name not in known]
     if lacking and len(lacking) == len(formats):
         raise NotAvailableError(lacking[0], hint="search on one that has it, or among formats such as int8")
     for lacks in lacking:
         show.note(f"{lacks}: searching without it")
     return layers, (F32, *(known[name] for name in whole if name in known))
+
+
+def _precisions(target: Target) -> tuple[str, ...]:
+    from convkit.compress import parts
+
+    runtime: Runtime = parts.load("runtimes", target.engine)
+    return runtime.precisions()
 
 
 def named(name: str) -> Precision:

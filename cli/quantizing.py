@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from convkit.cli import contest, precisions, tuning
+from convkit.cli import contest, foretold, precisions, tuning
 from convkit.cli.batches import batching, calibration_of, indices_in_range, run, split
 from convkit.cli.checkpoint import Checkpoint
 from convkit.cli.goodness import Limits, good, remark, tells
@@ -50,6 +50,8 @@ class Job:
     """Methods to quantize with in place of the usual remedies."""
     precision: Option | None = None
     """The formats of every layer, in place of the target's own."""
+    estimated: bool = False
+    """The target's engine is not at hand, so that times are estimates."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +155,7 @@ def arena(job: Job, held: Data, chosen: Attempt, tried: Sequence[Attempt], folde
         threads=job.threads,
         budget=job.budget,
         seed=job.seed,
+        estimate=foretold.estimator(job) if job.estimated else None,
     )
 
 

@@ -26,6 +26,7 @@ def report(job: Job, outcome: Outcome, searched: Searched | None) -> dict[str, A
         "reason": outcome.reason,
         "target": job.target.name,
         "kept": outcome.kept,
+        "estimated_latency": job.estimated,
         "engine": {"original": dict(outcome.knobs), "kept": dict(outcome.plan.engine)},
         "quantized_layers": sum(layer.weight is not None for layer in best.values()),
         "held_back_samples": outcome.held_back,
@@ -58,7 +59,7 @@ def tell(outcome: Outcome, output: str, searched: Searched | None) -> None:
     from convkit.cli import search_report
     from convkit.runtimes.session.knobs import in_words
 
-    results = outcome.standing.results
+    results, estimated = outcome.standing.results, not outcome.standing.final.rounds
     shown = [m for m in results[0].metrics if goodness.tells(metric.load(m).unit, outcome.held_back)]
     rows = []
     for result in results:
@@ -68,23 +69,27 @@ def tell(outcome: Outcome, output: str, searched: Searched | None) -> None:
                 f"{result.name} *" if result.name == outcome.kept else result.name,
                 f"{time.value * 1e3:.2f} ms",
                 f"{ratio.value:.3f}x",
-                f"{ratio.low:.3f}-{ratio.high:.3f}",
-                f"{result.ratios['p10'].value:.3f}x",
+                *(() if estimated else (f"{ratio.low:.3f}-{ratio.high:.3f}", f"{result.ratios['p10'].value:.3f}x")),
                 "" if result.size is None else f"{result.size / 1e6:.2f} MB",
                 *(_figure(result.metrics[m]) for m in shown),
             )
         )
     title = f"{outcome.verdict}: {outcome.reason}"
     scores = [f"{m} (tells little)" if goodness.remark(outcome.held_back) else m for m in shown]
-    show.table(("network", "p50", "ratio", "95 %", "undisturbed", "size", *scores), rows, title=title)
+    times = ("estimate", "ratio") if estimated else ("p50", "ratio", "95 %", "undisturbed")
+    show.table(("network", *times, "size", *scores), rows, title=title)
     if searched is not None:
         show.text(search_report.words(searched))
     for name, knobs in {"original": outcome.knobs, outcome.kept: outcome.plan.engine}.items():
         if knobs:
             show.text(f"{name} runs with {in_words(knobs)}")
-    show.text(f"* kept, in {output}" + ("" if outcome.kept == ORIGINAL or searched is not None else f": {_WHY}"))
+    if outcome.kept == ORIGINAL or searched is not None:
+        show.text(f"* kept, in {output}")
+    else:
+        show.text(f"* kept, in {output}: {_WHY_ESTIMATED if estimated else _WHY}")
 
 
+_WHY_ESTIMATED = "of those as good, the fastest by estimate"
 _WHY = "of those as good, the fastest when nothing else ran (the fastest tenth of the calls, against the original's)"
 
 

@@ -49,7 +49,7 @@ def write(searched: Searched, folder: Path) -> None:
     """The pictures, and the tables from which other budgets are solved, where there is anything to choose."""
     criterion = searched.space.criterion
     drawn = {
-        "front": picture.front(_points(searched), criterion.axis, criterion.better),
+        "front": picture.front(_points(searched), criterion.axis, criterion.better, estimated=searched.space.estimated),
         "layers": picture.depth(_bars(searched), criterion.alone),
     }
     for name, forms in drawn.items():
@@ -80,7 +80,8 @@ def _tables(hunt: Hunt) -> tables.Tables:
 def words(searched: Searched) -> str:
     """The front in characters, and the formats of the layers over depth."""
     criterion = searched.space.criterion
-    legend = f"* kept, o measured, s every layer alike, D original, · predicted; {criterion.upwards}, time to the right"
+    made = "built, its time estimated" if searched.space.estimated else "measured"
+    legend = f"* kept, o {made}, s every layer alike, D original, · predicted; {criterion.upwards}, time to the right"
     work = searched.work.counts
     told = f"{work['evaluations']} full evaluations, {work['builds']} builds"
     drawn = characters.front(_points(searched), better=criterion.better)

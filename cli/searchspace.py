@@ -241,11 +241,14 @@ def _overhead(builder: Builder, plan: Plan) -> float:
 
 
 def _table(means: Means, builder: Builder, plan: Plan) -> LatencyTable:
-    """Of this machine, measured once and kept, in the user's cache and with the search."""
-    from convkit.runtimes.latency import cache, measure
+    """Of this machine, measured once and kept, in the user's cache and with the search; estimated where the target's
+    engine is not at hand."""
+    from convkit.runtimes.latency import cache, measure, roofline
     from convkit.runtimes.latency.profile import Schedule
 
     job = means.job
+    if job.estimated:
+        return roofline.estimate(builder.model, job.target, plan.methods)
 
     def write(layers: Mapping[str, LayerPlan]) -> Path:
         known = {name: plan.layers.get(name, layer) for name, layer in layers.items()}

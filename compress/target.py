@@ -91,6 +91,8 @@ class Target:
     Add of its own."""
     requantizes: tuple[str, ...] = ()
     """Operators whose float weight the engine would quantize by itself where they stand between quantized tensors."""
+    stand_in: str = ""
+    """The engine that computes the numbers of this one where it is not at hand; "" where nothing does."""
     roofline: Roofline | None = None
     overflow: Overflow | None = None
     formats: Mapping[str, Runs] = field(default_factory=dict)
@@ -123,6 +125,7 @@ _TOP: schema.Types = {
     "shapes": str,
     "biases": str,
     "requantizes": list,
+    "stand_in": str,
     "roofline": dict,
     "overflow": dict,
     "formats": dict,

@@ -58,10 +58,23 @@ def _engine(name: str) -> dict[str, Any]:
 
 def _target(name: str, engines: dict[str, dict[str, Any]]) -> dict[str, Any]:
     wanted = target.load(name)
-    unknown = {"works": False, "reason": f"no engine is called {wanted.engine!r}", "install": ""}
-    engine = engines.get(wanted.engine, unknown)
+    engine = engines.get(wanted.engine) or _built(name, wanted.engine)
     facts = {key: engine[key] for key in ("works", "reason", "install")}
     return {"engine": wanted.engine, "about": wanted.about, **facts}
+
+
+def _built(name: str, engine: str) -> dict[str, Any]:
+    """An engine that is built here and runs on a device of its own; no engine at all where none is called so."""
+    from convkit.export.tensorrt import package
+
+    if engine not in package.PACKAGES:
+        return {"works": False, "reason": f"no engine is called {engine!r}", "install": ""}
+    try:
+        package.version(engine)
+    except NotAvailableError as error:
+        return {"works": False, "reason": error.message, "install": error.hint}
+    build = f"convkit export --target {name} builds its engines here"
+    return {"works": False, "reason": "its engines run on a GPU of theirs alone", "install": build}
 
 
 def _machine() -> dict[str, Any]:

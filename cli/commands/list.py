@@ -19,6 +19,7 @@ KINDS = {
     "metrics": ("compress/metrics", ".py"),
     "recipes": ("recipes", ".yaml"),
     "reports": ("cli/reports", ".py"),
+    "rules": ("export/rules", ".py"),
     "searches": ("compress/search", ".py"),
     "sources": ("compress/sources", ".py"),
     "targets": ("recipes/targets", ".yaml"),

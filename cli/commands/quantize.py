@@ -208,21 +208,23 @@ def _job(model: ModelRef, data: DataRef, target: str, limits: Any, settings: dic
 
     import torch
 
+    from convkit.cli import foretold
     from convkit.cli.quantizing import Job
     from convkit.compress import data as data_sets
     from convkit.compress import model as models
-    from convkit.compress import parts, placement, simulate
+    from convkit.compress import placement, simulate
     from convkit.compress import target as targets
     from convkit.compress.errors import ConvkitError
     from convkit.runtimes.bench import machine
 
     torch.set_num_threads(settings["threads"])
     chosen = targets.load(target).on(machine.flags())
-    parts.load("runtimes", chosen.engine).version()
+    here = foretold.at_hand(chosen)
     loaded = models.load(replace(model, sizes=data_sets.shapes(data)))
     placement.check_keep(loaded.graph, settings["keep"])
     if simulate.is_quantized(loaded):
         raise ConvkitError(f"{model.path} is quantized already", hint="give the float network it was made from")
+    settings = {**settings, "tune": settings["tune"] and here, "estimated": not here}
     return Job(model.path, loaded, data_sets.load(data, loaded.inputs), chosen, limits, **settings)
 
 

@@ -47,6 +47,7 @@ def build(name: str, model: Path, settings: Settings, timeout: float = TIMEOUT) 
     import onnx
 
     package.version(name)
+    package.check_cache(name, settings.cache)
     proto = onnx.load(model)
     package.check_sm(name, settings.sm, fp8=any(f == "fp8_e4m3" for _, f in precision.planned(proto).values()))
     settings = dataclasses.replace(settings, profile=_shapes(proto, settings.profile))

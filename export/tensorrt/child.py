@@ -48,8 +48,7 @@ def _built(trt: Any, asked: Mapping[str, Any], log: Any, folder: Path) -> list[d
             {"node": error.node_name(), "operator": error.node_operator(), "words": error.desc()} for error in found
         ]
     config = _config(trt, builder, network, settings)
-    cache = config.create_timing_cache(_bytes(settings["cache"]))
-    if cache is None or not config.set_timing_cache(cache, ignore_mismatch=False):
+    if settings["cache"] and not _cached(config, settings["cache"], log):
         return [{"node": "", "operator": "", "words": "the timing cache is of another device or version, or corrupt"}]
     engine = builder.build_serialized_network(network, config)
     if engine is None:
@@ -59,6 +58,13 @@ def _built(trt: Any, asked: Mapping[str, Any], log: Any, folder: Path) -> list[d
     if settings["cache"]:
         (folder / CACHE).write_bytes(bytes(config.get_timing_cache().serialize()))
     return []
+
+
+def _cached(config: Any, file: str, log: Any) -> bool:  # noqa: ANN401 - the package has no types
+    """Whether the builder takes the times in `file`; it goes on with an empty cache where it cannot read it."""
+    cache = config.create_timing_cache(_bytes(file))
+    unread = any("Failed to deserialize timing cache" in text for _, text in log.messages)
+    return cache is not None and not unread and config.set_timing_cache(cache, ignore_mismatch=False)
 
 
 def _strongly_typed(trt: Any) -> int:  # noqa: ANN401 - the package has no types

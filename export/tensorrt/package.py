@@ -17,7 +17,8 @@ class Package:
     """A Python package that builds engines.
 
     `sms`: the compute capabilities it builds for without a device that has them; where there are none it builds for
-    the device at hand. `stem`: of its library, which its ONNX parser opens by a name that the package may lack.
+    the device at hand. `library`: the stem of its own, which its ONNX parser opens by a name that the package may lack.
+    `times`: whether it measures kernels as it builds, so that a timing cache is of any use.
     """
 
     name: str
@@ -25,12 +26,13 @@ class Package:
     extra: str
     library: str
     sms: tuple[int, ...] = ()
+    times: bool = True
 
 
 PACKAGES: Mapping[str, Package] = {
     "tensorrt": Package("tensorrt", "TensorRT", "trt", "libnvinfer"),
     "tensorrt_rtx": Package(
-        "tensorrt_rtx", "TensorRT for RTX", "trt-rtx", "libtensorrt_rtx", (75, 80, 86, 89, 120, 121)
+        "tensorrt_rtx", "TensorRT for RTX", "trt-rtx", "libtensorrt_rtx", (75, 80, 86, 89, 120, 121), times=False
     ),
 }
 _FP8_SM = 89
@@ -66,6 +68,13 @@ def check_sm(name: str, sm: int | None, *, fp8: bool) -> None:
         raise ConvkitError(f"{known.about} builds no engine for SM {sm}", hint=f"--sm takes {listed}")
     if fp8 and sm < _FP8_SM:
         raise ConvkitError(f"SM {sm} has no FP8", hint=f"plan int8 for it, or give --sm {_FP8_SM} or later")
+
+
+def check_cache(name: str, cache: str | None) -> None:
+    """Raise ConvkitError for a timing cache of a package that makes no use of it."""
+    if cache and not PACKAGES[name].times:
+        about = PACKAGES[name].about
+        raise ConvkitError(f"{about} measures no kernels and keeps no timing cache", hint="leave out --timing-cache")
 
 
 def libraries(name: str) -> list[Path]:

@@ -78,11 +78,13 @@ def compare(model: onnx.ModelProto, engine: Sequence[EngineLayer]) -> list[Findi
 def _runs_in(layer: EngineLayer, size: int) -> str | None:
     """The type of what a layer multiplies: that of its weight where it reads anything in that, else of what it reads.
 
-    What is added to the products, a residual say, may have another.
+    What is added to the products, a residual say, may have another. A layer that the engine writes itself may cast what
+    it reads first: it makes the type then.
     """
     read = [tensor.dtype for tensor in layer.inputs]
+    made = [tensor.dtype for tensor in layer.outputs] if layer.kind in _GENERATED else []
     held = next((constant.dtype for constant in layer.constants if constant.size >= size), None)
-    return held if held in read else next(iter(read), None)
+    return held if held in (*read, *made) else next(iter(read), None)
 
 
 def _kernel(node: str, size: int, engine: Sequence[EngineLayer]) -> EngineLayer | None:

@@ -6,21 +6,23 @@ CACM 2009), and something to be started. It ranks layers; it does not tell milli
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 
 from convkit.compress import format as formats
 from convkit.compress.analysis import LayerAnalysis, analyse
 from convkit.compress.errors import ConvkitError
+from convkit.compress.floating import Floating
 from convkit.compress.model import Model
-from convkit.compress.target import Roofline, Target
+from convkit.compress.target import Roofline, Runs, Target
 from convkit.runtimes.latency.structure import Structure, Tensor, structure
 from convkit.runtimes.latency.table import Fingerprint, LatencyTable
 
 _FLOAT_BYTES = 4
 
 
-def estimate(model: Model, target: Target, fingerprint: Fingerprint, floating: str = "fp32") -> LatencyTable:
-    """A table for the prepared `model` from the figures of `target`, marked as estimated.
+def estimate(model: Model, target: Target, methods: Sequence[str], floating: str = "fp32") -> LatencyTable:
+    """A table for the `model` prepared by `methods` from the figures of `target`, marked as estimated.
 
     Raises ConvkitError where the target has none.
     """
@@ -30,13 +32,15 @@ def estimate(model: Model, target: Target, fingerprint: Fingerprint, floating: s
             f"nothing is known of the speed of {target.name}", hint="give its data a roofline, or measure on the device"
         )
     network = structure(model, target)
-    kinds = {name: (floating, *([network.low[name]] if name in network.low else [])) for name in network.layers}
+    others = [name for name, runs in target.formats.items() if _has_kernels(name, runs)]
+    kinds = {name: (floating, *_low(network, name, others)) for name in network.layers}
     known = {layer.name: layer for layer in analyse(model).layers}
     layers = {
         name: {number: _kernel(known[name], number, roof) for number in numbers if name in known}
         for name, numbers in kinds.items()
     }
-    changes = {tensor.name: dict(_changes(network, tensor, roof, floating)) for tensor in network.tensors}
+    changes = {tensor.name: dict(_changes(kinds, tensor, roof, floating)) for tensor in network.tensors}
+    fingerprint = Fingerprint(model.digest, target.name, target.engine, "", {}, {"methods": list(methods)})
     return LatencyTable(fingerprint, True, floating, layers, network.tensors, changes, rest=0.0)
 
 
@@ -48,13 +52,27 @@ def _kernel(layer: LayerAnalysis, number: str, roof: Roofline) -> float:
     return max(arithmetic, traffic) + roof.layer_seconds
 
 
-def _changes(network: Structure, tensor: Tensor, roof: Roofline, floating: str) -> Iterator[tuple[str, float]]:
+def _low(network: Structure, name: str, others: Sequence[str]) -> Iterator[str]:
+    """What a layer may run in beside float."""
+    if name in network.low:
+        yield network.low[name]
+        yield from (other for other in others if other != network.low[name])
+
+
+def _has_kernels(name: str, runs: Runs) -> bool:
+    """Whether it is a float of few bits that layers run in; integers' activations are told by the target's rules."""
+    number = formats.load(name)
+    return isinstance(number, Floating) and number.ranged and runs.speed == name and not runs.whole
+
+
+def _changes(
+    kinds: Mapping[str, tuple[str, ...]], tensor: Tensor, roof: Roofline, floating: str
+) -> Iterator[tuple[str, float]]:
     """A pass over the tensor: read in one format, written in the other."""
-    others: Mapping[str, str] = network.low
-    for number in {others[name] for name in (tensor.producer, *tensor.readers) if name in others}:
-        traffic = tensor.elements * (_bytes(number) + _bytes(floating)) / roof.bytes_per_second
-        yield f"{floating}>{number}", traffic + roof.layer_seconds
-        yield f"{number}>{floating}", traffic + roof.layer_seconds
+    numbers = dict.fromkeys(n for name in (tensor.producer, *tensor.readers) for n in kinds.get(name, (floating,)))
+    for before, after in itertools.permutations(numbers, 2):
+        traffic = tensor.elements * (_bytes(before) + _bytes(after)) / roof.bytes_per_second
+        yield f"{before}>{after}", traffic + roof.layer_seconds
 
 
 def _bytes(number: str) -> float:

@@ -18,7 +18,7 @@ from convkit.runtimes.bench.candidate import Candidate
 from convkit.runtimes.bench.clock import SystemClock
 from convkit.runtimes.bench.worker import InlineWorker, Worker
 from convkit.runtimes.latency.builds import patterns
-from convkit.runtimes.latency.measure import Job, fingerprint, measure
+from convkit.runtimes.latency.measure import Job, measure
 from convkit.runtimes.latency.profile import Schedule
 from convkit.runtimes.latency.roofline import estimate
 from convkit.runtimes.latency.structure import OUTSIDE, structure
@@ -100,13 +100,13 @@ def test_the_builds_let_every_neighbour_differ_both_ways(name: str, model: Model
 @pytest.mark.parametrize("name", TARGETS)
 def test_a_roofline_is_called_an_estimate_and_knows_that_bytes_count(name: str, model: Model) -> None:
     target = targets.load(name)
-    table = estimate(model, target, fingerprint(model, target, EXACT, Options()))
+    table = estimate(model, target, EXACT)
     network = structure(model, target)
     assert table.estimated
     assert table.fingerprint.engine == target.engine
     assert predict(table, network.low) < predict(table, {})
     assert target.roofline is not None
     heavier = replace(target, roofline=replace(target.roofline, layer_seconds=1.0))
-    slow = estimate(model, heavier, table.fingerprint)
+    slow = estimate(model, heavier, EXACT)
     assert predict(slow, {}) == pytest.approx(len(network.layers), rel=0.01)
     assert predict(slow, {network.layers[0]: "uint8"}) > predict(slow, {}) + 0.9

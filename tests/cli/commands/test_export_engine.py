@@ -1,0 +1,106 @@
+"""`convkit export` for TensorRT: the engine, what it runs in, and every way in which there is none."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from convkit.compress import plan as plans
+from convkit.compress import record
+from convkit.compress.model import ModelRef, load
+from tests.cli import quantizable
+from tests.command_line import Convkit, Result
+from tests.compress.network import Net, residual
+from tests.export.tensorrt.planned import planned
+
+RTX = ("--target", "trt-rtx")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return quantizable.write(tmp_path_factory.mktemp("net"))
+
+
+def export(convkit: Convkit, folder: Path, out: Path, *words: str) -> Result:
+    return convkit("export", str(folder / "net.onnx"), "-o", str(out), *words)
+
+
+def test_an_engine_is_built_and_its_layers_are_told(convkit: Convkit, folder: Path, tmp_path: Path) -> None:
+    done = export(convkit, folder, tmp_path / "out", *RTX, "--sm", "89")
+    assert done.code == 0, done.err
+    engine = tmp_path / "out/engine.trt"
+    assert "for SM 89, built by tensorrt_rtx" in " ".join(done.out.split())
+    assert "layers with weights: 5 in fp32" in done.out
+    report = json.loads((tmp_path / "out/report.json").read_text())["engine"]
+    assert report["runs_in"] == {"fp32": 5}
+    assert [layer["holds"] for layer in report["layers"]] == [True] * 5
+    manifest = json.loads((tmp_path / "out/manifest.json").read_text())
+    assert manifest["digests"]["engine"] == report["digest"] == record.digest_file(engine)
+
+
+def test_a_quantized_plan_runs_in_int8(convkit: Convkit, folder: Path, tmp_path: Path) -> None:
+    plan = plan_of(folder / "net.onnx", "int8", tmp_path)
+    done = export(convkit, folder, tmp_path / "out", *RTX, "--sm", "89", "--plan", plan, "--json")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["engine"]["runs_in"] == {"int8": 5}
+
+
+def plan_of(model: Path, number: str, folder: Path) -> str:
+    """A plan.yaml with all of the network in one format."""
+    path = folder / "plan.yaml"
+    path.write_text(plans.dump(planned(load(ModelRef(str(model))), number)[1]))
+    return str(path)
+
+
+def test_an_engine_that_departs_from_the_plan_fails(
+    convkit: Convkit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A network that lint would refuse: its 7x7 convolution has no FP8 kernel, and the builder says nothing of it."""
+    net = Net("N", 3, 8, 8)
+    net.save(tmp_path / "net.onnx", net.conv(net.relu6(net.conv("x", 8, 7)), 4))
+    words = ("--plan", plan_of(tmp_path / "net.onnx", "fp8_e4m3", tmp_path), *RTX, "--sm", "89")
+    refused = export(convkit, tmp_path, tmp_path / "refused", *words)
+    assert refused.code == 2
+    assert "Conv 'conv0': its kernel of 7x7 has more than 32 positions" in refused.err
+    assert not (tmp_path / "refused").exists()
+    monkeypatch.setattr("convkit.export.lint.lint", lambda *_words: [])
+    done = export(convkit, tmp_path, tmp_path / "out", *words)
+    assert done.code == 1
+    assert "Conv 'conv0' is planned in fp8_e4m3 and runs in fp32" in done.err
+    assert "conv0" in done.out
+    report = json.loads((tmp_path / "out/report.json").read_text())["engine"]
+    assert [layer["holds"] for layer in report["layers"]] == [False, True]
+
+
+def test_the_file_alone(convkit: Convkit, folder: Path, tmp_path: Path) -> None:
+    assert export(convkit, folder, tmp_path / "out", *RTX, "--no-build").code == 0
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["manifest.json", "model.onnx", "report.json"]
+
+
+BAD = {
+    "no compute capability": ((*RTX,), 2, "must be told what to build for; give --sm, one of 75, 80"),
+    "one that there is not": ((*RTX, "--sm", "90"), 2, "builds no engine for SM 90; --sm takes one of 75"),
+    "a target without engines": (("--sm", "89"), 2, "--sm concerns engines that are built; onnx builds none"),
+    "no shape": ((*RTX, "--sm", "89", "--opt-shapes", "x:1y3"), 2, "--opt-shapes 'x:1y3' is no shape"),
+    "an input that there is not": ((*RTX, "--sm", "89", "--opt-shapes", "y:1x3"), 2, "no input is called 'y'"),
+    "no size": ((*RTX, "--sm", "89", "--workspace", "much"), 2, "--workspace 'much' is no size"),
+    "no plugin": ((*RTX, "--sm", "89", "--plugin", "none.so"), 2, "there is no plugin library none.so"),
+    "a timing cache": ((*RTX, "--sm", "89", "--timing-cache", "t"), 2, "measures no kernels and keeps no timing cache"),
+    "no TensorRT": (("--target", "trt"), 3, "TensorRT is not installed; pip install 'convkit[trt]'"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_bad_words_are_one_line_and_leave_nothing(convkit: Convkit, folder: Path, tmp_path: Path, case: str) -> None:
+    words, code, message = BAD[case]
+    done = export(convkit, folder, tmp_path / "out", *words)
+    assert (done.code, message in done.err) == (code, True), done.err
+    assert not (tmp_path / "out").exists()
+
+
+def test_what_lint_finds_is_refused_before_anything_is_built(convkit: Convkit, tmp_path: Path) -> None:
+    residual().save(tmp_path / "net.onnx", "scores")
+    done = export(convkit, tmp_path, tmp_path / "out", *RTX, "--sm", "75")
+    assert done.code == 2
+    assert "Gemm 'scores': SM 75 has matrix products in fp16 alone" in done.err
+    assert not (tmp_path / "out").exists()

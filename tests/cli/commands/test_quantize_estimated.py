@@ -1,0 +1,126 @@
+"""Where the target's engine is not at hand, times are estimates and are told as such; networks are run elsewhere."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import yaml
+
+from convkit.cli import foretold, quantizing
+from convkit.compress import parts
+from convkit.compress import plan as plans
+from convkit.compress import target as targets
+from convkit.compress.errors import NotAvailableError
+from convkit.compress.plan import Plan
+from convkit.compress.target import Target
+from convkit.runtimes.session import Options, open_session
+from tests.cli import quantizable
+from tests.command_line import Convkit
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The small network, and a device on which it takes more than its layers' starts."""
+    made = quantizable.write(tmp_path_factory.mktemp("net"))
+    known = yaml.safe_load(parts.path("recipes/targets", "trt-rtx", ".yaml").read_text())
+    known["roofline"] |= {"layer_seconds": 1e-9, "bytes_per_second": 1e12}
+    (made / "large.yaml").write_text(yaml.safe_dump(known))
+    return made
+
+
+def on(folder: Path) -> tuple[str, str]:
+    return "--target", str(folder / "large.yaml")
+
+
+def test_a_network_is_quantized_without_its_engine(convkit: Convkit, folder: Path, tmp_path: Path) -> None:
+    quantize = quantizable.command(convkit, folder, tmp_path / "out")
+    done = quantize(*on(folder))
+    assert done.code == 0, done.err
+    shown = " ".join(done.out.split())
+    assert "TensorRT for RTX is not at hand: times are estimates, not measured" in shown
+    assert "estimate ratio size" in shown
+    for word in ("p50", "undisturbed", "95 %"):
+        assert word not in done.out
+    report = json.loads((tmp_path / "out/report.json").read_text())
+    assert report["estimated_latency"] is True
+    assert report["measurement"]["rounds"] == 0
+    original, kept = report["networks"]
+    assert kept["ratios"]["p50"]["value"] < 1 == original["ratios"]["p50"]["value"]
+    assert all(i["low"] == i["value"] == i["high"] for one in (original, kept) for i in one["ratios"].values())
+    assert kept["metrics"]["sqnr"] > 15
+    plan = plans.read(tmp_path / "out/plan.yaml")
+    assert plan.target == "large"
+    assert {layer.activation for layer in plan.layers.values()} == {"int8"}
+    x = {"x": quantizable.samples(2)["x"]}
+    low, high = (
+        open_session("onnxruntime", str(path), Options()).run(x)["scores"]
+        for path in (tmp_path / "out/model.onnx", folder / "net.onnx")
+    )
+    assert 0 < np.abs(low - high).max() < 0.2 * np.abs(high).max()
+
+
+def test_the_plan_gives_the_same_file_again(convkit: Convkit, folder: Path, tmp_path: Path) -> None:
+    assert quantizable.command(convkit, folder, tmp_path / "out")(*on(folder)).code == 0
+    words = (
+        "--plan",
+        tmp_path / "out/plan.yaml",
+        "--data",
+        folder / "calib.npz",
+        "--no-build",
+        "-o",
+        tmp_path / "again",
+    )
+    done = convkit("export", str(folder / "net.onnx"), *map(str, words), *on(folder))
+    assert done.code == 0, done.err
+    assert (tmp_path / "again/model.onnx").read_bytes() == (tmp_path / "out/model.onnx").read_bytes()
+
+
+def test_a_search_by_estimates_says_so_everywhere(convkit: Convkit, folder: Path, tmp_path: Path) -> None:
+    quantize = quantizable.command(convkit, folder, tmp_path / "out")
+    done = quantize(*on(folder), "--formats", "int8,fp8_e4m3", "--latency", "<=0.9x")
+    assert done.code == 0, done.err
+    assert "estimated 0." in done.err
+    assert "measured 0." not in done.err
+    assert "o built, its time estimated" in done.out
+    report = json.loads((tmp_path / "out/report.json").read_text())
+    assert report["search"]["estimated_latency"] is True
+    assert report["networks"][0]["ratios"]["p50"]["value"] == 1
+    kept = next(one for one in report["networks"] if one["name"] == report["kept"])
+    assert kept["ratios"]["p50"]["value"] <= 0.9
+    assert "ESTIMATED time" in (tmp_path / "out/front.svg").read_text()
+    chosen = convkit("choose", str(tmp_path / "out"), "--latency", "<=0.95x")
+    assert "estimated, not measured" in chosen.out
+
+
+def test_what_only_saves_storage_is_estimated_as_float(folder: Path) -> None:
+    job = replace(quantizable.job(folder), target=targets.load(str(folder / "large.yaml")))
+    seconds = foretold.estimator(job)
+    layers = {name: layer for name, layer in _uniform(job).layers.items() if layer.weight}
+    low = {name: replace(layer, weight="int4") for name, layer in layers.items()}
+    usual = ("simplify", "fold_batch_norm")
+    original, int8, int4 = (seconds(Plan("", "trt-rtx", usual, found)) for found in ({}, layers, low))
+    assert int8 < original == int4
+
+
+def _uniform(job: quantizing.Job) -> Plan:
+    from convkit.cli import batches
+    from convkit.compress.search import remedies
+
+    task = quantizing.task(job, *batches.split(job.data, job.seed))
+    return next(iter(remedies.attempts(task))).plan
+
+
+def test_a_target_is_at_hand_where_its_engine_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    def missing() -> str:
+        raise NotAvailableError("openvino is not installed", hint="pip install 'convkit[openvino]'")
+
+    here: Target = targets.load("openvino-cpu")
+    assert foretold.at_hand(here)
+    assert not foretold.at_hand(targets.load("trt-rtx"))
+    runtime = parts.load("runtimes", "openvino")
+    monkeypatch.setattr("convkit.runtimes.openvino.PART", replace(runtime, version=missing))
+    with pytest.raises(NotAvailableError):
+        foretold.at_hand(here)
+    assert not foretold.at_hand(replace(here, stand_in="onnxruntime"))

@@ -1,0 +1,173 @@
+"""Engines are built without a GPU, in a process of their own, and every layer runs in what the file plans."""
+
+import functools
+import signal
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from convkit.compress.errors import ConvkitError, NotAvailableError
+from convkit.export import lint
+from convkit.export.tensorrt import build, package, precision
+from convkit.export.tensorrt.asserted import build_and_assert
+from convkit.export.tensorrt.dump import EngineLayer, Tensor, layers
+from convkit.export.tensorrt.request import Profile, Settings
+from tests.compress.network import Net, residual
+from tests.export.tensorrt.planned import written
+
+Files = Callable[[str], Path]
+RTX = "tensorrt_rtx"
+FORMATS = ("fp32", "fp16", "bf16", "int8", "fp8_e4m3")
+SMS = package.PACKAGES[RTX].sms
+REFUSED = {
+    ("fp32", 75): "Gemm 'scores': SM 75 has matrix products in fp16 alone",
+    ("int8", 75): "Gemm 'scores': SM 75 has matrix products in fp16 alone",
+    ("bf16", 75): "it has BF16, SM 75 has none",
+} | {("fp8_e4m3", sm): f"it has FP8, SM {sm} has none" for sm in (75, 80, 86)}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory: pytest.TempPathFactory) -> Files:
+    """The residual network with every layer in a format, by its name."""
+    root = tmp_path_factory.mktemp("files")
+
+    @functools.cache
+    def made(number: str) -> Path:
+        return written(residual().model("scores"), number, root / number)
+
+    return made
+
+
+@pytest.mark.parametrize("sm", SMS)
+@pytest.mark.parametrize("number", FORMATS)
+def test_every_layer_runs_as_planned_or_is_refused_beforehand(files: Files, number: str, sm: int) -> None:
+    refused = REFUSED.get((number, sm))
+    if refused is None:
+        found = build_and_assert(RTX, files(number), Settings(sm=sm))
+        assert [(one.planned, one.ran) for one in found.findings] == [(number, number)] * 5
+        assert found.built.engine
+    else:
+        with pytest.raises(ConvkitError, match="TensorRT for RTX does not take this network") as caught:
+            build_and_assert(RTX, files(number), Settings(sm=sm))
+        assert refused in str(caught.value)
+        with pytest.raises(ConvkitError):  # what was refused beforehand does not build either
+            build.build(RTX, files(number), Settings(sm=sm))
+
+
+@pytest.mark.parametrize(("kernel", "runs"), [(5, True), (6, False)])
+@pytest.mark.parametrize("group", [1, 16])
+def test_fp8_has_kernels_of_32_positions(tmp_path: Path, kernel: int, group: int, *, runs: bool) -> None:
+    """What the rule of lint says beforehand is what the engine does: it runs a larger one in float, without a word."""
+    net = Net("N", 16, 12, 12)
+    path = written(net.model(net.conv("x", 16, kernel, group=group)), "fp8_e4m3", tmp_path / "net")
+    found = [finding.rule for finding in lint.lint(onnx.load(path), RTX, lint.Device(89))]
+    assert found == ([] if runs else ["fp8_kernels"])
+    (layer,) = precision.compare(onnx.load(path), build.build(RTX, path, Settings(sm=89)).layers)
+    assert (layer.planned, layer.ran, layer.holds) == ("fp8_e4m3", "fp8_e4m3" if runs else "fp32", runs)
+
+
+def weight_only(folder: Path) -> Path:
+    """A convolution of floats with a weight in INT8, which it dequantizes."""
+    net = Net("N", 4, 8, 8)
+    proto = net.proto(net.conv("x", 4, 3, bias=False))
+    proto.opset_import[0].version = 21
+    codes = onnx.numpy_helper.from_array(np.full((4, 4, 3, 3), 3, np.int8), "codes")
+    proto.graph.initializer.extend([codes, onnx.numpy_helper.from_array(np.float32(0.1), "scale")])
+    proto.graph.node.insert(0, onnx.helper.make_node("DequantizeLinear", ["codes", "scale"], ["w"], "w"))
+    proto.graph.node[1].input[1] = "w"
+    onnx.save(proto, folder / "net.onnx")
+    return folder / "net.onnx"
+
+
+def test_a_weight_that_only_saves_storage_is_planned_in_float(tmp_path: Path) -> None:
+    (found,) = build_and_assert(RTX, weight_only(tmp_path), Settings(sm=89)).findings
+    assert (found.planned, found.ran) == ("fp32", "fp32")
+
+
+def test_a_layer_that_runs_wider_is_told(tmp_path: Path) -> None:
+    model = onnx.load(weight_only(tmp_path))
+    (node,) = [node for node in model.graph.node if node.op_type == "Conv"]
+    read, weight = Tensor("x", (1, 4, 8, 8), "fp32"), Tensor("w", (4, 4, 3, 3), "fp32")
+    wide = EngineLayer("fused", "correlation", (read,), (weight,), (read,), (node.name,))
+    low = EngineLayer("fused", "correlation", (Tensor("x", read.shape, "int8"),), (weight,), (read,), (node.name,))
+    (held,) = precision.compare(model, [wide])
+    assert held.holds
+    (narrower,) = precision.compare(model, [low])
+    assert not narrower.holds
+    assert narrower.words == f"Conv {node.name!r} is planned in fp32 and runs in int8 (fused)"
+    (lost,) = precision.compare(model, [])
+    assert lost.words == f"Conv {node.name!r} is planned in fp32; the engine has no layer for it"
+
+
+LOG = (
+    "Layers:\n"
+    "Name: a_myl0_0, LayerType: kgen, Inputs: [ { Name: x, Dimensions: [1,3,8,8], Format/Datatype: Float }], "
+    "Outputs: [ { Name: y[0], Dimensions: [1,4,8,8], Format/Datatype: Half }], Constants: [ { Name: c, Dimensions: [], "
+    "Format/Datatype: E4M3 }], Metadata: [ONNX Layer: one]\x1f[ONNX Layer: two]\n"
+    "Bindings:\nx\n"
+)
+
+
+def test_layers_are_read_from_what_the_builder_logs() -> None:
+    (layer,) = layers(["nothing", LOG])
+    assert (layer.name, layer.kind, layer.nodes) == ("a_myl0_0", "kgen", ("one", "two"))
+    assert layer.inputs == (Tensor("x", (1, 3, 8, 8), "fp32"),)
+    assert layer.outputs == (Tensor("y[0]", (1, 4, 8, 8), "fp16"),)
+    assert layer.constants == (Tensor("c", (), "fp8_e4m3"),)
+    with pytest.raises(ConvkitError, match="told nothing of its layers"):
+        layers(["nothing"])
+
+
+def test_free_sizes_need_shapes(files: Files, tmp_path: Path) -> None:
+    net = Net("N", 3, "height", 8)
+    path = Path(net.save(tmp_path / "net.onnx", net.conv("x", 4, 3)))
+    with pytest.raises(ConvkitError, match="input 'x' is \\?x3x\\?x8: its sizes are free"):
+        build.build(RTX, path, Settings(sm=89))
+    with pytest.raises(ConvkitError, match="no input is called 'y'"):
+        build.build(RTX, path, Settings(sm=89, profile=Profile({"y": (1,)}, {"y": (1,)}, {"y": (1,)})))
+    shapes = {"x": (1, 3, 8, 8)}
+    assert build.build(RTX, path, Settings(sm=89, profile=Profile(shapes, shapes, {"x": (4, 3, 64, 8)}))).engine
+
+
+def test_a_timing_cache_is_refused_where_it_is_of_no_use(files: Files, tmp_path: Path) -> None:
+    with pytest.raises(ConvkitError, match="measures no kernels and keeps no timing cache"):
+        build.build(RTX, files("int8"), Settings(sm=89, cache=str(tmp_path / "timing.cache")))
+
+
+def test_what_crashes_or_hangs_the_builder_is_one_line(
+    files: Files, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    with pytest.raises(ConvkitError, match="did not end within 0.01 s"):
+        build.build(RTX, files("fp32"), Settings(sm=89), timeout=0.01)
+    # The child imports the package by name: one that kills its process stands in front of the real one.
+    (tmp_path / "tensorrt_rtx.py").write_text(f"import os\nos.kill(os.getpid(), {int(signal.SIGSEGV)})\n")
+    monkeypatch.setattr("sys.path", [str(tmp_path), *sys.path])
+    with pytest.raises(ConvkitError, match="the builder of TensorRT for RTX crashed \\(SIGSEGV\\)"):
+        build.build(RTX, files("fp32"), Settings(sm=89))
+
+
+def test_a_missing_package_names_the_line_that_installs_it(files: Files) -> None:
+    with pytest.raises(NotAvailableError, match="TensorRT is not installed") as caught:
+        build_and_assert("tensorrt", files("fp32"), Settings())
+    assert "pip install 'convkit[trt]'" in str(caught.value.hint)
+
+
+@pytest.mark.parametrize(
+    ("sm", "message"), [(None, "must be told what to build for"), (90, "builds no engine for SM 90")]
+)
+def test_a_compute_capability_that_there_is_not(files: Files, sm: int | None, message: str) -> None:
+    with pytest.raises(ConvkitError, match=message) as caught:
+        build.build(RTX, files("fp32"), Settings(sm=sm))
+    assert "75, 80, 86, 89, 120, 121" in str(caught.value.hint)
+
+
+def test_a_network_that_the_parser_refuses_names_the_node(tmp_path: Path) -> None:
+    net = Net("N", 4, 8, 8)
+    net.split("Unique", ["x"], 1, "unique")
+    path = Path(net.save(tmp_path / "net.onnx", "unique"))
+    with pytest.raises(ConvkitError, match="refuses net.onnx.*Unique 'unique'"):
+        build.build(RTX, path, Settings(sm=89))
