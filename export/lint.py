@@ -32,10 +32,11 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """What is known of the device: its compute capability, and the plugins that there are, as (domain, operator)."""
+    """What is known of the device: its compute capability, and whether there are libraries with plugins, which may have
+    any operator."""
 
     sm: int | None = None
-    plugins: frozenset[tuple[str, str]] = frozenset()
+    plugins: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ def look(file: File) -> Iterator[Broken]:
         yield None, f"the file is of opset {opset}", f"export it with --opset {_OPSETS[0]} to {_OPSETS[-1]}"
     bodies = {(function.domain, function.name) for function in model.functions}
     for node in model.graph.node:
-        known = (node.domain, node.op_type) in bodies | file.device.plugins
+        known = file.device.plugins or (node.domain, node.op_type) in bodies
         if node.domain not in _STANDARD and not known:
             advice = "give the library with its plugin, --plugin FILE, or a body in standard operators"
             yield node, f"nobody knows {node.domain}::{node.op_type}", advice

@@ -50,7 +50,7 @@ def build_and_assert(name: str, path: Path, settings: Settings) -> Asserted:
 
     package.version(name)
     model = onnx.load(path)
-    found = lint.lint(model, name, lint.Device(settings.sm))
+    found = lint.lint(model, name, lint.Device(settings.sm, bool(settings.plugins)))
     if found:
         first, more = found[0], f", and {len(found) - 1} more" if len(found) > 1 else ""
         where = f"{first.operator} {first.node!r}: " if first.node else ""

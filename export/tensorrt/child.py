@@ -39,7 +39,8 @@ def _built(trt: Any, asked: Mapping[str, Any], log: Any, folder: Path) -> list[d
     """Write the engine; what kept it from being built instead, node by node where the parser names one."""
     builder, settings = trt.Builder(log), asked["settings"]
     for library in settings["plugins"]:
-        trt.get_plugin_registry().load_library(library)
+        if trt.get_plugin_registry().load_library(library) is None:
+            return [{"node": "", "operator": "", "words": f"it finds no plugin in {library}"}]
     network = builder.create_network(_strongly_typed(trt))
     parser = trt.OnnxParser(network, log)
     if not parser.parse_from_file(asked["model"]):

@@ -1,7 +1,7 @@
 """What `make bench` runs: convkit and other quantizers on the same networks, data and engines, held against limits.
 
 python -m tests.bench -o OUT [PART...]     PART: networks, commands, resolve, sensitivity, latency, enumerated,
-                                           rounding, mixed; on request, zero-shot
+                                           rounding, matrix, mixed; on request, zero-shot
 
 Each part leaves PART.json in OUT; REPORT.md there holds all of them as tables.
 """
@@ -26,6 +26,7 @@ from tests.bench import (
     enumerated,
     latency,
     limits,
+    matrix,
     mixed,
     mixed_limits,
     product,
@@ -168,6 +169,14 @@ def roundings(run: Run, report: dict[str, Any]) -> Iterator[Line]:
     yield from limits.of_rounding(found)
 
 
+def matrices(run: Run, report: dict[str, Any]) -> Iterator[Line]:
+    """TensorRT engines of every network in every format for every compute capability."""
+    found = matrix.matrix(tuple(matrix.NETWORKS), run.say)
+    report["matrix"] = [dataclasses.asdict(cell) | {"holds": cell.holds} for cell in found]
+    shown.matrix(found)
+    yield from limits.of_matrix(found)
+
+
 RUNS: Mapping[str, Callable[[Run, dict[str, Any]], Iterator[Line]]] = {
     "networks": networks,
     "commands": commands,
@@ -176,6 +185,7 @@ RUNS: Mapping[str, Callable[[Run, dict[str, Any]], Iterator[Line]]] = {
     "latency": latencies,
     "enumerated": enumerations,
     "rounding": roundings,
+    "matrix": matrices,
     "mixed": mixes,
     "zero-shot": zero_shots,
 }

@@ -7,6 +7,7 @@ from convkit.cli import figures, show
 from tests.bench.comparison import Comparison
 from tests.bench.latency import Predictions
 from tests.bench.limits import Line
+from tests.bench.matrix import SMS, Cell
 from tests.bench.mixed import Mixed
 from tests.bench.rounding import Rounding
 from tests.bench.sensitivity import Correlation
@@ -60,6 +61,20 @@ def rounding(found: Rounding) -> None:
     show.table(columns, rows, title=f"lite0 in W4A8, {found.photos} photos, {found.images} images")
     rows = [[name, f"{gaussian:.1f}", f"{heavy:.1f}"] for name, (gaussian, heavy) in found.sqnr.items()]
     show.table(["format", "Gaussian dB", "heavy-tailed dB"], rows, title="SQNR at the best range")
+
+
+def matrix(found: Sequence[Cell]) -> None:
+    rows: dict[tuple[str, str], dict[int, str]] = {}
+    for cell in found:
+        rows.setdefault((cell.network, cell.number), {})[cell.sm] = cell.words
+    table = [[name, number, *(cells.get(sm, "") for sm in SMS)] for (name, number), cells in rows.items()]
+    title = "TensorRT for RTX: layers with weights that run as planned"
+    show.table(["network", "format", *(f"SM {sm}" for sm in SMS)], table, title=title)
+    for words in dict.fromkeys(f"{c.network} in {c.number}: {c.refused}" for c in found if not c.foreseen):
+        show.warning(words)
+    for cell in found:
+        for words in list(cell.departing.values())[:3]:
+            show.warning(f"{cell.network}, SM {cell.sm}: {words}")
 
 
 def sensitivity(found: Correlation) -> None:

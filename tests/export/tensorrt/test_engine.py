@@ -171,3 +171,30 @@ def test_a_network_that_the_parser_refuses_names_the_node(tmp_path: Path) -> Non
     path = Path(net.save(tmp_path / "net.onnx", "unique"))
     with pytest.raises(ConvkitError, match="refuses net.onnx.*Unique 'unique'"):
         build.build(RTX, path, Settings(sm=89))
+
+
+def test_an_operator_without_a_plugin_does_not_crash_the_builder(tmp_path: Path) -> None:
+    """The parser looks for a plugin, for which it opens its library by a name that the package lacks."""
+    node = onnx.helper.make_node("Novel", ["x"], ["y"], "novel", domain="some.where")
+    values = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 4, 8, 8]) for name in "xy"]
+    graph = onnx.helper.make_graph([node], "net", values[:1], values[1:])
+    opsets = [onnx.helper.make_opsetid("", 21), onnx.helper.make_opsetid("some.where", 1)]
+    onnx.save(onnx.helper.make_model(graph, opset_imports=opsets, ir_version=10), tmp_path / "net.onnx")
+    with pytest.raises(ConvkitError, match="refuses net.onnx.*Novel 'novel'"):
+        build.build(RTX, tmp_path / "net.onnx", Settings(sm=89))
+    with pytest.raises(ConvkitError, match="nobody knows some.where::Novel"):
+        build_and_assert(RTX, tmp_path / "net.onnx", Settings(sm=89))
+
+
+def test_a_library_that_is_no_plugin_is_one_line(files: Files, tmp_path: Path) -> None:
+    library = tmp_path / "plugin.so"
+    library.write_bytes(b"nonsense")
+    with pytest.raises(ConvkitError, match="finds no plugin in"):
+        build.build(RTX, files("fp32"), Settings(sm=89, plugins=(str(library),)))
+
+
+def test_the_same_network_is_the_same_file_and_engine(files: Files, tmp_path: Path) -> None:
+    again = written(residual().model("scores"), "int8", tmp_path / "again")
+    assert again.read_bytes() == files("int8").read_bytes()
+    first, other = (build.build(RTX, path, Settings(sm=89)).engine for path in (again, files("int8")))
+    assert first == other
