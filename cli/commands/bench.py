@@ -129,12 +129,17 @@ PART = bench
 
 
 def _engine(engine: str | None, target: str | None) -> str | None:
-    """The engine of models that name none: given, or the target's."""
+    """The engine of models that name none: given, or the target's, which must run here."""
     if target is None or engine is not None:
         return engine
+    from convkit.cli import foretold
     from convkit.compress import target as targets
+    from convkit.compress.errors import NotAvailableError
 
-    return targets.load(target).engine
+    found = targets.load(target)
+    if not foretold.at_hand(found):
+        raise NotAvailableError(f"{found.about} is not at hand: nothing is measured", hint="run it where there is one")
+    return found.engine
 
 
 def _candidates(texts: Sequence[str], baseline: str | None, engine: str | None, settings: Options) -> list[Candidate]:

@@ -124,3 +124,10 @@ def test_a_target_is_at_hand_where_its_engine_is(monkeypatch: pytest.MonkeyPatch
     with pytest.raises(NotAvailableError):
         foretold.at_hand(here)
     assert not foretold.at_hand(replace(here, stand_in="onnxruntime"))
+
+
+def test_nothing_is_benched_by_estimates(convkit: Convkit, folder: Path) -> None:
+    """A pipeline can tell "not measured" from "slower"."""
+    done = convkit("bench", "--target", "trt-rtx", str(folder / "net.onnx"), "--gate", "p50 <= 1x")
+    assert done.code == 3
+    assert "NVIDIA TensorRT for RTX is not at hand: nothing is measured" in done.err
