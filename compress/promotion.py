@@ -6,6 +6,7 @@ float kernel, so that it saves storage and no time. Which is which is the target
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -52,6 +53,15 @@ def promote(asked: Option, target: Target) -> Promotion:
     speeds = {_runs(name, target).speed for name in (option.weight, option.activation)}
     kernel = speeds.pop() if len(speeds) == 1 else FLOAT.weight
     return Promotion(asked, option, kernel, weight.storage, " ".join(_sentences(asked, option, kernel, target)))
+
+
+def has_kernel(node: fx.Node, option: Option, target: Target) -> bool:
+    """Whether the formats of `option` have a kernel for the layer `node`: no convolution that is too large for them."""
+    module = graphs.module(node)
+    if module is None or not isinstance(module.weight, Tensor):
+        return True
+    most = [_runs(name, target).positions for name in (option.weight, option.activation)]
+    return all(not bound or math.prod(module.weight.shape[2:]) <= bound for bound in most)
 
 
 def _runs(name: str, target: Target) -> Runs:

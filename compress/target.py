@@ -39,6 +39,7 @@ class Runs:
     """How the engine runs numbers of a format: in kernels that compute in `speed`; in "fp32" they are dequantized, and
     save storage alone. `activation`, `weight`: the format that activations or weights have instead. `whole`: it is a
     setting of the whole network, not of a layer. `missing`: the engine has it not, or computes something else.
+    `positions`: the most that a convolution's kernel may have, 0 for any; a larger one runs in float.
     """
 
     speed: str = "fp32"
@@ -46,6 +47,7 @@ class Runs:
     weight: str | None = None
     whole: bool = False
     missing: bool = False
+    positions: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +143,14 @@ _RULE: schema.Types = {
     "activation": str,
     "weight": bool,
 }
-_RUNS: schema.Types = {"speed": str, "activation": str, "weight": str, "whole": bool, "missing": bool}
+_RUNS: schema.Types = {
+    "speed": str,
+    "activation": str,
+    "weight": str,
+    "whole": bool,
+    "missing": bool,
+    "positions": int,
+}
 _PLACEMENT: schema.Types = {"name": str, "methods": list, "float": list, "ends": list}
 _OVERFLOW: schema.Types = {"where": list, "unless": list, "weight": str}
 _ROOFLINE: schema.Types = {"macs_per_second": dict, "bytes_per_second": object, "layer_seconds": object}

@@ -32,8 +32,11 @@ def options(
 
     A layer without a weight runs in the target's activations or in float; in float alone where nothing is wanted.
     """
-    placed = placement.place(model.graph, target, keep)
-    return {name: tuple(dict.fromkeys((floating, *_low(layer, target, wanted)))) for name, layer in placed.items()}
+    placed, nodes = placement.place(model.graph, target, keep), _nodes(model)
+    return {
+        name: tuple(dict.fromkeys((floating, *_low(layer, nodes[name], target, wanted))))
+        for name, layer in placed.items()
+    }
 
 
 def check_formats(wanted: Sequence[str]) -> None:
@@ -45,13 +48,18 @@ def check_formats(wanted: Sequence[str]) -> None:
             raise ConvkitError(f"{name} is no format to search weights in", hint=hint)
 
 
-def _low(layer: LayerPlan, target: Target, wanted: Sequence[str]) -> list[Option]:
+def _nodes(model: Model) -> dict[str, fx.Node]:
+    return {graphs.key(node): node for node in graphs.computes(model.graph)}
+
+
+def _low(layer: LayerPlan, node: fx.Node, target: Target, wanted: Sequence[str]) -> list[Option]:
     """Options of one layer beside float."""
     if layer.weight is None:
         return [Option(layer.activation, layer.activation)] if wanted else []
     # An integer weight meets the activations that the kernel reads, a float one those of its own format.
     asked = (Option(n, layer.activation if isinstance(formats.load(n), Integer) else n) for n in wanted)
-    return [promotion.promote(option, target).option for option in asked]
+    found = (promotion.promote(option, target).option for option in asked)
+    return [option for option in found if promotion.has_kernel(node, option, target)]
 
 
 def precision(text: str, target: Target) -> tuple[Option, str]:
@@ -78,17 +86,16 @@ def precision(text: str, target: Target) -> tuple[Option, str]:
     return found.option, found.note
 
 
-def uniform(model: Model, layers: Mapping[str, LayerPlan], option: Option) -> dict[str, LayerPlan]:
-    """`layers` of `model` with all weights in the formats of `option`.
+def uniform(model: Model, target: Target, layers: Mapping[str, LayerPlan], option: Option) -> dict[str, LayerPlan]:
+    """`layers` of `model` with all weights in the formats of `option`, less those that `target` has no kernel for.
 
     A layer without a weight runs in its activations where these are integers, else in float.
     """
-    integers = isinstance(formats.load(option.activation), Integer)
-    nodes = {graphs.key(node): node for node in graphs.computes(model.graph)}
+    integers, nodes = isinstance(formats.load(option.activation), Integer), _nodes(model)
     return {
         name: layer_plan(layer, option if layer.weight is None else _split(nodes[name], option))
         for name, layer in layers.items()
-        if integers or layer.weight is not None
+        if integers or (layer.weight is not None and promotion.has_kernel(nodes[name], option, target))
     }
 
 

@@ -102,7 +102,7 @@ def _ref(name: str) -> ModelRef:
 def _written(model: Model, prepared: Model, number: str, sample: Samples, folder: Path) -> Path:
     target, made = targets.load(TARGET), prepared
     if number != "fp32":
-        layers = spaces.uniform(prepared, placement.place(prepared.graph, target), Option(number, number))
+        layers = spaces.uniform(prepared, target, placement.place(prepared.graph, target), Option(number, number))
         layers, ranges = calibration.calibrate(prepared, target, layers, Calibration([sample], [sample]))
         made = apply_prepared(prepared, Plan(model.digest, target.name, METHODS, layers, ranges), target, [sample])
     return exporter.find(TARGET)[0].write(made, folder, target.opset).path

@@ -3,6 +3,7 @@
 import pytest
 
 from convkit.compress import format as formats
+from convkit.compress import graph as graphs
 from convkit.compress import parts, promotion
 from convkit.compress import target as targets
 from convkit.compress import weights as weight_formats
@@ -10,15 +11,18 @@ from convkit.compress.apply import apply, prepare
 from convkit.compress.errors import ConvkitError
 from convkit.compress.option import FLOAT, Option
 from convkit.compress.plan import LayerPlan, Plan, Range
+from convkit.compress.search import space as spaces
 from convkit.export.onnx import size_in_bytes, to_onnx
 from tests.compress.network import Net, residual
 
 TARGETS = parts.names("recipes/targets", ".yaml")
 every_target = pytest.mark.parametrize("target", TARGETS)
+on_cpus = pytest.mark.parametrize("target", [name for name in TARGETS if targets.load(name).activation == "uint8"])
+on_gpus = pytest.mark.parametrize("target", [name for name in TARGETS if targets.load(name).activation == "int8"])
 ORT, OPENVINO = targets.load("onnxruntime-cpu"), targets.load("openvino-cpu")
 
 
-@every_target
+@on_cpus
 def test_integers_run_in_the_8_bit_kernels_exactly(target: str) -> None:
     for bits in range(2, 9):
         promoted = promotion.promote(Option(f"int{bits}", "uint8"), targets.load(target))
@@ -28,7 +32,7 @@ def test_integers_run_in_the_8_bit_kernels_exactly(target: str) -> None:
         assert promoted.note == (f"int{bits} weights {filed} and run as int8 on {target}." if bits < 8 else "")
 
 
-@every_target
+@on_cpus
 def test_fewer_codes_of_activations_save_nothing(target: str) -> None:
     promoted = promotion.promote(Option("int4", "uint4"), targets.load(target))
     assert promoted.option == Option("int4", "uint8")
@@ -36,12 +40,39 @@ def test_fewer_codes_of_activations_save_nothing(target: str) -> None:
     assert promoted.note.startswith(f"Activations in uint4 run in uint8 on {target}.")
 
 
-@every_target
+@on_cpus
 @pytest.mark.parametrize("name", ["fp8_e4m3", "fp8_e5m2", "int16"])
 def test_what_has_no_kernel_only_saves_storage(target: str, name: str) -> None:
     promoted = promotion.promote(Option(name, name), targets.load(target))
     assert (promoted.kernel, promoted.saves_time) == ("fp32", False)
     assert promoted.note == f"{name} only saves storage on {target}: {name} computes in fp32."
+
+
+@on_gpus
+@pytest.mark.parametrize("name", ["int8", "fp8_e4m3", "fp16", "bf16"])
+def test_what_a_gpu_has_types_for_runs_in_kernels_of_its_own(target: str, name: str) -> None:
+    promoted = promotion.promote(Option(name, name), targets.load(target))
+    assert (promoted.option, promoted.kernel, promoted.note) == (promoted.asked, name, "")
+
+
+@on_gpus
+@pytest.mark.parametrize("name", ["int2", "int4", "int6"])
+def test_weights_of_few_bits_save_storage_alone_on_a_gpu(target: str, name: str) -> None:
+    promoted = promotion.promote(Option(name, "uint8"), targets.load(target))
+    assert (promoted.option, promoted.kernel) == (Option(name, "int8"), "fp32")
+    assert f"{name} only saves storage on {target}: {promoted.option} computes in fp32." in promoted.note
+
+
+@on_gpus
+@pytest.mark.parametrize(("kernel", "fits"), [(5, True), (6, False)])
+def test_a_convolution_that_is_too_large_has_no_kernel(target: str, kernel: int, *, fits: bool) -> None:
+    net = Net("N", 4, 8, 8)
+    model = net.model(net.conv("x", 4, kernel))
+    (node,) = graphs.computes(model.graph)
+    for name, expected in {"fp8_e4m3": fits, "int8": True}.items():
+        assert promotion.has_kernel(node, Option(name, name), targets.load(target)) == expected
+    found = spaces.options(model, targets.load(target), ["int8", "fp8_e4m3"])
+    assert [str(option) for option in found["conv0"]] == ["fp32", "int8", *(["fp8_e4m3"] if fits else [])]
 
 
 @every_target
@@ -65,7 +96,7 @@ def test_short_floats_are_a_setting_of_the_whole_network_in_openvino(name: str, 
 
 @every_target
 def test_weights_alone_and_mixtures_run_in_float(target: str) -> None:
-    for option in (Option("int4", "fp32"), Option("int8", "fp8_e4m3"), Option("bf16", "uint8")):
+    for option in (Option("int4", "fp32"), Option("int8", "fp8_e4m3"), Option("bf16", targets.load(target).activation)):
         promoted = promotion.promote(option, targets.load(target))
         assert promoted.kernel == "fp32"
         assert f"{option.weight} only saves storage on {target}: {option} computes in fp32." in promoted.note

@@ -31,7 +31,7 @@ def planned(model: Model, option: str, others: Mapping[str, str | None] | None =
     """`model` with every layer in `option`, or in what `others` says of it; None is float."""
     samples = batches(model)
     prepared = prepare(model, EXACT, samples[0])
-    layers = spaces.uniform(prepared, placement.place(prepared.graph, TARGET), Option(option, option))
+    layers = spaces.uniform(prepared, TARGET, placement.place(prepared.graph, TARGET), Option(option, option))
     for name, own in (others or {}).items():
         if own is None:
             del layers[name]

@@ -11,7 +11,7 @@ from convkit.compress.model import ModelRef, load
 from tests.cli import quantizable
 from tests.command_line import Convkit, Result
 from tests.compress.network import Net, residual
-from tests.export.tensorrt.planned import planned
+from tests.export.tensorrt.planned import NAIVE, planned
 
 RTX = ("--target", "trt-rtx")
 
@@ -48,14 +48,14 @@ def test_a_quantized_plan_runs_in_int8(convkit: Convkit, folder: Path, tmp_path:
 def plan_of(model: Path, number: str, folder: Path) -> str:
     """A plan.yaml with all of the network in one format."""
     path = folder / "plan.yaml"
-    path.write_text(plans.dump(planned(load(ModelRef(str(model))), number)[1]))
+    path.write_text(plans.dump(planned(load(ModelRef(str(model))), number, NAIVE)[1]))
     return str(path)
 
 
 def test_an_engine_that_departs_from_the_plan_fails(
     convkit: Convkit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A network that lint would refuse: its 7x7 convolution has no FP8 kernel, and the builder says nothing of it."""
+    """A plan of a person, which lint refuses: its 7x7 convolution has no FP8 kernel, of which nothing else tells."""
     net = Net("N", 3, 8, 8)
     net.save(tmp_path / "net.onnx", net.conv(net.relu6(net.conv("x", 8, 7)), 4))
     words = ("--plan", plan_of(tmp_path / "net.onnx", "fp8_e4m3", tmp_path), *RTX, "--sm", "89")

@@ -1,5 +1,6 @@
 """Plans for TensorRT with every layer in one format, and the files that they give."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from convkit.compress import calibration, placement
@@ -10,24 +11,27 @@ from convkit.compress.model import Model
 from convkit.compress.option import Option
 from convkit.compress.plan import Plan
 from convkit.compress.search import space as spaces
+from convkit.compress.target import Target
 from convkit.export import exporter
 from tests.compress.network import EXACT, batches
 
 TARGET = targets.load("trt-rtx")
+NAIVE = replace(TARGET, formats={name: replace(runs, positions=0) for name, runs in TARGET.formats.items()})
+"""Who knows nothing of how large kernels may be."""
 
 
-def planned(model: Model, number: str) -> tuple[Model, Plan]:
+def planned(model: Model, number: str, target: Target = TARGET) -> tuple[Model, Plan]:
     """`model` with every layer in a format, calibrated on normal inputs, and the plan that did it."""
     samples = batches(model)
     prepared = prepare(model, EXACT, samples[0])
-    layers = spaces.uniform(prepared, placement.place(prepared.graph, TARGET), Option(number, number))
-    layers, ranges = calibration.calibrate(prepared, TARGET, layers, Calibration(samples, samples))
-    plan = Plan(model.digest, TARGET.name, EXACT, layers, ranges)
-    return apply_prepared(prepared, plan, TARGET, samples), plan
+    layers = spaces.uniform(prepared, target, placement.place(prepared.graph, target), Option(number, number))
+    layers, ranges = calibration.calibrate(prepared, target, layers, Calibration(samples, samples))
+    plan = Plan(model.digest, target.name, EXACT, layers, ranges)
+    return apply_prepared(prepared, plan, target, samples), plan
 
 
-def written(model: Model, number: str, folder: Path) -> Path:
+def written(model: Model, number: str, folder: Path, target: Target = TARGET) -> Path:
     """The file of `model` with every layer in a format; float32 leaves it as it is."""
     folder.mkdir()
-    made = model if number == "fp32" else planned(model, number)[0]
+    made = model if number == "fp32" else planned(model, number, target)[0]
     return exporter.find(TARGET.name)[0].write(made, folder, TARGET.opset).path

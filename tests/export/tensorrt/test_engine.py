@@ -17,7 +17,7 @@ from convkit.export.tensorrt.asserted import build_and_assert
 from convkit.export.tensorrt.dump import EngineLayer, Tensor, layers
 from convkit.export.tensorrt.request import Profile, Settings
 from tests.compress.network import Net, residual
-from tests.export.tensorrt.planned import written
+from tests.export.tensorrt.planned import NAIVE, written
 
 Files = Callable[[str], Path]
 RTX = "tensorrt_rtx"
@@ -61,9 +61,16 @@ def test_every_layer_runs_as_planned_or_is_refused_beforehand(files: Files, numb
 @pytest.mark.parametrize(("kernel", "runs"), [(5, True), (6, False)])
 @pytest.mark.parametrize("group", [1, 16])
 def test_fp8_has_kernels_of_32_positions(tmp_path: Path, kernel: int, group: int, *, runs: bool) -> None:
-    """What the rule of lint says beforehand is what the engine does: it runs a larger one in float, without a word."""
+    """What the rule of lint says beforehand is what the engine does: it runs a larger one in float, without a word.
+
+    convkit's own plans leave that one in float.
+    """
     net = Net("N", 16, 12, 12)
-    path = written(net.model(net.conv("x", 16, kernel, group=group)), "fp8_e4m3", tmp_path / "net")
+    model = net.model(net.conv("x", 16, kernel, group=group))
+    own = written(model, "fp8_e4m3", tmp_path / "own")
+    (kept,) = build_and_assert(RTX, own, Settings(sm=89)).findings
+    assert (kept.planned, kept.holds) == ("fp8_e4m3" if runs else "fp32", True)
+    path = written(model, "fp8_e4m3", tmp_path / "net", NAIVE)
     found = [finding.rule for finding in lint.lint(onnx.load(path), RTX, lint.Device(89))]
     assert found == ([] if runs else ["fp8_kernels"])
     (layer,) = precision.compare(onnx.load(path), build.build(RTX, path, Settings(sm=89)).layers)
