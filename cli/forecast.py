@@ -49,17 +49,17 @@ def forecast(job: Job, wishes: Wishes, layers: Mapping[str, LayerPlan]) -> Forec
     looks = 0 if wishes.budgets else laboratory.BISECTIONS
     evaluation = single * len(held) * _EVALUATION
     options = len(layers) * (1 + len(wishes.formats))
-    many = len(wishes.precisions)
+    many, timing = len(wishes.precisions), 0.0 if job.estimated else job.budget
     seconds = {
         "remedies": (1 if begun else _USUAL)
         * (evaluation + single * len(calibration) * (0 if begun else _CALIBRATION)),
         "sensitivity": many * single * probe * (_BACKWARD * 4 + options / max(len(layers), 1) * 4),
         "knobs": 2 * tuning.SHARE * job.budget if job.tune else 0.0,
-        "latency table": many * job.budget * searchspace.TABLE_SHARE,
+        "latency table": many * timing * searchspace.TABLE_SHARE,
         "strongest pairs": many * single * sensing.SAMPLES * sensing.PAIRS,
         "rounds": many * looks * evaluation
-        + many * searching.ROUNDS * (job.budget * laboratory.ROUND_SHARE + _CANDIDATES * 2 * evaluation),
-        "final contest": job.budget + single * probe * _LEARNING + many * _FINALISTS * evaluation,
+        + many * searching.ROUNDS * (timing * laboratory.ROUND_SHARE + _CANDIDATES * 2 * evaluation),
+        "final contest": timing + single * probe * _LEARNING + many * _FINALISTS * evaluation,
     }
     if wishes.tables is not None:
         seconds |= dict.fromkeys(("sensitivity", "latency table", "strongest pairs"), 0.0)

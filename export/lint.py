@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from convkit.compress import parts
+from convkit.compress.errors import ConvkitError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -78,13 +79,19 @@ class Rule:
 
 
 def lint(model: onnx.ModelProto, engine: str, device: Device | None = None) -> list[Finding]:
-    """Every Finding in `model` for `engine`, in the order of its nodes, the file's own first."""
+    """Every Finding in `model` for `engine`, in the order of its nodes, the file's own first.
+
+    Raises ConvkitError for an engine that there are no rules for: nothing found would say nothing.
+    """
+    rules: dict[str, Rule] = {name: parts.load(FOLDER, name) for name in parts.names(FOLDER)}
+    rules = {name: rule for name, rule in rules.items() if engine in rule.engines}
+    if not rules:
+        raise ConvkitError(f"there are no rules for {engine}", hint="lint for trt or trt-rtx")
     file = _file(model, device or Device())
     order = {id(node): place for place, node in enumerate(model.graph.node)}
     found: list[tuple[int, Finding]] = []
-    for name in parts.names(FOLDER):
-        rule: Rule = parts.load(FOLDER, name)
-        for node, words, advice in rule.look(file) if engine in rule.engines else ():
+    for name, rule in rules.items():
+        for node, words, advice in rule.look(file):
             place = -1 if node is None else order.get(id(node), -1)
             who = ("", "") if node is None else (node.name or _outputs(node), node.op_type)
             found.append((place, Finding(name, *who, words, advice)))

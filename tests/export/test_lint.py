@@ -130,8 +130,11 @@ def test_a_plugin_or_a_body_makes_an_operator_known() -> None:
     assert lint.lint(own, "tensorrt") == []
 
 
-def test_other_engines_have_rules_of_their_own() -> None:
-    assert lint.lint(quantized(UINT8, zero=3), "onnxruntime") == []
+def test_an_engine_without_rules_is_told(convkit: Convkit, tmp_path: Path) -> None:
+    """Finding nothing there would say nothing."""
+    onnx.save(quantized(UINT8, zero=3), tmp_path / "net.onnx")
+    done = convkit("lint", str(tmp_path / "net.onnx"), "--target", "onnxruntime-cpu")
+    assert (done.code, done.err) == (2, "error: there are no rules for onnxruntime; lint for trt or trt-rtx\n")
 
 
 def test_the_command_names_node_rule_and_what_to_do(convkit: Convkit, tmp_path: Path) -> None:
