@@ -54,7 +54,8 @@ def around(value: float) -> Interval:
 
 def table(job: latency.Job, _schedule: object) -> LatencyTable:
     fingerprint = latency.fingerprint(job.model, job.target, job.methods, job.options)
-    return replace(roofline.estimate(job.model, job.target, fingerprint), estimated=False)
+    found = roofline.estimate(job.model, job.target, job.methods)
+    return replace(found, estimated=False, fingerprint=fingerprint)
 
 
 def install(patch: pytest.MonkeyPatch) -> None:

@@ -46,7 +46,8 @@ def searched(monkeypatch: pytest.MonkeyPatch, folder: Path, wishes: Wishes, rati
         asked.append(options.precision)
         model = builder.model  # type: ignore[attr-defined]
         fingerprint = tables.fingerprint(model, job.target, plan.methods, options)
-        return roofline.estimate(model, job.target, fingerprint, tables.floating(options))
+        found = roofline.estimate(model, job.target, plan.methods, tables.floating(options))
+        return replace(found, fingerprint=fingerprint)
 
     def measured(where: Contest, candidates: Sequence[Candidate], _budget: float, _say: object) -> Measurement:
         results = [_result(ORIGINAL, 1.0, 200.0, where.original)]

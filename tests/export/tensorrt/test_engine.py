@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+import torch
 
 from convkit.compress.errors import ConvkitError, NotAvailableError
 from convkit.export import lint
@@ -16,8 +17,9 @@ from convkit.export.tensorrt import build, package, precision
 from convkit.export.tensorrt.asserted import build_and_assert
 from convkit.export.tensorrt.dump import EngineLayer, Tensor, layers
 from convkit.export.tensorrt.request import Profile, Settings
+from convkit.runtimes.session import Options, open_session
 from tests.compress.network import Net, residual
-from tests.export.tensorrt.planned import NAIVE, written
+from tests.export.tensorrt.planned import NAIVE, planned, written
 
 Files = Callable[[str], Path]
 RTX = "tensorrt_rtx"
@@ -205,3 +207,15 @@ def test_the_same_network_is_the_same_file_and_engine(files: Files, tmp_path: Pa
     assert again.read_bytes() == files("int8").read_bytes()
     first, other = (build.build(RTX, path, Settings(sm=89)).engine for path in (again, files("int8")))
     assert first == other
+
+
+@pytest.mark.parametrize("number", ["int8", "fp8_e4m3", "fp16"])
+def test_onnxruntime_computes_the_same_numbers(files: Files, number: str) -> None:
+    """Those of the simulation, from the very file that the engine is built of."""
+    model, _ = planned(residual().model("scores"), number)
+    x = np.random.default_rng(5).standard_normal((8, 3, 8, 8)).astype(np.float32)
+    session = open_session("onnxruntime", str(files(number)), Options(optimization="basic"))
+    with torch.no_grad():
+        wanted = model({"x": torch.from_numpy(x)})["scores"].numpy()
+    found = session.run({"x": x})["scores"]
+    assert 10 * np.log10((wanted**2).sum() / ((found - wanted) ** 2).sum()) >= 50
