@@ -204,7 +204,8 @@ def _space(means: Means, ground: Ground, precision: Precision) -> Space:
         table = _table(means, builder, plan)
     rest = Cost(seconds=table.rest, bytes=_overhead(builder, plan))
     edges, floating = latency.edges(table), precision.floating
-    known = spaces.problem(builder.model, ground.layers, found, losses, table.layers, edges, rest, floating)
+    times = spaces.Times(table.layers, edges)
+    known = spaces.problem(builder.model, builder.target, ground.layers, found, losses, times, rest, floating)
     digests = {"latency": table.fingerprint.digest}
     facts = precision, table.estimated, digests, decided, means.wishes.criterion
     return Space(builder, plan, found, known, known.fixed, *facts)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from torch import Tensor, fx
 
@@ -119,30 +119,39 @@ def layer_plan(layer: LayerPlan, option: Option) -> LayerPlan:
     return replace(layer, weight=option.weight, activation=option.activation, weight_range=rule)
 
 
+@dataclass(frozen=True, slots=True)
+class Times:
+    """`seconds` of every layer by format of activations, and what `edges` between layers take beside."""
+
+    seconds: Mapping[str, Mapping[str, float]]
+    edges: Sequence[Edge] = ()
+
+
 def problem(
     model: Model,
+    target: Target,
     layers: Mapping[str, LayerPlan],
     found: Options,
     losses: Mapping[str, Mapping[Option, float]],
-    seconds: Mapping[str, Mapping[str, float]],
-    edges: Sequence[Edge],
+    times: Times,
     rest: Cost,
     floating: Option = FLOAT,
 ) -> Problem:
-    """The Problem of choosing among `found`: `losses` by option, `seconds` by format of activations.
+    """The Problem of choosing among `found` on `target`, with `losses` by option.
 
     `rest` is what the network takes beside its layers; layers that have no choice count as fixed too, and run in the
     format of `floating`, as all does that edges name beside layers.
     """
     macs = {layer.name: layer.macs for layer in analyse(model).layers}
-    times = _with_borders(seconds, edges, found, floating.activation)
+    seconds, edges = times.seconds, times.edges
+    bordered = _with_borders(times, found, floating.activation)
     followers = [name for name in found if layers[name].weight is None]
     nodes = {graphs.key(node): node for node in graphs.computes(model.graph)}
     costs = {
         name: {
             option: Cost(
                 losses[name].get(option, 0.0),
-                _seconds(times.get(name, {}), option),
+                _seconds(bordered.get(name, {}), _kernel(layers[name], option, target)),
                 _bytes(nodes[name], layers[name], option),
                 _bops(macs.get(name, 0), layers[name], option),
             )
@@ -165,16 +174,14 @@ def _held_once(nodes: Mapping[str, fx.Node], found: Options) -> Iterator[fx.Node
     yield from modules.values()
 
 
-def _with_borders(
-    seconds: Mapping[str, Mapping[str, float]], edges: Sequence[Edge], found: Options, floating: str
-) -> dict[str, dict[str, float]]:
-    """`seconds` with what layers pay for readers that have no choice and want `floating`."""
-    times = {name: dict(known) for name, known in seconds.items()}
-    for edge in edges:
+def _with_borders(times: Times, found: Options, floating: str) -> dict[str, dict[str, float]]:
+    """The seconds of `times` with what layers pay for readers that have no choice and want `floating`."""
+    seconds = {name: dict(known) for name, known in times.seconds.items()}
+    for edge in times.edges:
         if edge.producer in found and not set(edge.consumers) <= set(found):
-            own = times[edge.producer]
+            own = seconds[edge.producer]
             own |= {before: taken + edge.change(before, floating) for before, taken in own.items()}
-    return times
+    return seconds
 
 
 def _among(edges: Sequence[Edge], found: Options, floating: str) -> Iterator[Edge]:
@@ -200,9 +207,15 @@ def _following(edges: Sequence[Edge], followers: Sequence[str], found: Options, 
             yield Edge(edge.producer, (name,), directed={(floating.activation, number): math.inf for number in low})
 
 
-def _seconds(times: Mapping[str, float], option: Option) -> float:
-    """Of the kernel that `option` runs in; what only saves storage runs in the float one."""
-    return times.get(option.activation, max(times.values(), default=0.0))
+def _kernel(layer: LayerPlan, option: Option, target: Target) -> str:
+    """The format of activations by which times are known of the kernel that `option` runs in on `target`."""
+    only_stored = bool(target.formats) and layer.weight is not None and not promotion.promote(option, target).saves_time
+    return FLOAT.activation if only_stored else option.activation
+
+
+def _seconds(times: Mapping[str, float], kernel: str) -> float:
+    """Of a layer in that kernel; what is not known of one is what the slowest takes."""
+    return times.get(kernel, max(times.values(), default=0.0))
 
 
 def _bytes(node: fx.Node, layer: LayerPlan | None, option: Option) -> int:

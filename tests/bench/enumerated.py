@@ -111,7 +111,8 @@ def foretold(net: Small, budget: float) -> Problem:
     job = Job(builder.model, builder.target, EXACT, write, net.engine, sample, _opened)
     table = measure(job, Schedule(budget * _TABLE_SHARE))
     rest = Cost(seconds=table.rest)
-    return spaces.problem(builder.model, net.plan.layers, net.options, losses, table.layers, edges(table), rest)
+    times = spaces.Times(table.layers, edges(table))
+    return spaces.problem(builder.model, builder.target, net.plan.layers, net.options, losses, times, rest)
 
 
 def _opened(candidate: Candidate) -> InlineWorker:

@@ -13,6 +13,7 @@ from convkit.compress.option import FLOAT, Option
 from convkit.compress.search import budget
 from convkit.compress.search import space as spaces
 from convkit.compress.search.problem import Cost, Edge, Problem
+from convkit.compress.target import Target
 from tests.compress.network import EXACT, Net, batches, residual
 
 TARGET = targets.load("onnxruntime-cpu")
@@ -26,11 +27,21 @@ def model() -> Model:
     return prepare(given, EXACT, batches(given)[0])
 
 
-def problem(model: Model, found: spaces.Options, *edges: Edge) -> Problem:
-    layers = placement.place(model.graph, TARGET)
-    seconds = {name: {"fp32": 8.0, "uint8": 4.0} for name in layers}
+def problem(model: Model, found: spaces.Options, *edges: Edge, target: Target = TARGET) -> Problem:
+    layers = placement.place(model.graph, target)
+    seconds = {name: {"fp32": 8.0, target.activation: 4.0} for name in layers}
     losses = {name: dict.fromkeys(options, 1.0) for name, options in found.items()}
-    return spaces.problem(model, layers, found, losses, seconds, edges, Cost())
+    return spaces.problem(model, target, layers, found, losses, spaces.Times(seconds, edges), Cost())
+
+
+@pytest.mark.parametrize(("target", "seconds"), [("onnxruntime-cpu", 4.0), ("trt-rtx", 8.0)])
+def test_weights_that_only_save_storage_take_what_float_does(model: Model, target: str, seconds: float) -> None:
+    """TensorRT has no kernel for INT4 weights of convolutions, whatever the activations; ONNX Runtime unpacks them."""
+    known = targets.load(target)
+    found = spaces.options(model, known, ["int8", "int4"])
+    costs = problem(model, found, target=known).options[next(name for name in found if name.startswith("conv"))]
+    taken = {option.weight: cost.seconds for option, cost in costs.items()}
+    assert taken == {"fp32": 8.0, "int8": 4.0, "int4": seconds}
 
 
 def test_what_others_read_in_float_is_paid_by_its_producer_once(model: Model) -> None:
