@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from convkit.runtimes.bench.estimate import Interval
     from convkit.runtimes.bench.gate import Gate
+    from convkit.runtimes.bench.gpu import Conditions
     from convkit.runtimes.bench.measure import Measurement
     from convkit.runtimes.bench.verdict import Judgement
 
@@ -67,6 +68,18 @@ def machine(measurement: Measurement) -> str:
     flags = " ".join(facts["flags"])
     cpu = f"{facts['cpu']} ({facts['usable']} cores{'; ' + flags if flags else ''}), load {facts['load']}"
     return f"{cpu}; {versions or 'no engine'}; batch {measurement.batch}, {measurement.rounds} rounds"
+
+
+def gpus(measurement: Measurement) -> list[str]:
+    """One line for each candidate that ran on a GPU: what the GPU was like meanwhile."""
+    return [f"{result.name}: {_conditions(result.gpu)}" for result in measurement.results if result.gpu]
+
+
+def _conditions(found: Conditions) -> str:
+    low, clock, high = found.clock
+    held = ", ".join(f"{reason} {share:.0%}" for reason, share in found.held_by.items())
+    warm = f"{found.temperature[0]:.0f}–{found.temperature[2]:.0f} °C, {found.power[1]:.0f} W"
+    return f"GPU at {clock:.0f} MHz ({low:.0f}–{high:.0f}), {warm}, held down by {held or 'nothing'}"
 
 
 def _unit(gate: Gate) -> tuple[float, str]:

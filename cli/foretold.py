@@ -26,9 +26,8 @@ _USUAL = ("simplify", "fold_batch_norm")
 def at_hand(target: Target) -> bool:
     """Whether the target's engine runs here. Raises NotAvailableError where neither it nor its stand-in does."""
     try:
-        if not target.stand_in or target.engine in parts.names("runtimes"):
-            parts.load("runtimes", target.engine).version()
-            return True
+        parts.load("runtimes", target.engine).version()
+        return True
     except NotAvailableError:
         if not target.stand_in:
             raise

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from convkit.compress.errors import ConvkitError, NotAvailableError
@@ -17,6 +18,10 @@ if TYPE_CHECKING:
     from convkit.compress.model import Model
 
 
+Stopwatch = Callable[[Callable[[], Any]], tuple[Any, float]]
+"""Runs what it is given; returns its result and the seconds it took."""
+
+
 class EagerSession:
     """A Model on the CPU. `Options.threads` is torch's own setting, shared by the whole process."""
 
@@ -29,20 +34,21 @@ class EagerSession:
 
     def run(self, inputs: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         check_inputs(self.inputs, inputs)
-        tensors = _tensors(inputs)
+        tensors = self._tensors(inputs)
         if outputs is None or set(outputs) <= {spec.name for spec in self.outputs}:
             results = self._model(tensors)
             wanted = list(results) if outputs is None else list(outputs)
         else:
             results, wanted = self._recorded(tensors, set(outputs)), list(outputs)
-        return {name: results[name].numpy() for name in wanted}
+        return {name: self._array(results[name]) for name in wanted}
 
     def profile(self, inputs: Mapping[str, np.ndarray], repeats: int) -> list[NodeTime]:
         check_inputs(self.inputs, inputs)
         seconds: dict[tuple[str, str, str], list[float]] = {}
-        timer = _timer(self._model.graph, seconds)
+        timer = _timer(self._model.graph, seconds, self._timed_by)
+        tensors = self._tensors(inputs)
         for _ in range(repeats + 1):
-            self._walk(timer, _tensors(inputs))
+            self._walk(timer, tensors)
         return [node_time(key, times[1:] or times) for key, times in seconds.items()]
 
     def close(self) -> None:
@@ -62,8 +68,19 @@ class EagerSession:
         with torch.no_grad():
             interpreter.run(*(tensors[spec.name] for spec in self.inputs))
 
+    def _tensors(self, inputs: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
+        return tensors(inputs)
 
-def _tensors(inputs: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
+    def _array(self, tensor: torch.Tensor) -> np.ndarray:
+        return tensor.numpy()
+
+    def _timed_by(self, function: Callable[[], Any]) -> tuple[Any, float]:
+        started = time.perf_counter()
+        return function(), time.perf_counter() - started
+
+
+def tensors(inputs: Mapping[str, np.ndarray]) -> dict[str, torch.Tensor]:
+    """Arrays as tensors over the same memory, which torch wants to be writable."""
     import numpy as np
     import torch
 
@@ -85,18 +102,17 @@ def _recorder(graph: fx.GraphModule, wanted: set[str], found: dict[str, torch.Te
     return Recorder(graph)
 
 
-def _timer(graph: fx.GraphModule, seconds: dict[tuple[str, str, str], list[float]]) -> fx.Interpreter:
+def _timer(
+    graph: fx.GraphModule, seconds: dict[tuple[str, str, str], list[float]], stopwatch: Stopwatch
+) -> fx.Interpreter:
     """Notes what each layer and operator takes."""
-    import time
-
     import torch
     from torch import fx
 
     class Timer(fx.Interpreter):
         def run_node(self, n: fx.Node) -> Any:  # noqa: ANN401 - fx's own signature
-            started = time.perf_counter()
-            result = super().run_node(n)
-            taken = time.perf_counter() - started
+            step = super().run_node
+            result, taken = stopwatch(lambda: step(n))
             if n.op in ("call_module", "call_function"):
                 dtype = str(result.dtype).removeprefix("torch.") if isinstance(result, torch.Tensor) else ""
                 seconds.setdefault((n.meta.get("value", n.name), _operator(graph, n), dtype), []).append(taken)
@@ -119,8 +135,8 @@ def _version() -> str:
     return str(torch.__version__)
 
 
-def _open(path: str, options: Options) -> EagerSession:
-    _version()
+def loaded(path: str, options: Options) -> Model:
+    """The network at `path`; a quantized one in the integer arithmetic of the engine that it is for."""
     from convkit.compress import simulate
     from convkit.compress.model import InputShape, ModelRef, load
 
@@ -129,7 +145,12 @@ def _open(path: str, options: Options) -> EagerSession:
         for name, shape in options.shapes.items()
     }
     model = load(ModelRef(path, weights=options.weights, shapes=shapes))
-    return EagerSession(simulate.integers(model) if simulate.is_quantized(model) else model, options.threads)
+    return simulate.integers(model) if simulate.is_quantized(model) else model
+
+
+def _open(path: str, options: Options) -> EagerSession:
+    _version()
+    return EagerSession(loaded(path, options), options.threads)
 
 
 PART = Runtime(

@@ -32,7 +32,8 @@ _LARGEST = 2**30
 """Bytes of a file up to which the engine also writes what it made of it, to tell which node is which."""
 
 
-def _engine() -> Any:  # noqa: ANN401 - the package has no types
+def engine() -> Any:  # noqa: ANN401 - the package has no types
+    """The package; raises NotAvailableError where it is missing."""
     try:
         import onnxruntime
     except ImportError as error:
@@ -82,22 +83,24 @@ class OnnxRuntimeSession:
         self._inner.clear()
 
     def _settings(self) -> Any:  # noqa: ANN401 - the engine's own type
-        engine, options = _engine(), self._options
-        settings = engine.SessionOptions()
+        package, options = engine(), self._options
+        settings = package.SessionOptions()
         settings.intra_op_num_threads, settings.inter_op_num_threads = options.threads, 1
         settings.graph_optimization_level = getattr(
-            engine.GraphOptimizationLevel, f"ORT_{_LEVELS[options.optimization]}"
+            package.GraphOptimizationLevel, f"ORT_{_LEVELS[options.optimization]}"
         )
         settings.add_session_config_entry("session.intra_op.allow_spinning", str(int(options.spinning)))
         settings.log_severity_level = _ERRORS_ONLY
         return settings
 
     def _open(self, model: str | bytes, settings: Any) -> Any:  # noqa: ANN401 - the engine's own types
-        engine = _engine()
         try:
-            return engine.InferenceSession(model, settings, providers=["CPUExecutionProvider"])
+            return engine().InferenceSession(model, settings, providers=self._providers())
         except Exception as error:
             raise engine_error("onnxruntime", self._path, error) from error
+
+    def _providers(self) -> list[Any]:
+        return ["CPUExecutionProvider"]
 
     def _giving(self, names: list[str]) -> Any:  # noqa: ANN401 - the engine's own type
         """A session whose outputs include `names`."""
@@ -105,11 +108,11 @@ class OnnxRuntimeSession:
             return self._session
         key = tuple(sorted(names))
         if key not in self._inner:
-            self._inner[key] = self._open(_with_outputs(self._path, names), self._settings())
+            self._inner[key] = self._open(with_outputs(self._path, names), self._settings())
         return self._inner[key]
 
 
-def _with_outputs(path: str, names: Sequence[str]) -> bytes:
+def with_outputs(path: str, names: Sequence[str]) -> bytes:
     """The model with the tensors `names` as graph outputs too; their types are left for the engine to infer."""
     import onnx
 
@@ -154,7 +157,7 @@ def _node_times(events: Sequence[Mapping[str, Any]], origins: Mapping[str, tuple
     return [node_time(key, times[1:] or times, origins.get(key[0], ())) for key, times in seconds.items()]
 
 
-_KNOBS = (
+KNOBS = (
     THREADS,
     switch("spinning", "idle threads wait awake, which pays where nobody else needs the cores"),
     Knob("optimization", "how far the graph is rewritten", OPTIMIZATIONS, ("all", "extended")),
@@ -162,8 +165,8 @@ _KNOBS = (
 
 PART = Runtime(
     about="ONNX Runtime on the CPU",
-    version=lambda: str(_engine().__version__),
+    version=lambda: str(engine().__version__),
     open=OnnxRuntimeSession,
     exact=True,
-    knobs=_KNOBS,
+    knobs=KNOBS,
 )

@@ -10,7 +10,6 @@ from convkit.compress.errors import ConvkitError, NotAvailableError
 from convkit.compress.model import TensorSpec
 from convkit.runtimes.session import (
     PARTITIONERS,
-    PRECISIONS,
     NodeTime,
     Options,
     Runtime,
@@ -175,13 +174,13 @@ def _version() -> str:
 def _precisions() -> tuple[str, ...]:
     """What the device says it has, in the words of Options."""
     have = _engine().Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    return tuple(name for name in PRECISIONS if _CAPABILITIES[name] in have)
+    return tuple(name for name, capability in _CAPABILITIES.items() if capability in have)
 
 
 _CAPABILITIES = {"f32": "FP32", "bf16": "BF16", "f16": "FP16"}
 _KNOBS = (
     THREADS,
-    Knob("precision", "what float layers run in, f32 where the device has no other", PRECISIONS),
+    Knob("precision", "what float layers run in, f32 where the device has no other", tuple(_CAPABILITIES)),
     switch("pinning", "every thread keeps to a core"),
     switch("hyperthreading", "two threads may share a core"),
     Knob("partitioner", "how work is shared among threads", PARTITIONERS, PARTITIONERS),

@@ -21,6 +21,16 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--regenerate", action="store_true", help="write the golden files anew instead of comparing")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """What needs a GPU is skipped, and so told as not verified, where there is none."""
+    import torch
+
+    if not torch.cuda.is_available():
+        for item in items:
+            if item.get_closest_marker("gpu"):
+                item.add_marker(pytest.mark.skip(reason="no GPU here: not verified"))
+
+
 @pytest.fixture
 def convkit(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Convkit:
     """`convkit("list", "targets")`: the command line, run in this process."""

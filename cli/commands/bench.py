@@ -103,6 +103,11 @@ def bench(
       threads=N  weights=FILE (eager)
       onnxruntime: spinning=on|off  optimization=none|basic|extended|all
       openvino:    precision=f32|bf16|f16  pinning=on|off  hyperthreading=on|off  partitioner=static|auto
+      eager_cuda:  precision=f32|tf32|bf16|f16  graphs=on|off  compile=on|off  channels_last=on|off
+      onnxruntime_cuda: precision=f32|tf32  channels_last=on|off        tensorrt, tensorrt_rtx: graphs=on|off
+
+    \b
+    On a GPU a call takes what the GPU's own clock says, with inputs and outputs there; clocks and temperature are told.
     """
     from convkit.runtimes.bench import gate, verdict
     from convkit.runtimes.bench.measure import Settings
@@ -233,5 +238,7 @@ def _show(measurement: Measurement, verdict: Verdict, how: str) -> None:
         return
     show.table(*figures.candidates(measurement))
     show.text(figures.machine(measurement))
+    for line in figures.gpus(measurement):
+        show.text(line)
     if verdict.judgements:
         show.table(*figures.gates(verdict.judgements))

@@ -58,36 +58,27 @@ def _engine(name: str) -> dict[str, Any]:
 
 def _target(name: str, engines: dict[str, dict[str, Any]]) -> dict[str, Any]:
     wanted = target.load(name)
-    engine = engines.get(wanted.engine) or _built(name, wanted.engine)
+    missing = {"works": False, "reason": f"no engine is called {wanted.engine!r}", "install": ""}
+    engine = engines.get(wanted.engine, missing)
     facts = {key: engine[key] for key in ("works", "reason", "install")}
     return {"engine": wanted.engine, "about": wanted.about, **facts}
-
-
-def _built(name: str, engine: str) -> dict[str, Any]:
-    """An engine that is built here and runs on a device of its own; no engine at all where none is called so."""
-    from convkit.export.tensorrt import package
-
-    if engine not in package.PACKAGES:
-        return {"works": False, "reason": f"no engine is called {engine!r}", "install": ""}
-    try:
-        package.version(engine)
-    except NotAvailableError as error:
-        return {"works": False, "reason": error.message, "install": error.hint}
-    build = f"convkit export --target {name} builds its engines here"
-    return {"works": False, "reason": "its engines run on a GPU of theirs alone", "install": build}
 
 
 def _machine() -> dict[str, Any]:
     import psutil
 
     from convkit.runtimes.bench.machine import flags
+    from convkit.runtimes.session import nvml
 
+    gpu = nvml.facts()
     memory = f"{psutil.virtual_memory().total / 2**30:.0f} GiB"
-    return {**record.machine(), "cores": os.cpu_count(), "memory": memory, "features": flags()}
+    return {**record.machine(), "cores": os.cpu_count(), "memory": memory, "features": flags(), "gpu": gpu}
 
 
 def _show(facts: dict[str, Any], engines: dict[str, dict[str, Any]], targets: dict[str, dict[str, Any]]) -> None:
-    machine = {**facts["machine"], "features": ", ".join(facts["machine"]["features"]) or "none that convkit knows"}
+    known, gpu = facts["machine"], facts["machine"]["gpu"]
+    features = ", ".join(known["features"]) or "none that convkit knows"
+    machine = {**known, "features": features, "gpu": gpu["name"] if gpu else "none that NVML tells of"}
     show.table(("machine", ""), [(key, str(value)) for key, value in machine.items()])
     show.table(("package", "version"), list(facts["versions"].items()))
     rows = [(name, e["version"] or "–", "works" if e["works"] else e["install"]) for name, e in engines.items()]

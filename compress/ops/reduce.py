@@ -46,11 +46,11 @@ def _extreme(x: Tensor, dims: list[int], keep: bool, largest: bool) -> Tensor:
 def _extreme_of_none(x: Tensor, dims: list[int], keep: bool, largest: bool) -> Tensor:
     shape = _sum(x.to(torch.float32), dims, keep).shape
     if x.dtype is torch.bool:
-        return torch.full(shape, not largest, dtype=x.dtype)
+        return torch.full(shape, not largest, dtype=x.dtype, device=x.device)
     if x.is_floating_point():
-        return torch.full(shape, -torch.inf if largest else torch.inf, dtype=x.dtype)
+        return torch.full(shape, -torch.inf if largest else torch.inf, dtype=x.dtype, device=x.device)
     limits = torch.iinfo(x.dtype)
-    return torch.full(shape, limits.min if largest else limits.max, dtype=x.dtype)
+    return torch.full(shape, limits.min if largest else limits.max, dtype=x.dtype, device=x.device)
 
 
 def ReduceSum(x: Tensor, axes: Tensor | None = None, *, keepdims: int = 1, noop_with_empty_axes: int = 0) -> Tensor:

@@ -157,13 +157,10 @@ def _interpolate(
         weights = weights * ((taps >= 0) & (taps < axis.size))
     if exclude_outside or antialias:
         weights = weights / weights.sum(1, keepdim=True)
+    used = [k for k in range(taps.shape[1]) if bool(weights[:, k].any())]
     taps = taps.clamp(0, axis.size - 1).to(x.device)
     weights = weights.to(x.device, x.dtype if x.is_floating_point() else torch.float32)
-    parts = [
-        x.index_select(dim, taps[:, k]) * _view(weights[:, k], dim, x.ndim)
-        for k in range(taps.shape[1])
-        if bool(weights[:, k].any())
-    ]
+    parts = [x.index_select(dim, taps[:, k]) * _view(weights[:, k], dim, x.ndim) for k in used]
     total = torch.stack(parts).sum(0) if len(parts) > 2 else sum(parts[1:], parts[0])
     return total.to(x.dtype)
 

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from convkit.runtimes.session import OnDevice, nvml
+
 if TYPE_CHECKING:
     from convkit.runtimes.bench.clock import Clock
     from convkit.runtimes.session import Session
@@ -23,8 +25,8 @@ WINDOW = 3
 class BlockPlan:
     """How long a block lasts: at least `seconds` and `calls` timed calls, at most `most` calls.
 
-    Warm-up ends when the medians of two successive windows differ by less than `tolerance` (relative), and after
-    `warm_seconds` in any case.
+    Warm-up ends when the medians of two successive windows differ by less than `tolerance` (relative) and a GPU's
+    clocks stand still, and after `warm_seconds` in any case.
     """
 
     seconds: float = 0.25
@@ -37,15 +39,18 @@ class BlockPlan:
 
 @dataclass(frozen=True, slots=True)
 class Block:
-    """Seconds of every timed call [calls], and how many calls it took to get steady (or not to)."""
+    """Seconds of every timed call [calls], and how many calls it took to get steady (or not to). `gpu`: what the GPU
+    said of itself at the end, None for engines on the CPU."""
 
     seconds: np.ndarray
     warm_up: int
     steady: bool
+    gpu: nvml.Reading | None = None
 
 
 def time_block(session: Session, samples: Sequence[Mapping[str, np.ndarray]], clock: Clock, plan: BlockPlan) -> Block:
-    """Run `session` on `samples` in turn; outputs are computed and handed over each time."""
+    """Run `session` on `samples` in turn; outputs are computed and handed over each time, if only within the device
+    whose own clock tells the time."""
     turn = itertools.cycle(samples)
     collecting = gc.isenabled()
     gc.disable()  # a collection inside a call would be billed to the engine
@@ -55,7 +60,7 @@ def time_block(session: Session, samples: Sequence[Mapping[str, np.ndarray]], cl
     finally:
         if collecting:
             gc.enable()
-    return Block(np.array(seconds), warm_up, steady)
+    return Block(np.array(seconds), warm_up, steady, _reading(session))
 
 
 def _warm_up(
@@ -63,14 +68,17 @@ def _warm_up(
 ) -> tuple[int, bool]:
     """Calls it took, and whether they became steady: others have emptied caches and put thread pools to sleep."""
     seconds: list[float] = []
-    started = clock.now()
+    started, clocks = clock.now(), _reading(session)
     while clock.now() - started < plan.warm_seconds or not seconds:
         seconds.append(_call(session, next(turn), clock))
         if len(seconds) >= 2 * plan.window:
             before = statistics.median(seconds[-2 * plan.window : -plan.window])
             after = statistics.median(seconds[-plan.window :])
             if abs(after - before) <= plan.tolerance * before:
-                return len(seconds), True
+                now, last = _reading(session), clocks
+                if nvml.settled(last, now):
+                    return len(seconds), True
+                clocks = now
     return len(seconds), False
 
 
@@ -82,7 +90,13 @@ def _timed(session: Session, turn: Iterator[Mapping[str, np.ndarray]], clock: Cl
     return seconds
 
 
+def _reading(session: Session) -> nvml.Reading | None:
+    return session.reading() if isinstance(session, OnDevice) else None
+
+
 def _call(session: Session, inputs: Mapping[str, np.ndarray], clock: Clock) -> float:
+    if isinstance(session, OnDevice):
+        return session.timed(inputs)
     started = clock.now()
     session.run(inputs)
     return clock.now() - started

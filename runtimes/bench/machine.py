@@ -11,6 +11,7 @@ from typing import Any
 
 from convkit.compress import parts
 from convkit.compress.errors import ConvkitError
+from convkit.runtimes.session import nvml
 
 _TELLING = (
     "avx2",
@@ -30,7 +31,7 @@ _GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 
 
 def fingerprint() -> dict[str, Any]:
-    """CPU, its instruction sets, cores, frequency governor, load and versions; what cannot be read is null."""
+    """CPU, its instruction sets, cores, frequency governor, load, versions and GPU; what cannot be read is null."""
     import psutil
 
     cpu = _cpu()
@@ -46,6 +47,7 @@ def fingerprint() -> dict[str, Any]:
         "load": round(psutil.getloadavg()[0], 2),
         "memory": psutil.virtual_memory().total,
         "python": platform.python_version(),
+        "gpu": nvml.facts(),
     }
 
 

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any
 
 from convkit.compress import metric, parts, record
 from convkit.compress.errors import ConvkitError
-from convkit.runtimes.bench import estimate, inputs, machine
+from convkit.runtimes.bench import estimate, gpu, inputs, machine
 from convkit.runtimes.bench.candidate import Candidate
 from convkit.runtimes.bench.clock import Clock, SystemClock
 from convkit.runtimes.bench.estimate import Interval
+from convkit.runtimes.bench.gpu import Conditions, conditions
 from convkit.runtimes.bench.rounds import Rounds, Schedule, run_rounds
 from convkit.runtimes.bench.size import model_size
 from convkit.runtimes.bench.worker import ProcessWorker, Worker
@@ -71,6 +72,8 @@ class Result:
     memory: int
     size: int | None
     metrics: Mapping[str, float]
+    gpu: Conditions | None = None
+    """What the GPU was like meanwhile; None for engines on the CPU."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -234,6 +237,7 @@ def _result(candidate: Candidate, worker: Worker, timing: _Timing, scores: Mappi
         memory=worker.memory(),
         size=model_size(candidate.path),
         metrics=scores,
+        gpu=conditions([block.gpu for block in blocks]),
     )
 
 
@@ -245,6 +249,7 @@ def _warnings(results: Sequence[Result], candidates: Sequence[Candidate], facts:
         if result.steady < 1 - _UNSTEADY
     ]
     found += [words for candidate in candidates for words in _in_float32(candidate)]
+    found += [f"{result.name}: {words}" for result in results if result.gpu for words in gpu.warnings(result.gpu)]
     threads = max(candidate.options.threads for candidate in candidates)
     if threads > facts["usable"]:
         found.append(f"{threads} threads on {facts['usable']} usable cores: threads wait for each other")

@@ -5,13 +5,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
 from convkit.runtimes.bench.block import Block, BlockPlan, time_block
 from convkit.runtimes.session import NodeTime, Session
 from convkit.runtimes.session.isolated import IsolatedSession
+from convkit.runtimes.session.nvml import Reading
 
 if TYPE_CHECKING:
     from convkit.compress.model import TensorSpec
@@ -65,7 +66,7 @@ class ProcessWorker:
 
     def time(self, plan: BlockPlan) -> Block:
         reply, arrays = self._session.process.ask("time", {"plan": dataclasses.asdict(plan)})
-        return Block(arrays["seconds"], reply["warm_up"], reply["steady"])
+        return Block(arrays["seconds"], reply["warm_up"], reply["steady"], _gpu(reply["gpu"]))
 
     def run(self, inputs: Inputs) -> dict[str, np.ndarray]:
         return self._session.run(inputs)
@@ -78,6 +79,10 @@ class ProcessWorker:
 
     def close(self) -> None:
         self._session.close()
+
+
+def _gpu(fields: Mapping[str, Any] | None) -> Reading | None:
+    return Reading(**{**fields, "held_by": tuple(fields["held_by"])}) if fields else None
 
 
 @dataclass(slots=True)

@@ -26,7 +26,7 @@ from convkit.runtimes.latency.structure import structure
 from convkit.runtimes.latency.table import Fingerprint, LatencyTable
 from convkit.runtimes.session import Options
 
-_FLOATING = {"f32": "fp32", "bf16": "bf16", "f16": "fp16"}
+_FLOATING = {"f32": "fp32", "tf32": "fp32", "bf16": "bf16", "f16": "fp16"}
 _OF_THE_MOMENT = ("load", "memory", "python")
 """What the machine's fingerprint says that a latency does not depend on."""
 

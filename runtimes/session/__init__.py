@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from convkit.compress import parts
 from convkit.compress.errors import ConvkitError
@@ -17,9 +17,10 @@ if TYPE_CHECKING:
     import numpy as np
 
     from convkit.compress.model import TensorSpec
+    from convkit.runtimes.session.nvml import Reading
 
 OPTIMIZATIONS = ("none", "basic", "extended", "all")
-PRECISIONS = ("f32", "bf16", "f16")
+PRECISIONS = ("f32", "tf32", "bf16", "f16")
 PARTITIONERS = ("static", "auto")
 
 
@@ -29,8 +30,10 @@ class Options:
 
     `spinning`: idle worker threads spin instead of sleeping. `optimization`: how far the engine may rewrite the graph.
     `precision`: what float layers run in. `pinning`: every thread keeps to a core. `hyperthreading`: two threads may
-    share one. `partitioner`: how work is shared among threads. `shapes`: concrete input shapes to which free
-    dimensions are fixed, as a deployment would; without them the model stays dynamic.
+    share one. `partitioner`: how work is shared among threads. `graphs`: a GPU is given all of a
+    call at once. `compile`: torch.compile writes the kernels. `channels_last`: tensors keep the channels of a position
+    together. `shapes`: concrete input shapes to which free dimensions are fixed, as a deployment would; without them
+    the model stays dynamic.
     """
 
     threads: int = 2
@@ -40,6 +43,9 @@ class Options:
     pinning: bool = True
     hyperthreading: bool = False
     partitioner: str = "static"
+    graphs: bool = False
+    compile: bool = False
+    channels_last: bool = False
     weights: str | None = None
     """Weights file of a `package.module:function` model (eager)."""
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
@@ -100,6 +106,17 @@ class Session(Protocol):
 
     def close(self) -> None:
         """Release the model; the session is of no use afterwards."""
+
+
+@runtime_checkable
+class OnDevice(Protocol):
+    """What a Session has beside whose engine computes on a device with a clock and memory of its own."""
+
+    def timed(self, inputs: Mapping[str, np.ndarray]) -> float:
+        """Seconds of one call by the device's clock; inputs are there beforehand, and outputs stay there."""
+
+    def reading(self) -> Reading | None:
+        """The device's clocks and temperature; None where nobody can tell."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,7 +57,8 @@ class _Host:
         from convkit.runtimes.bench.clock import SystemClock
 
         timed = block.time_block(self._opened(), self.samples, SystemClock(), block.BlockPlan(**fields["plan"]))
-        return {"warm_up": timed.warm_up, "steady": timed.steady}, {"seconds": timed.seconds}
+        gpu = timed.gpu and dataclasses.asdict(timed.gpu)
+        return {"warm_up": timed.warm_up, "steady": timed.steady, "gpu": gpu}, {"seconds": timed.seconds}
 
     def memory(self, _fields: Mapping[str, Any], _arrays: wire.Arrays) -> Reply:
         from convkit.runtimes.bench.machine import peak_memory

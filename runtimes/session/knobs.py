@@ -51,7 +51,7 @@ def turned(options: Options, engine: str, knobs: Knobs) -> Options:
             hint = f"did you mean {near[0]!r}?" if near else "its knobs: " + (", ".join(known) or "none")
             raise ConvkitError(f"{engine} has no knob {name!r}", hint=hint)
         kind = type(getattr(options, name)) if name != WEIGHTS.name else str
-        if type(value) is not kind:
+        if type(value) is not kind or (known[name].values and value not in known[name].values):
             raise ConvkitError(f"{name} is {value!r}", hint=about(known[name], options))
     return dataclasses.replace(options, **dict(knobs))  # type: ignore[arg-type]  # checked one by one
 

@@ -1,7 +1,7 @@
 """What `make bench` runs: convkit and other quantizers on the same networks, data and engines, held against limits.
 
 python -m tests.bench -o OUT [PART...]     PART: networks, commands, resolve, sensitivity, latency, enumerated,
-                                           rounding, matrix, mixed; on request, zero-shot
+                                           rounding, matrix, mixed; on request, zero-shot, and gpu where there is one
 
 Each part leaves PART.json in OUT; REPORT.md there holds all of them as tables.
 """
@@ -24,6 +24,7 @@ from tests.bench import (
     cifar,
     comparison,
     enumerated,
+    gpu,
     latency,
     limits,
     matrix,
@@ -40,9 +41,10 @@ from tests.bench import (
 from tests.bench import peer as peers
 from tests.bench.comparison import Comparison
 from tests.bench.limits import Line
+from tests.bench.networks import OCR
 from tests.bench.product import Quantized
 
-_ON_REQUEST = ("zero-shot",)
+_ON_REQUEST = ("zero-shot", "gpu")
 TARGETS = {"onnxruntime": "onnxruntime-cpu", "openvino": "openvino-cpu"}
 
 
@@ -177,6 +179,16 @@ def matrices(run: Run, report: dict[str, Any]) -> Iterator[Line]:
     yield from limits.of_matrix(found)
 
 
+def gpus(run: Run, report: dict[str, Any]) -> Iterator[Line]:
+    """Every engine and precision of the GPU at hand."""
+    report["comparisons"] = []
+    for name in (name for name in run.networks if name not in OCR):
+        for found in gpu.run(run.case(name), run.budget, run.say):
+            gpu.shown(found)
+            report["comparisons"].append(gpu.as_dict(found))
+            yield from gpu.limits_of(found)
+
+
 RUNS: Mapping[str, Callable[[Run, dict[str, Any]], Iterator[Line]]] = {
     "networks": networks,
     "commands": commands,
@@ -188,6 +200,7 @@ RUNS: Mapping[str, Callable[[Run, dict[str, Any]], Iterator[Line]]] = {
     "matrix": matrices,
     "mixed": mixes,
     "zero-shot": zero_shots,
+    "gpu": gpus,
 }
 
 

@@ -98,9 +98,7 @@ def chain(path: Path, middle: list[onnx.NodeProto], zero: int, bias: np.ndarray 
     return str(path)
 
 
-HERE = [
-    name for name in parts.names("recipes/targets", ".yaml") if targets.load(name).engine in parts.names("runtimes")
-]
+HERE = [name for name in parts.names("recipes/targets", ".yaml") if targets.load(name).engine in here.engines()]
 """Targets whose engines run here, and compute in integers as the simulation does, code for code."""
 
 

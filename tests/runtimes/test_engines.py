@@ -7,12 +7,13 @@ import onnx
 import pytest
 from onnx import helper
 
-from convkit.compress import parts
 from convkit.compress.errors import ConvkitError
 from convkit.runtimes.session import Options, Session, open_session
+from tests import here
 from tests.runtimes import network
 
-REAL = [name for name in parts.names("runtimes") if name != "null"]
+REAL = here.engines()
+"""All that are at hand; those that run on a GPU are where there is one."""
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +59,9 @@ def test_inputs_and_outputs_are_known(session: Session) -> None:
     assert (made.name, made.dtype) == ("scores", "float32")
 
 
-def test_profile_has_a_time_for_every_conv(session: Session) -> None:
+@pytest.mark.parametrize("engine", [name for name in REAL if name != "onnxruntime_cuda"])
+def test_profile_has_a_time_for_every_conv(engine: str, net: str) -> None:
+    session = open_session(engine, net)
     nodes = session.profile(network.sample(), repeats=3)
     convs = [node for node in nodes if "conv" in node.operator.lower()]
     assert len(convs) >= 3
