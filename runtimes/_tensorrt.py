@@ -187,8 +187,7 @@ def _version(name: str) -> str:
 
 
 def _open(name: str, path: str, options: Options) -> TensorRtSession:
-    package.version(name)
-    cuda.module()
+    _version(name)
     return TensorRtSession(name, path, options)
 
 

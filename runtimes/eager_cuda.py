@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from convkit.compress import graph as graphs
 from convkit.compress.errors import ConvkitError
 from convkit.runtimes.eager import EagerSession, loaded, tensors
 from convkit.runtimes.session import PRECISIONS, Options, Runtime, check_inputs, cuda, engine_error
@@ -13,6 +14,7 @@ from convkit.runtimes.session.knobs import WEIGHTS, Knob, switch
 if TYPE_CHECKING:
     import numpy as np
     import torch
+    from torch import fx
 
     from convkit.compress.model import Model
     from convkit.runtimes.session.nvml import Reading
@@ -35,12 +37,16 @@ class EagerCudaSession(EagerSession):
         _choose_kernels(options.precision)
         name = _TYPES.get(options.precision)
         self._dtype = getattr(torch, name) if name else None
-        graph = model.graph.to(device="cuda", dtype=self._dtype)
+        graph = _on_gpu(model.graph, self._dtype)
         self._format = torch.channels_last if options.channels_last else torch.contiguous_format
         for tensor in (*graph.parameters(), *graph.buffers()):
             tensor.data = self._laid_out(tensor.data)
         super().__init__(model, options.threads)
-        self._options, self._device, self._buffers = options, cuda.Device(), cuda.Buffers(self._dtype)
+        self._options, self._device, self._buffers = (
+            options,
+            cuda.Device(),
+            cuda.Buffers(self._dtype, channels_last=options.channels_last),
+        )
         self._function: Callable[..., Any] = torch.compile(graph, dynamic=False) if options.compile else graph
         self._launch: Callable[[], object] | None = None
 
@@ -61,8 +67,7 @@ class EagerCudaSession(EagerSession):
         """What launches a call on `inputs`, which are on the GPU by now."""
         check_inputs(self.inputs, inputs)
         if self._buffers.fill(inputs) or self._launch is None:
-            given = [self._laid_out(self._buffers.held[spec.name]) for spec in self.inputs]
-            self._launch = self._launching(given)
+            self._launch = self._launching([self._buffers.held[spec.name] for spec in self.inputs])
         return self._launch
 
     def _launching(self, given: Sequence[torch.Tensor]) -> Callable[[], object]:
@@ -101,6 +106,37 @@ class EagerCudaSession(EagerSession):
         held: list[Any] = []
         seconds = self._device.seconds(lambda: held.append(function()))
         return held[0], seconds
+
+
+def _on_gpu(graph: fx.GraphModule, dtype: torch.dtype | None) -> fx.GraphModule:
+    """`graph` on the GPU, less what its operators read as numbers of the host: each would wait for the GPU."""
+    names = [n.target for n in graph.graph.nodes if n.op == "get_attr" and n.users and all(map(_on_host(n), n.users))]
+    held = {str(name): graph.get_buffer(str(name)) for name in names if str(name) in dict(graph.named_buffers())}
+    moved = graph.to(device="cuda", dtype=dtype)
+    for name, tensor in held.items():
+        owner, _, own = name.rpartition(".")
+        setattr(moved.get_submodule(owner), own, tensor)
+    return moved
+
+
+def _on_host(constant: fx.Node) -> Callable[[fx.Node], bool]:
+    """Whether a user of `constant` reads it on the host, and never as its data."""
+    return lambda user: graphs.operator(user) in _READ_ON_HOST and constant not in user.args[:1]
+
+
+_READ_ON_HOST = (
+    "Expand",
+    "Pad",
+    "ReduceMax",
+    "ReduceMean",
+    "ReduceSum",
+    "Reshape",
+    "Resize",
+    "Slice",
+    "Squeeze",
+    "Tile",
+)
+"""Operators that take sizes, axes or amounts as tensors."""
 
 
 def _choose_kernels(precision: str) -> None:

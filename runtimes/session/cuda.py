@@ -85,8 +85,8 @@ class Device:
 class Buffers:
     """Tensors on the GPU that stay where they are: a graph reads its inputs from fixed places."""
 
-    def __init__(self, dtype: torch.dtype | None = None) -> None:
-        self._dtype = dtype
+    def __init__(self, dtype: torch.dtype | None = None, *, channels_last: bool = False) -> None:
+        self._dtype, self._channels_last = dtype, channels_last
         self.held: dict[str, torch.Tensor] = {}
 
     def fill(self, inputs: Mapping[str, np.ndarray]) -> bool:
@@ -95,11 +95,18 @@ class Buffers:
         host = {name: torch.from_numpy(array) for name, array in inputs.items()}
         moved = {n: list(t.shape) for n, t in host.items()} != {n: list(t.shape) for n, t in self.held.items()}
         if moved:
-            self.held = {name: torch.empty_like(t, device="cuda", dtype=self._type(t)) for name, t in host.items()}
+            self.held = {
+                name: self._laid_out(torch.empty_like(t, device="cuda", dtype=self._type(t)))
+                for name, t in host.items()
+            }
         for name, tensor in host.items():
             self.held[name].copy_(tensor)
         torch.cuda.synchronize()
         return moved
+
+    def _laid_out(self, tensor: torch.Tensor) -> torch.Tensor:
+        wanted = self._channels_last and tensor.dim() == 4  # noqa: PLR2004 - images
+        return tensor.contiguous(memory_format=module().channels_last) if wanted else tensor
 
     def _type(self, tensor: torch.Tensor) -> torch.dtype:
         return self._dtype if self._dtype is not None and tensor.is_floating_point() else tensor.dtype
