@@ -29,6 +29,8 @@ class Builder:
     data: Calibration
     folder: Path
     work: Work = field(default_factory=Work)
+    engine: str = ""
+    """What runs the files, where that is not the target's own."""
     _numbers: Iterator[int] = field(default_factory=itertools.count)
 
     def complete(self, plan: Plan) -> Plan:
@@ -45,11 +47,11 @@ class Builder:
 
     def file(self, network: Model) -> Path:
         """`network` as an ONNX file of its own."""
-        from convkit.export.onnx import to_onnx
+        from convkit.export import exporter
 
         self.work.counts["builds"] += 1
         path = self.folder / f"build{next(self._numbers)}.onnx"
-        proto = to_onnx(network, self.target.opset)
+        proto = exporter.of_engine(self.engine or self.target.engine).proto(network, self.target.opset)
         record.write_bytes(path, bytes(proto.SerializeToString(deterministic=True)))
         return path
 

@@ -66,8 +66,15 @@ class Contest:
     budget: float
     seed: int
     knobs: Knobs = field(default_factory=dict)
+    asked: str = ""
+    """The formats of every layer, where they are not the target's own."""
     estimate: Callable[[Plan], float] | None = None
     """Seconds under a plan, where the target's engine is not at hand; its stand-in computes the numbers then."""
+
+    @property
+    def formats(self) -> str:
+        """What the networks run in, for people."""
+        return self.asked or self.target.weight
 
     @property
     def engine(self) -> str:
@@ -126,7 +133,7 @@ def hold(
         return Standing(None, _why_none(contest, candidates, results), shown, final)
     times = contest.in_words(results[kept.name].ratios["p50"])
     if not slower and not _faster(results[kept.name], sure=judge is None):
-        return Standing(None, f"{contest.target.weight} does not pay here: {times}", shown, final)
+        return Standing(None, f"{contest.formats} does not pay here: {times}", shown, final)
     return Standing(kept, times, shown, final)
 
 
@@ -191,7 +198,7 @@ def _fastest(fit: Sequence[Candidate], results: Mapping[str, Result]) -> Candida
 def _why_none(contest: Contest, candidates: Sequence[Candidate], results: Mapping[str, Result]) -> str:
     """Why no candidate fits."""
     if not candidates and not contest.quantizable:
-        return f"{contest.target.name} runs nothing of this network in {contest.target.weight}"
+        return f"{contest.target.name} runs nothing of this network in {contest.formats}"
     trusting = replace(contest, simulated=-metric.LIMIT_DB)
     wrong = [c.name for c in candidates if _fits(trusting, results[c.name], results[ORIGINAL])]
     if wrong:

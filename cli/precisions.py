@@ -43,7 +43,7 @@ def asked(target: Target, formats: Sequence[str]) -> tuple[tuple[str, ...], tupl
 
     whole = [name for name in formats if name in target.formats and target.formats[name].whole]
     layers = tuple(name for name in formats if name not in whole)
-    space.check_formats(layers)
+    space.check_formats(layers, target)
     known = {format_of(name): named(name) for name in _precisions(target)} if whole else {}
     lacking = [f"{target.engine} computes nothing in {name} on this device" for name in whole if name not in known]
     if lacking and len(lacking) == len(formats):

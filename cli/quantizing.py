@@ -53,6 +53,11 @@ class Job:
     estimated: bool = False
     """The target's engine is not at hand, so that times are estimates."""
 
+    @property
+    def engine(self) -> str:
+        """The one that runs networks here: the target's, or what stands in for it."""
+        return self.target.stand_in if self.estimated else self.target.engine
+
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
@@ -155,6 +160,7 @@ def arena(job: Job, held: Data, chosen: Attempt, tried: Sequence[Attempt], folde
         threads=job.threads,
         budget=job.budget,
         seed=job.seed,
+        asked="" if job.precision is None else str(job.precision),
         estimate=foretold.estimator(job) if job.estimated else None,
     )
 
@@ -191,7 +197,7 @@ def _candidates(job: Job, asked: Task, chosen: Attempt, folder: Path) -> Iterato
     """The chosen plan in each placement that the target's data names, as files; equal ones once."""
     from convkit.compress import calibration
     from convkit.compress.apply import apply_prepared, prepare
-    from convkit.export.onnx import to_onnx
+    from convkit.export import exporter
 
     seen: set[bytes] = set()
     base = prepare(job.model, chosen.plan.methods, asked.data.probe[0])
@@ -206,7 +212,8 @@ def _candidates(job: Job, asked: Task, chosen: Attempt, folder: Path) -> Iterato
         same = replace(chosen.plan, methods=methods, layers=layers)
         plan = calibration.complete(model, job.target, same, asked.data)
         quantized = apply_prepared(model, plan, job.target, asked.data.seen_by(plan.methods))
-        written = bytes(to_onnx(quantized, job.target.opset).SerializeToString(deterministic=True))
+        proto = exporter.of_engine(job.engine).proto(quantized, job.target.opset)
+        written = bytes(proto.SerializeToString(deterministic=True))
         if not layers and "precision" in same.engine:
             yield contest.Candidate("as planned", same, folder / ORIGINAL_FILE)
         if not layers or written in seen:

@@ -9,6 +9,7 @@ from convkit.cli import goodness, options, show
 from convkit.cli.contest import ORIGINAL
 from convkit.compress import metric, record
 from convkit.compress import plan as plans
+from convkit.export import artifact, exporter
 
 if TYPE_CHECKING:
     from convkit.cli.quantizing import Job, Outcome
@@ -46,12 +47,22 @@ def write(output: str, job: Job, outcome: Outcome, told: dict[str, Any], searche
     facts: dict[str, Any] = {"target": job.target.name, "seed": job.seed, "engine": dict(outcome.plan.engine)}
     manifest = record.manifest(command=options.command_line(), digests=digests, **facts)
     with record.output_folder(output) as folder:
-        record.write_bytes(folder / "model.onnx", outcome.model)
+        record.write_bytes(folder / artifact.MODEL, _shipped(job, outcome))
         record.write_text(folder / "plan.yaml", plans.dump(outcome.plan))
         record.write_json(folder / "report.json", told)
         if searched is not None:
             search_report.write(searched, folder)
         record.write_json(folder / record.MANIFEST, manifest)
+
+
+def _shipped(job: Job, outcome: Outcome) -> bytes:
+    """The file that was measured, as the target's own engine wants it where another stood in for it."""
+    if not job.estimated or not outcome.plan.layers:
+        return outcome.model
+    import onnx
+
+    made = onnx.ModelProto.FromString(outcome.model)
+    return bytes(exporter.of_engine(job.target.engine).typed(made).SerializeToString(deterministic=True))
 
 
 def tell(outcome: Outcome, output: str, searched: Searched | None) -> None:

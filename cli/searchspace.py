@@ -14,7 +14,6 @@ from convkit.cli.precisions import F32, Precision
 from convkit.cli.progress import Progress
 from convkit.cli.quantizing import Job
 from convkit.cli.work import Work
-from convkit.compress import format as formats
 from convkit.compress import graph as graphs
 from convkit.compress.search import pins, problem
 from convkit.compress.search import space as spaces
@@ -131,7 +130,7 @@ def ground(means: Means, task: Task, chosen: Attempt) -> Ground:
     usual = quantizing.placed_methods(job, task, chosen)
     methods = tuple(dict.fromkeys((*chosen.plan.methods, *usual)))
     model = prepare(job.model, methods, task.data.probe[0])
-    builder = Builder(model, job.target, task.data, means.folder, means.work)
+    builder = Builder(model, job.target, task.data, means.folder, means.work, job.engine)
     placed = placement.place(model.graph, job.target, job.keep)
     layers = {name: _line(chosen.plan.layers.get(name), layer, name in pinned) for name, layer in placed.items()}
     plan = builder.complete(replace(chosen.plan, methods=methods, layers=layers, pins=pinned))
@@ -215,11 +214,7 @@ def _options(means: Means, model: Model, precision: Precision) -> spaces.Options
     """What every layer may run in; the formats that pins ask for only those that are pinned."""
     job, wanted, pinned = means.job, means.wishes.formats, _pins(means.job)
     found = spaces.options(model, job.target, wanted, precision.floating, job.keep)
-    asked = (
-        name
-        for name in pins.formats(pinned, job.target.narrower)
-        if formats.load(name).symmetric and formats.load(name).ranged
-    )
+    asked = (name for name in pins.formats(pinned, job.target.narrower) if spaces.is_searched(name, job.target))
     wider = spaces.options(model, job.target, (*wanted, *asked), precision.floating, job.keep)
     return {name: wider[name] if name in pinned else options for name, options in found.items()}
 

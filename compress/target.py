@@ -109,6 +109,11 @@ class Target:
         """The formats that weights have here instead of those that are asked for, by the latter's names."""
         return {name: runs.weight for name, runs in self.formats.items() if runs.weight is not None}
 
+    def runs_layers_in(self, name: str) -> bool:
+        """Whether single layers run in the format, in kernels of its own."""
+        runs = self.formats.get(name, Runs())
+        return runs.speed == name and not runs.whole
+
     def on(self, flags: Collection[str]) -> Target:
         """The target as it is on a processor with the instruction sets `flags`."""
         if self.overflow is None or not self.overflow.strikes(flags):

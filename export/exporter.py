@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from convkit.compress import parts, target
 from convkit.compress.target import Target
+from convkit.export import artifact
 from convkit.export.artifact import Artifact
 
 if TYPE_CHECKING:
+    import onnx
+
     from convkit.compress.model import Model
 
 FOLDER = "export/engines"
@@ -21,15 +23,40 @@ OPSET = 21
 
 @dataclass(frozen=True, slots=True)
 class Exporter:
-    """`write(model, folder, opset)` puts the model's files into `folder`.
+    """For `engine` ("" for any).
 
     `opens`: the engine, a part of `runtimes`, that must be able to open the result; None where any may be meant.
-    `builds`: the package of `export.tensorrt` that makes an engine of the result.
+    `builds`: the package of `export.tensorrt` that makes an engine of the result. `in_types`: layers in fp16 and bf16
+    are in these types, as strong typing wants them.
     """
 
-    write: Callable[[Model, Path, int], Artifact]
+    engine: str = ""
     opens: str | None = None
     builds: str | None = None
+    in_types: bool = False
+
+    def proto(self, model: Model, opset: int) -> onnx.ModelProto:
+        """`model` in ONNX, as the engine wants it."""
+        from convkit.export.onnx import to_onnx
+
+        return self.typed(to_onnx(model, opset))
+
+    def typed(self, made: onnx.ModelProto) -> onnx.ModelProto:
+        """What `to_onnx` made, as the engine wants it."""
+        from convkit.export.typed import typed
+
+        return typed(made) if self.in_types else made
+
+    def write(self, model: Model, folder: Path, opset: int) -> Artifact:
+        """model.onnx in `folder`."""
+        path = folder / artifact.MODEL
+        return Artifact(path, artifact.write_onnx(self.proto(model, opset), path), self.engine)
+
+
+def of_engine(name: str) -> Exporter:
+    """That of the engine called `name`; an unknown one is the user's error."""
+    found: Exporter = parts.load(FOLDER, name)
+    return found
 
 
 def find(name: str) -> tuple[Exporter, Target | None]:
@@ -38,9 +65,9 @@ def find(name: str) -> tuple[Exporter, Target | None]:
     An unknown name is the user's error and says what there is.
     """
     if name in parts.names(FOLDER):
-        return parts.load(FOLDER, name), None
+        return of_engine(name), None
     found = target.load(name) if name.endswith((".yaml", ".yml")) or name in _targets() else None
-    return parts.load(FOLDER, found.engine if found else _known(name)), found
+    return of_engine(found.engine if found else _known(name)), found
 
 
 def names() -> list[str]:

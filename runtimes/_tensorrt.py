@@ -187,6 +187,7 @@ def _version(name: str) -> str:
 
 
 def _open(name: str, path: str, options: Options) -> TensorRtSession:
+    check_file(path)
     _version(name)
     return TensorRtSession(name, path, options)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from convkit.compress.errors import ConvkitError, NotAvailableError
 from convkit.runtimes.onnxruntime import KNOBS, OnnxRuntimeSession, engine
-from convkit.runtimes.session import NodeTime, Options, Runtime, check_inputs, cuda, engine_error
+from convkit.runtimes.session import NodeTime, Options, Runtime, check_file, check_inputs, cuda, engine_error
 from convkit.runtimes.session.knobs import Knob, switch
 
 if TYPE_CHECKING:
@@ -87,6 +87,7 @@ def _version() -> str:
 
 
 def _open(path: str, options: Options) -> OnnxRuntimeCudaSession:
+    check_file(path)
     _version()
     if options.precision not in _PRECISIONS:
         hint = "the file says what its layers run in; on the command line there is f32 and tf32"

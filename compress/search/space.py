@@ -39,13 +39,18 @@ def options(
     }
 
 
-def check_formats(wanted: Sequence[str]) -> None:
-    """Raise ConvkitError for a name that is no format, or none that a weight can be stored in with a scale."""
+def check_formats(wanted: Sequence[str], target: Target) -> None:
+    """Raise ConvkitError for a name that is no format, or none that a weight can be searched in on `target`."""
     for name in wanted:
-        number = formats.load(name)
-        if not number.ranged or not number.symmetric:
+        if not is_searched(name, target):
             hint = "name formats of weights, such as int8 or int4; float is always open to every layer"
-            raise ConvkitError(f"{name} is no format to search weights in", hint=hint)
+            raise ConvkitError(f"{name} is no format to search weights in on {target.name}", hint=hint)
+
+
+def is_searched(name: str, target: Target) -> bool:
+    """Whether a weight may be in the format: one with a scale, or a float that single layers run in on `target`."""
+    number = formats.load(name)
+    return number.symmetric and (number.ranged or target.runs_layers_in(name))
 
 
 def _nodes(model: Model) -> dict[str, fx.Node]:
@@ -152,7 +157,7 @@ def problem(
             option: Cost(
                 losses[name].get(option, 0.0),
                 _seconds(bordered.get(name, {}), _kernel(layers[name], option, target)),
-                _bytes(nodes[name], layers[name], option),
+                _bytes(nodes[name], layers[name], option, target),
                 _bops(macs.get(name, 0), layers[name], option),
             )
             for option in chosen
@@ -161,7 +166,7 @@ def problem(
     }
     fixed = Cost(
         seconds=rest.seconds + sum(max(known.values()) for name, known in seconds.items() if name not in found),
-        bytes=rest.bytes + sum(_bytes(node, None, FLOAT) for node in _held_once(nodes, found)),
+        bytes=rest.bytes + sum(_bytes(node, None, FLOAT, target) for node in _held_once(nodes, found)),
         bops=sum(_bops(count, None, FLOAT) for name, count in macs.items() if name not in found),
     )
     chosen_among = [*_among(edges, found, floating.activation), *_following(edges, followers, found, floating)]
@@ -218,10 +223,11 @@ def _seconds(times: Mapping[str, float], kernel: str) -> float:
     return times.get(kernel, max(times.values(), default=0.0))
 
 
-def _bytes(node: fx.Node, layer: LayerPlan | None, option: Option) -> int:
+def _bytes(node: fx.Node, layer: LayerPlan | None, option: Option, target: Target) -> int:
+    """A float that is a setting of the whole network is none of its file."""
     if node.op != "call_module":
         return 0
-    floats = layer is None or formats.is_exact(option.weight) or not formats.load(option.weight).ranged
+    floats = layer is None or formats.is_exact(option.weight) or not is_searched(option.weight, target)
     return promotion.layer_bytes(node, None if floats or layer is None else layer_plan(layer, option))
 
 

@@ -12,9 +12,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from convkit.compress import format as formats
 from convkit.compress.analysis import LayerAnalysis, analyse
 from convkit.compress.errors import ConvkitError
-from convkit.compress.floating import Floating
+from convkit.compress.format import Integer
 from convkit.compress.model import Model
-from convkit.compress.target import Roofline, Runs, Target
+from convkit.compress.target import Roofline, Target
 from convkit.runtimes.latency.structure import Structure, Tensor, structure
 from convkit.runtimes.latency.table import Fingerprint, LatencyTable
 
@@ -32,7 +32,7 @@ def estimate(model: Model, target: Target, methods: Sequence[str], floating: str
             f"nothing is known of the speed of {target.name}", hint="give its data a roofline, or measure on the device"
         )
     network = structure(model, target)
-    others = [name for name, runs in target.formats.items() if _has_kernels(name, runs)]
+    others = [name for name in target.formats if _is_float(name) and target.runs_layers_in(name)]
     kinds = {name: (floating, *_low(network, name, others)) for name in network.layers}
     known = {layer.name: layer for layer in analyse(model).layers}
     layers = {
@@ -59,10 +59,9 @@ def _low(network: Structure, name: str, others: Sequence[str]) -> Iterator[str]:
         yield from (other for other in others if other != network.low[name])
 
 
-def _has_kernels(name: str, runs: Runs) -> bool:
-    """Whether it is a float of few bits that layers run in; integers' activations are told by the target's rules."""
-    number = formats.load(name)
-    return isinstance(number, Floating) and number.ranged and runs.speed == name and not runs.whole
+def _is_float(name: str) -> bool:
+    """Integers' activations are told by the target's rules."""
+    return not isinstance(formats.load(name), Integer)
 
 
 def _changes(

@@ -1,10 +1,12 @@
 """Where the target's engine is not at hand, times are estimates and are told as such; networks are run elsewhere."""
 
 import json
+from collections import Counter
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+import onnx
 import pytest
 import yaml
 
@@ -61,8 +63,14 @@ def test_a_network_is_quantized_without_its_engine(convkit: Convkit, folder: Pat
     assert 0 < np.abs(low - high).max() < 0.2 * np.abs(high).max()
 
 
-def test_the_plan_gives_the_same_file_again(convkit: Convkit, folder: Path, tmp_path: Path) -> None:
-    assert quantizable.command(convkit, folder, tmp_path / "out")(*on(folder)).code == 0
+@pytest.mark.parametrize(("asked", "element"), [((), "INT8"), (("fp16",), "FLOAT16"), (("bf16",), "BFLOAT16")])
+def test_the_plan_gives_the_same_file_again(
+    convkit: Convkit, folder: Path, tmp_path: Path, asked: tuple[str, ...], element: str
+) -> None:
+    """Also where the engine wants types that its stand-in has no kernels for."""
+    words = ("--precision", *asked) if asked else ()
+    done = quantizable.command(convkit, folder, tmp_path / "out")(*on(folder), *words)
+    assert done.code == 0, done.err
     words = (
         "--plan",
         tmp_path / "out/plan.yaml",
@@ -75,6 +83,8 @@ def test_the_plan_gives_the_same_file_again(convkit: Convkit, folder: Path, tmp_
     done = convkit("export", str(folder / "net.onnx"), *map(str, words), *on(folder))
     assert done.code == 0, done.err
     assert (tmp_path / "again/model.onnx").read_bytes() == (tmp_path / "out/model.onnx").read_bytes()
+    held = onnx.load(tmp_path / "out/model.onnx").graph.initializer
+    assert {onnx.TensorProto.DataType.Name(each.data_type) for each in held if len(each.dims) == 4} == {element}
 
 
 def test_a_search_by_estimates_says_so_everywhere(convkit: Convkit, folder: Path, tmp_path: Path) -> None:
@@ -92,6 +102,23 @@ def test_a_search_by_estimates_says_so_everywhere(convkit: Convkit, folder: Path
     assert "ESTIMATED time" in (tmp_path / "out/front.svg").read_text()
     chosen = convkit("choose", str(tmp_path / "out"), "--latency", "<=0.95x")
     assert "estimated, not measured" in chosen.out
+
+
+def test_int8_and_fp16_in_one_network(convkit: Convkit, folder: Path, tmp_path: Path) -> None:
+    """A float that single layers run in is searched as integers are, and the engine is built as the plan says."""
+    quantize = quantizable.command(convkit, folder, tmp_path / "out")
+    done = quantize(*on(folder), "--formats", "int8,fp16", "--latency", "<=0.8x")
+    assert done.code == 0, done.err
+    plan = plans.read(tmp_path / "out/plan.yaml")
+    planned = Counter(layer.weight for layer in plan.layers.values() if layer.weight)
+    assert set(planned) == {"int8", "fp16"}
+    (tmp_path / "plan.yaml").write_text(plans.dump(replace(plan, target="trt-rtx")))
+    places = ("--plan", tmp_path / "plan.yaml", "--data", folder / "calib.npz", "-o", tmp_path / "engine")
+    words = ("export", folder / "net.onnx", *places, "--target", "trt-rtx", "--sm", "80")
+    built = convkit(*map(str, words))
+    assert built.code == 0, built.err
+    ran = json.loads((tmp_path / "engine/report.json").read_text())["engine"]["runs_in"]
+    assert {name: ran[name] for name in planned} == planned
 
 
 def test_what_only_saves_storage_is_estimated_as_float(folder: Path) -> None:
