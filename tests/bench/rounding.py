@@ -1,5 +1,6 @@
 """Rounding: EfficientNet-Lite0 with weights in 4 bits and activations in 8, by each way to round; floats and integers.
 
+A weight of 4 bits is one in every layer, or on average: each layer then has between 3 and 6, as the search chooses.
 It learns from photos, which tell little of CIFAR's blurred images; then also from photos and images of CIFAR's training
 part, which have no labels here and are none of those it is scored on.
 
@@ -51,11 +52,11 @@ WAYS: Mapping[str, tuple[str, str]] = {
     "block by block": ("gain", "block_round"),
 }
 """Rule of the weights' ranges, and the method."""
-AVERAGE, MIXED = 5.0, ("int3", "int4", "int5", "int6")
+FIVE, FOUR, MIXED = 5.0, 4.0, ("int3", "int4", "int5", "int6")
 """Bits of a weight on average, and what each layer's may be stored in for that: products of none of these overflow."""
-AVERAGED = f"{AVERAGE:g} bits on average, layer by layer"
+AVERAGED = "{:g} bits on average, layer by layer"
 OF_BOTH = "{}, images of both kinds seen"
-BOTH_SEEN = ("nearest, sizes of rows kept", "layer by layer", "block by block")
+BOTH_SEEN = ("nearest, sizes of rows kept", "layer by layer")
 """Of WAYS, those that see both kinds, too."""
 NUMBERS = 100_000
 FORMATS = ("int8", "e2m5", "e3m4", "e4m3", "e5m2", "int6", "e2m3", "e3m2", "int4", "e1m2", "e2m1")
@@ -104,12 +105,15 @@ def rounded(case: Case, images: int, say: Callable[[str], None]) -> Rounding:
     model, plan = _planned(case, target, batches)
     for name, (rule, method) in WAYS.items():
         tell(name, model, _ruled(plan, rule, method), batches)
-    tell(AVERAGED, model, _averaged(model, target, plan, batches), batches)
+    for bits in (FIVE, FOUR):
+        tell(AVERAGED.format(bits), model, _averaged(model, target, plan, batches, bits), batches)
     both = np.concatenate([samples, *cifar.unscored(OTHERS)])
     batches = _batches(feed, both[np.random.default_rng(0).permutation(len(both))])
     model, plan = _planned(case, target, batches)
     for name in BOTH_SEEN:
         tell(OF_BOTH.format(name), model, _ruled(plan, *WAYS[name]), batches)
+    averaged = _averaged(model, target, plan, batches, FOUR)
+    tell(OF_BOTH.format(AVERAGED.format(FOUR)), model, averaged, batches)
     return Rounding(len(exact[0]), images, found, {name: _sqnr(name) for name in FORMATS})
 
 
@@ -126,8 +130,8 @@ def _planned(case: Case, target: Target, batches: Batches) -> tuple[Model, Plan]
     return prepared, Plan(model.digest, target.name, METHODS, layers, ranges)
 
 
-def _averaged(model: Model, target: Target, plan: Plan, batches: Batches) -> Plan:
-    """The formats of weights that lose least at so many bits on average, by what each is foretold to lose; learned."""
+def _averaged(model: Model, target: Target, plan: Plan, batches: Batches, bits: float) -> Plan:
+    """The formats of weights that lose least at `bits` on average, by what each is foretold to lose; learned."""
     kept = {name: Option(layer.activation, layer.activation) for name, layer in plan.layers.items() if not layer.weight}
     options = {name: tuple(Option(w, W4A8.activation) for w in MIXED) for name in plan.layers if name not in kept}
     ranged = spaces.with_shared_ranges(model, target, plan)
@@ -141,7 +145,7 @@ def _averaged(model: Model, target: Target, plan: Plan, batches: Batches) -> Pla
         name: {o: Cost(found[name][o], bytes=sizes[name] * formats.load(o.weight).bits / 8) for o in known}
         for name, known in options.items()
     }
-    choice = budgets.solve(Problem(costs), {"bytes": AVERAGE / 8 * sum(sizes.values())})
+    choice = budgets.solve(Problem(costs), {"bytes": bits / 8 * sum(sizes.values())})
     assert choice is not None
     layers = {n: spaces.layer_plan(layer, choice.formats.get(n, kept.get(n))) for n, layer in plan.layers.items()}
     return replace(plan, layers=layers, methods=(*METHODS, "learned_round"))
