@@ -8,7 +8,7 @@ import tarfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, BinaryIO
 
 from convkit.compress import record
 from convkit.compress.errors import ConvkitError
@@ -98,13 +98,22 @@ def _write(archive: tarfile.TarFile, entry: Entry) -> None:
         header.type, header.linkname = tarfile.SYMTYPE, entry.link
         archive.addfile(header)
         return
-    try:
-        with entry.path.open("rb") as file:
-            now = os.fstat(file.fileno())
-            header.size, header.mode = now.st_size, 0o755 if now.st_mode & stat.S_IXUSR else 0o644
+    with _opened(entry.path) as file:
+        now = os.fstat(file.fileno())
+        header.size, header.mode = now.st_size, 0o755 if now.st_mode & stat.S_IXUSR else 0o644
+        try:
             archive.addfile(header, file)
-    except PermissionError as error:
-        raise ConvkitError(f"cannot read {entry.path}: no permission") from error
+        except OSError as error:
+            if error.errno is not None:  # the disk's; tarfile's own, for a file that ends too soon, has no number
+                raise
+            raise ConvkitError(f"{entry.path} changed while it was packed", hint="pack when nothing writes") from error
+
+
+def _opened(path: Path) -> BinaryIO:
+    try:
+        return path.open("rb")
+    except OSError as error:
+        raise ConvkitError(f"cannot read {path}: {error.strerror}") from error
 
 
 def _add(found: dict[str, Entry], given: str, entries: Iterable[Entry]) -> None:

@@ -8,7 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from string import Template
 from typing import Any
@@ -102,7 +102,7 @@ def artifact() -> str:
 
 
 @pytest.fixture(scope="module")
-def built(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def built(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The repository after the first job."""
     folder = tmp_path_factory.mktemp("build") / "work"
     shutil.copytree(repository, folder)
@@ -111,7 +111,7 @@ def built(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterato
             with pytest.raises(SystemExit) as left:
                 main(words(line, settings_of(GITLAB)))
             assert left.value.code == 0, line
-        yield folder
+    return folder
 
 
 def measured(convkit: Convkit, folder: Path) -> Result:

@@ -195,6 +195,20 @@ def test_wheels_without_our_own_are_remarked(pack: Pack, work: Path) -> None:
     assert (done.code, "convkit's own wheel is not among the wheels" in done.err) == (0, True)
 
 
+def test_a_file_that_changes_meanwhile_leaves_the_earlier_parcel(
+    pack: Pack, work: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def shrinking(*_: object, **__: object) -> None:
+        raise OSError("unexpected end of data")
+
+    pack("val.npz")
+    before = files(work)
+    monkeypatch.setattr("tarfile.copyfileobj", shrinking)
+    done = pack("out/engine")
+    assert (done.code, "engine.trt changed while it was packed" in done.err) == (2, True)
+    assert files(work) == before
+
+
 def make(work: Path) -> None:
     """What no one can pack, each in a folder of its own."""
     for name in ("out/leading", "out/broken", "out/special", "out/same/deep", "out/empty", "sources", "other/same"):
