@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+import re
 
 import click
 from click.shell_completion import CompletionItem
 
-from convkit.compress import parts
+from convkit.compress import parts, units
 
 
 class Word(click.ParamType[str]):
@@ -33,6 +34,22 @@ def finite(context: click.Context, option: click.Parameter, value: float | None)
     if value is not None and not math.isfinite(value):
         raise click.BadParameter(f"{value} is not a finite number.", context, option)
     return value
+
+
+class Size(click.ParamType[int]):
+    """Bytes, with their unit: 15MB."""
+
+    name = "size"
+
+    def convert(self, value: str | int, param: click.Parameter | None, ctx: click.Context | None) -> int:
+        """Whole bytes, at least one."""
+        if isinstance(value, int):
+            return value
+        found = re.fullmatch(units.NUMBER, value.strip())
+        size = float(found["sign"] + found["number"]) * units.BYTES.get(found["unit"] or "", 0) if found else 0
+        if not 1 <= size < math.inf:
+            self.fail(f"{value!r} is no size; write 15MB or 1GiB", param, ctx)
+        return int(size)
 
 
 class Part(click.ParamType[str]):

@@ -9,8 +9,9 @@ There, with convkit, onnxruntime, openvino and torch importable, nothing else:
     python -m tests.bench.pack --unpack FOLDER CACHE
     XDG_CACHE_HOME=CACHE python -m tests.bench mixed --network lite0 --images 2000 -o OUT
 
-FOLDER holds pieces of one archive, each below 16 MB: the float networks, the photos at the networks' sizes, the first
-test images of CIFAR-10, and what the peers made. Peers that validate in INT8 arithmetic validated as with VNNI.
+FOLDER holds pieces of one archive, each below 16 MB, and their SHA256SUMS: the float networks, the photos at the
+networks' sizes, the first test images of CIFAR-10, and what the peers made. Peers that validate in INT8
+arithmetic validated as with VNNI.
 """
 
 import io
@@ -22,7 +23,7 @@ from pathlib import Path
 import click
 from PIL import Image
 
-from convkit.compress import record
+from convkit.export import pieces
 from tests.bench import cases, mixed, networks, packages, stored
 from tests.bench import peer as peers
 from tests.bench.environment import RefusedError
@@ -35,15 +36,12 @@ _NAME = "bench.tar.xz"
 def pack(folder: Path, names: tuple[str, ...], images: int, without: tuple[str, ...] = ()) -> None:
     """Write the pieces of what `names` and `images` of CIFAR-10 need, `without` the files of these peers."""
     folder.mkdir(parents=True, exist_ok=True)
-    archive = io.BytesIO()
-    with tarfile.open(fileobj=archive, mode="w:xz", preset=6) as tar:
+    with pieces.Splitter(folder, _NAME, PIECE) as stream, tarfile.open(fileobj=stream, mode="w|xz") as tar:
         for path, content in _files(names, images, without):
             entry = tarfile.TarInfo(str(path))
             entry.size = len(content)
             tar.addfile(entry, io.BytesIO(content))
-    whole = archive.getvalue()
-    for number, start in enumerate(range(0, len(whole), PIECE)):
-        record.write_bytes(folder / f"{_NAME}.{number:02}", whole[start : start + PIECE])
+    pieces.write_sums(folder, stream.pieces)
 
 
 def unpack(folder: Path, cache: Path) -> None:
