@@ -58,6 +58,15 @@ class File:
         tensor = self.tensors.get(name)
         return None if tensor is None else numpy_helper.to_array(tensor)
 
+    def is_dequantized(self, name: str) -> bool:
+        """Whether DequantizeLinear makes the tensor."""
+        maker = self.makers.get(name)
+        return maker is not None and maker.op_type == "DequantizeLinear"
+
+    def held(self, name: str) -> onnx.TensorProto | None:
+        """The constant that the tensor is, or that it is dequantized from."""
+        return self.tensors.get(self.makers[name].input[0] if self.is_dequantized(name) else name)
+
     def kind(self, name: str) -> str:
         """Element type of a tensor as ONNX spells it; UNDEFINED where the file does not say."""
         from onnx import TensorProto
