@@ -41,10 +41,18 @@ class Asserted:
         }
 
 
+class ForeseenError(ConvkitError):
+    """What lint found in a file, which therefore was not built."""
+
+    def __init__(self, message: str, hint: str, findings: Sequence[lint.Finding]) -> None:
+        super().__init__(message, hint=hint)
+        self.findings = findings
+
+
 def build_and_assert(name: str, path: Path, settings: Settings) -> Asserted:
     """The engine that the package `name` makes of the ONNX file `path`.
 
-    Raises ConvkitError for what lint finds in it, before anything is built, and as `build` does.
+    Raises ForeseenError for what lint finds in it, before anything is built, and as `build` does.
     """
     import onnx
 
@@ -54,9 +62,10 @@ def build_and_assert(name: str, path: Path, settings: Settings) -> Asserted:
     if found:
         first, more = found[0], f", and {len(found) - 1} more" if len(found) > 1 else ""
         where = f"{first.operator} {first.node!r}: " if first.node else ""
-        raise ConvkitError(
+        raise ForeseenError(
             f"{package.PACKAGES[name].about} does not take this network: {where}{first.words}{more}",
-            hint=f"{first.advice}; `convkit lint` lists them all",
+            f"{first.advice}; `convkit lint` lists them all",
+            found,
         )
     built = build.build(name, path, settings)
     return Asserted(name, settings.sm, built, precision.compare(model, built.layers))

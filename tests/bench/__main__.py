@@ -175,6 +175,7 @@ def matrices(run: Run, report: dict[str, Any]) -> Iterator[Line]:
     """TensorRT engines of every network in every format for every compute capability."""
     found = matrix.matrix(tuple(matrix.NETWORKS), run.say)
     report["matrix"] = [dataclasses.asdict(cell) | {"holds": cell.holds} for cell in found]
+    (run.output / "tensorrt.md").write_text(matrix.document(found))
     shown.matrix(found)
     yield from limits.of_matrix(found)
 

@@ -68,7 +68,7 @@ def matrix(found: Sequence[Cell]) -> None:
     for cell in found:
         rows.setdefault((cell.network, cell.number), {})[cell.sm] = cell.words
     table = [[name, number, *(cells.get(sm, "") for sm in SMS)] for (name, number), cells in rows.items()]
-    title = "TensorRT for RTX: layers with weights that run as planned"
+    title = "TensorRT for RTX: layers with weights that run as planned, by format"
     show.table(["network", "format", *(f"SM {sm}" for sm in SMS)], table, title=title)
     for words in dict.fromkeys(f"{c.network} in {c.number}: {c.refused}" for c in found if not c.foreseen):
         show.warning(words)

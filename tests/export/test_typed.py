@@ -1,7 +1,6 @@
 """Layers in fp16 and bf16 stand in the file in these types, with the numbers of the simulation."""
 
 from collections.abc import Mapping
-from dataclasses import replace
 
 import numpy as np
 import onnx
@@ -10,17 +9,13 @@ import pytest
 import torch
 from onnx import TensorProto
 
-from convkit.compress import calibration, placement, simulate
+from convkit.compress import simulate
 from convkit.compress import target as targets
-from convkit.compress.apply import apply_prepared, prepare
-from convkit.compress.calibration import Calibration
 from convkit.compress.model import Model
-from convkit.compress.option import Option
-from convkit.compress.plan import Plan
-from convkit.compress.search import space as spaces
 from convkit.export.onnx import to_onnx
 from convkit.export.typed import typed
-from tests.compress.network import EXACT, Net, batches, residual
+from tests.compress.network import Net, batches, residual
+from tests.export.tensorrt import planned as tensorrt
 
 TARGET = targets.load("trt-rtx")
 TYPES = {"fp16": TensorProto.FLOAT16, "bf16": TensorProto.BFLOAT16}
@@ -28,17 +23,7 @@ LAYERS = ("Conv", "Gemm")
 
 
 def planned(model: Model, option: str, others: Mapping[str, str | None] | None = None) -> Model:
-    """`model` with every layer in `option`, or in what `others` says of it; None is float."""
-    samples = batches(model)
-    prepared = prepare(model, EXACT, samples[0])
-    layers = spaces.uniform(prepared, TARGET, placement.place(prepared.graph, TARGET), Option(option, option))
-    for name, own in (others or {}).items():
-        if own is None:
-            del layers[name]
-        else:
-            layers[name] = replace(layers[name], activation=own, weight=own if layers[name].weight else None)
-    layers, ranges = calibration.calibrate(prepared, TARGET, layers, Calibration(samples, samples))
-    return apply_prepared(prepared, Plan(model.digest, TARGET.name, EXACT, layers, ranges), TARGET, samples)
+    return tensorrt.planned(model, option, TARGET, others)[0]
 
 
 def written(model: Model) -> onnx.ModelProto:
