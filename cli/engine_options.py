@@ -61,6 +61,14 @@ def settings(asked: dict[str, Any], writer: Exporter, target: str) -> Settings |
     return found
 
 
+def digests(build: Settings | None) -> dict[str, str]:
+    """Of the plugins, by their files' names, for the manifest."""
+    from convkit.compress import record
+
+    files = build.plugins if build is not None else ()
+    return {f"plugin {Path(file).name}": record.digest_file(file) for file in files}
+
+
 def _bytes(text: str) -> int:
     number = text.rstrip("BbGgIiKkMm ")
     unit = text[len(number) :].strip().upper()
@@ -75,7 +83,9 @@ def _bytes(text: str) -> int:
 
 def _file(path: str) -> str:
     if not Path(path).is_file():
-        raise ConvkitError(f"there is no plugin library {path}", hint="give the .so that registers your layers")
+        raise ConvkitError(
+            f"there is no plugin {path}", hint="give the .so that holds your layers, or the .py that registers them"
+        )
     return str(Path(path).absolute())
 
 
@@ -88,7 +98,9 @@ _OPTIONS = (
     click.option("--version-compatible", is_flag=True, help="Later versions of the package may run the engine."),
     click.option("--hardware-compatible", is_flag=True, help="GPUs of other compute capabilities may run it."),
     click.option("--timing-cache", metavar="FILE", help="Times of kernels, read where there are any, and written."),
-    click.option("--plugin", multiple=True, metavar="FILE.so", help="A library with layers of your own."),
+    click.option(
+        "--plugin", multiple=True, metavar="FILE", help="Your own layers: a library, or a .py with register(trt)."
+    ),
     click.option("--builder-level", type=click.IntRange(0, 5), help="How long the builder searches."),
     click.option("--no-build", is_flag=True, help="Write the ONNX file alone."),
 )

@@ -64,7 +64,9 @@ def export(
 ) -> None:
     """Write a network as the file that an engine runs.
 
-    For TensorRT the engine is built as well, and every layer must run in what the plan says, else exit 1.
+    For TensorRT the engine is built as well, and every layer must run in what the plan says, else exit 1. An ONNX file
+    without a plan is built as it stands, whatever operators it has. Plugins in Python are no part of the engine: what
+    runs it must register them too.
 
     \b
     Examples:
@@ -86,14 +88,18 @@ def export(
     decided = plans.read(plan) if plan else None
     writer, found = exporter.find(target)
     build = engine_options.settings(asked, writer, target)
-    source = models.load(replace(model, sizes=data_sets.shapes(data)) if data else model)
-    digests = {"model": source.digest}
-    if decided is not None:
+    as_it_stands = build is not None and decided is None and opset is None and not model.shapes
+    own = original.as_it_stands(model.path) if as_it_stands else None
+    if own is not None:
+        source, digests = None, {"model": record.digest_bytes(own)}
+    else:
         torch.set_num_threads(threads)  # sums of floats depend on it, in their last bits
-        source, used = _applied(source, decided, found, data, seed)
-        digests |= used
-    unchanged = decided is not None and not decided.layers and opset is None
-    own = original.own_bytes(model.path, source) if unchanged else None
+        given = models.load(replace(model, sizes=data_sets.shapes(data)) if data else model)
+        source, digests = _applied(given, decided, found, data, seed) if decided else (given, {})
+        digests = {"model": given.digest, **digests}
+        unchanged = decided is not None and not decided.layers and opset is None
+        own = original.own_bytes(model.path, given) if unchanged else None
+    digests |= engine_options.digests(build)
     report = _write(source, writer, _opset(opset, found), output, _Context(target, digests, decided, own, build))
     _show(report, output, as_json=as_json)
     _check(report)
@@ -146,12 +152,15 @@ def _applied(
     return apply.apply(model, plan, target or targets.load(plan.target), samples), digests
 
 
-def _write(model: Model, writer: Exporter, opset: int, output: str, context: _Context) -> dict[str, Any]:
+def _write(model: Model | None, writer: Exporter, opset: int, output: str, context: _Context) -> dict[str, Any]:
     from convkit.compress import plan as plans
     from convkit.export import artifact
 
     with record.output_folder(output) as folder:
-        written = _kept(writer, folder, context.own) if context.own else writer.write(model, folder, opset)
+        if model is None or context.own is not None:
+            written = _kept(writer, folder, context.own or b"")
+        else:
+            written = writer.write(model, folder, opset)
         report = _report(written, _opened(writer, written.path))
         digests = {**context.digests, "artifact": written.digest}
         if context.build is not None:

@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 @click.argument("file", metavar="FILE.onnx")
 @options.target
 @click.option("--sm", type=click.IntRange(50, 200), metavar="SM", help="Compute capability it is for: 89 is 8.9.")
+@click.option("--plugin", "plugins", is_flag=True, help="There are plugins for operators that nobody knows.")
 @options.json
-def lint(*, file: str, target: str | None, sm: int | None, as_json: bool) -> None:
+def lint(*, file: str, target: str | None, sm: int | None, plugins: bool, as_json: bool) -> None:
     """Say what an engine will refuse of an ONNX file, or run otherwise than the file says.
 
     Each finding names the node, the rule and what to do.
@@ -39,7 +40,7 @@ def lint(*, file: str, target: str | None, sm: int | None, as_json: bool) -> Non
     from convkit.export import lint as rules
 
     wanted = targets.load(target or "trt-rtx")
-    found = rules.lint(_read(file), wanted.engine, rules.Device(sm))
+    found = rules.lint(_read(file), wanted.engine, rules.Device(sm, plugins))
     if as_json:
         show.json({"schema_version": 1, "target": wanted.name, "sm": sm, "findings": [_dict(one) for one in found]})
     else:

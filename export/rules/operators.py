@@ -32,7 +32,7 @@ def look(file: File) -> Iterator[Broken]:
     for node in model.graph.node:
         known = file.device.plugins or (node.domain, node.op_type) in bodies
         if node.domain not in _STANDARD and not known:
-            advice = "give the library with its plugin, --plugin FILE, or a body in standard operators"
+            advice = "export it with the plugin, --plugin FILE, or give it a body in standard operators"
             yield node, f"nobody knows {node.domain}::{node.op_type}", advice
         elif node.domain in _STANDARD and node.op_type in _REFUSED and not known:
             yield node, f"the parser has no {node.op_type}", _REFUSED[node.op_type]

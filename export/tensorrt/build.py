@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -108,7 +109,18 @@ def _run(name: str, folder: Path, timeout: float) -> dict[str, Any]:
     if not (folder / child.RESULT).is_file():
         raise _crashed(known.about, done)
     found: dict[str, Any] = json.loads((folder / child.RESULT).read_text())
+    for refused in found["errors"]:
+        refused["words"] += _raised(done.stderr)
     return found
+
+
+def _raised(printed: str) -> str:
+    """What a plugin in Python raised: the builder only prints it."""
+    match = _EXCEPTION.search(printed)
+    return f" ({match[1]})" if match else ""
+
+
+_EXCEPTION = re.compile(r"Exception caught in (.*)")
 
 
 def _crashed(about: str, done: subprocess.CompletedProcess[str]) -> ConvkitError:
@@ -120,9 +132,18 @@ def _crashed(about: str, done: subprocess.CompletedProcess[str]) -> ConvkitError
     )
 
 
+def _shortened(words: str) -> str:
+    """On one line; what a plugin said stands at the end."""
+    line = " ".join(words.split())
+    return line if len(line) <= 2 * _PART else f"{line[:_PART]} … {line[-_PART:]}"
+
+
+_PART = 200
+
+
 def _refused(name: str, model: Path, error: dict[str, str]) -> ConvkitError:
     where = f" at {error['operator']} {error['node']!r}" if error["node"] else ""
     hint = f"`convkit lint {model.name} --target {package.PACKAGES[name].extra}` says what to do"
     return ConvkitError(
-        f"{package.PACKAGES[name].about} refuses {model.name}{where}: {error['words'].strip()[:400]}", hint=hint
+        f"{package.PACKAGES[name].about} refuses {model.name}{where}: {_shortened(error['words'])}", hint=hint
     )

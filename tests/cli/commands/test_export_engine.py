@@ -84,7 +84,7 @@ BAD = {
     "no shape": ((*RTX, "--sm", "89", "--opt-shapes", "x:1y3"), 2, "--opt-shapes 'x:1y3' is no shape"),
     "an input that there is not": ((*RTX, "--sm", "89", "--opt-shapes", "y:1x3"), 2, "no input is called 'y'"),
     "no size": ((*RTX, "--sm", "89", "--workspace", "much"), 2, "--workspace 'much' is no size"),
-    "no plugin": ((*RTX, "--sm", "89", "--plugin", "none.so"), 2, "there is no plugin library none.so"),
+    "no plugin": ((*RTX, "--sm", "89", "--plugin", "none.so"), 2, "there is no plugin none.so"),
     "a timing cache": ((*RTX, "--sm", "89", "--timing-cache", "t"), 2, "measures no kernels and keeps no timing cache"),
     "no TensorRT": (("--target", "trt"), 3, "TensorRT is not installed; pip install 'convkit[trt]'"),
 }
