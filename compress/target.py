@@ -169,13 +169,23 @@ _HINT = "compare it with those of `convkit list targets`"
 
 
 def load(name: str) -> Target:
-    """The target called `name`, or the one in the YAML file `name`; a file that holds none is the user's error."""
+    """The target called `name`, or the one in the YAML file `name`; a file that holds none is the user's error.
+
+    A file may be `like` a target of convkit: then it says only what is different.
+    """
     path = Path(name) if name.endswith((".yaml", ".yml")) else parts.path("recipes/targets", name)
-    text = schema.read(path, "target", _HINT)
+    text = _text(path)
     try:
         return _parse(path.stem, text)
     except (ValueError, ConvkitError) as error:
         raise ConvkitError(f"{path} is no target: {error}", hint=_HINT) from error
+
+
+def _text(path: Path) -> dict[str, Any]:
+    """What the file says, and what those that it is like say beside."""
+    text = schema.read(path, "target", _HINT)
+    like = text.pop("like", None)
+    return text if like is None else _text(parts.path("recipes/targets", str(like))) | text
 
 
 def _parse(name: str, text: dict[str, Any]) -> Target:

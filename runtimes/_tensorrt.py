@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from convkit.compress.errors import ConvkitError, NotAvailableError
 from convkit.compress.model import TensorSpec
-from convkit.export.tensorrt import package
+from convkit.export.tensorrt import package, plugins
 from convkit.runtimes.session import NodeTime, Options, Runtime, check_file, check_inputs, cuda, node_time
-from convkit.runtimes.session.knobs import switch
+from convkit.runtimes.session.knobs import PLUGIN, switch
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,7 +41,11 @@ class TensorRtSession:
     def __init__(self, name: str, path: str, options: Options) -> None:
         self._name, self._path, self._options = name, path, options
         check_file(path)
-        self._trt, self._messages = package.load(name), list[tuple[str, str]]()
+        self._trt = package.load(name)
+        self._log = package.Logger(self._trt)
+        self._plugins = tuple(str(Path(file).absolute()) for file in [options.plugin] if file)
+        for file in self._plugins:
+            plugins.load(self._trt, file)
         engine, self._layers = self._read(Path(path))
         self._engine, self._context = self._opened(engine)
         self._device, self._buffers = cuda.Device(), cuda.Buffers()
@@ -86,7 +90,8 @@ class TensorRtSession:
 
         sm = cuda.capability() if package.PACKAGES[self._name].sms else None
         shapes = {name: tuple(shape) for name, shape in self._options.shapes.items()}
-        settings = request.Settings(sm=sm, profile=request.Profile(shapes, shapes, shapes))
+        profile = request.Profile(shapes, shapes, shapes)
+        settings = request.Settings(sm=sm, profile=profile, plugins=self._plugins)
         made = asserted.build_and_assert(self._name, file, settings)
         departed = [finding for finding in made.findings if not finding.holds]
         if departed:
@@ -95,7 +100,7 @@ class TensorRtSession:
         return made.built.engine, made.built.layers
 
     def _opened(self, engine: bytes) -> tuple[Any, Any]:
-        runtime = self._trt.Runtime(_logger(self._trt, self._messages))
+        runtime = self._trt.Runtime(self._log.log)
         opened = runtime.deserialize_cuda_engine(engine)
         context = opened.create_execution_context() if opened is not None else None
         if context is None:
@@ -103,7 +108,7 @@ class TensorRtSession:
         return opened, context
 
     def _refused(self, otherwise: str) -> ConvkitError:
-        words = next((text for level, text in reversed(self._messages) if level.endswith("ERROR")), otherwise)
+        words = next((text for level, text in reversed(self._log.messages) if level.endswith("ERROR")), otherwise)
         about = package.PACKAGES[self._name].about
         hint = f"build it with this version, for this GPU: convkit export --sm {cuda.capability()}"
         return ConvkitError(f"{about} refuses {self._path}: {_reason(words)}", hint=hint)
@@ -168,7 +173,7 @@ def runtime(name: str) -> Runtime:
         about=f"{package.PACKAGES[name].about} on an NVIDIA GPU",
         version=lambda: _version(name),
         open=lambda path, options: _open(name, path, options),
-        knobs=(switch("graphs", "each call is one CUDA graph", tried=False),),
+        knobs=(switch("graphs", "each call is one CUDA graph", tried=False), PLUGIN),
     )
 
 
@@ -201,14 +206,6 @@ def _reason(words: str) -> str:
 def _node_time(name: str, seconds: Sequence[float], layer: EngineLayer | None) -> NodeTime:
     dtype = layer.inputs[0].dtype if layer is not None and layer.inputs else ""
     return node_time((name, layer.kind if layer else "", dtype), seconds, layer.nodes if layer else ())
-
-
-def _logger(trt: Any, messages: list[tuple[str, str]]) -> Any:  # noqa: ANN401 - the package has no types
-    class Logger(trt.ILogger):  # type: ignore[misc]
-        def log(self, severity: Any, message: str) -> None:  # noqa: ANN401 - the package has no types
-            messages.append((severity.name, message))
-
-    return Logger()
 
 
 def _profiler(trt: Any, seconds: dict[str, list[float]]) -> Any:  # noqa: ANN401 - the package has no types

@@ -104,7 +104,8 @@ def bench(
       onnxruntime: spinning=on|off  optimization=none|basic|extended|all
       openvino:    precision=f32|bf16|f16  pinning=on|off  hyperthreading=on|off  partitioner=static|auto
       eager_cuda:  precision=f32|tf32|bf16|f16  graphs=on|off  compile=on|off  channels_last=on|off
-      onnxruntime_cuda: precision=f32|tf32  channels_last=on|off        tensorrt, tensorrt_rtx: graphs=on|off
+      onnxruntime_cuda: optimization=…  precision=f32|tf32  channels_last=on|off
+      tensorrt, tensorrt_rtx: graphs=on|off  plugin=FILE
 
     \b
     On a GPU a call takes what the GPU's own clock says, with inputs and outputs there; clocks and temperature are told.

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from convkit.compress.errors import ConvkitError
-from convkit.export.tensorrt import plugins
+from convkit.export.tensorrt import package, plugins
 
 REQUEST, RESULT, ENGINE, CACHE = "request.json", "result.json", "engine.trt", "timing.cache"
 _WORST = ("ERROR", "INTERNAL_ERROR", "WARNING")
@@ -25,7 +25,7 @@ def main(folder: Path) -> None:
     """Build what `folder` asks for."""
     asked = json.loads((folder / REQUEST).read_text())
     trt = importlib.import_module(asked["package"])
-    log = _logger(trt)
+    log = package.Logger(trt)
     started = time.perf_counter()
     errors = _built(trt, asked, log, folder)
     found = {
@@ -38,16 +38,16 @@ def main(folder: Path) -> None:
     (folder / RESULT).write_text(json.dumps(found))
 
 
-def _built(trt: Any, asked: Mapping[str, Any], log: Any, folder: Path) -> list[dict[str, str]]:  # noqa: ANN401 - the package has no types
+def _built(trt: Any, asked: Mapping[str, Any], log: package.Logger, folder: Path) -> list[dict[str, str]]:  # noqa: ANN401 - the package has no types
     """Write the engine; what kept it from being built instead, node by node where the parser names one."""
-    builder, settings = trt.Builder(log), asked["settings"]
+    builder, settings = trt.Builder(log.log), asked["settings"]
     try:
         for file in settings["plugins"]:
             plugins.load(trt, file)
     except ConvkitError as error:
         return [{"node": "", "operator": "", "words": error.message}]
     network = builder.create_network(_strongly_typed(trt))
-    parser = trt.OnnxParser(network, log)
+    parser = trt.OnnxParser(network, log.log)
     if not parser.parse_from_file(asked["model"]):
         found = (parser.get_error(index) for index in range(parser.num_errors))
         return [
@@ -66,7 +66,7 @@ def _built(trt: Any, asked: Mapping[str, Any], log: Any, folder: Path) -> list[d
     return []
 
 
-def _cached(config: Any, file: str, log: Any) -> bool:  # noqa: ANN401 - the package has no types
+def _cached(config: Any, file: str, log: package.Logger) -> bool:  # noqa: ANN401 - the package has no types
     """Whether the builder takes the times in `file`; it goes on with an empty cache where it cannot read it."""
     cache = config.create_timing_cache(_bytes(file))
     unread = any("Failed to deserialize timing cache" in text for _, text in log.messages)
@@ -111,18 +111,6 @@ def _profile(builder: Any, network: Any, config: Any, asked: Mapping[str, Any]) 
 
 def _bytes(file: str | None) -> bytes:
     return Path(file).read_bytes() if file and Path(file).is_file() else b""
-
-
-def _logger(trt: Any) -> Any:  # noqa: ANN401 - the package has no types
-    class Logger(trt.ILogger):  # type: ignore[misc]
-        def __init__(self) -> None:
-            trt.ILogger.__init__(self)
-            self.messages: list[tuple[str, str]] = []
-
-        def log(self, severity: Any, message: str) -> None:  # noqa: ANN401 - the package has no types
-            self.messages.append((severity.name, message))
-
-    return Logger()
 
 
 if __name__ == "__main__":

@@ -50,6 +50,20 @@ def load(name: str) -> Any:  # noqa: ANN401 - a module without types
         ) from error
 
 
+class Logger:
+    """What the package says, by level: `messages`; `log` is what it is given."""
+
+    def __init__(self, trt: Any) -> None:  # noqa: ANN401 - a module without types
+        self.messages: list[tuple[str, str]] = []
+        messages = self.messages
+
+        class Own(trt.ILogger):  # type: ignore[misc]
+            def log(self, severity: Any, message: str) -> None:  # noqa: ANN401 - the package has no types
+                messages.append((severity.name, message))
+
+        self.log = Own()
+
+
 def version(name: str) -> str:
     """Of the package; raises as `load` does."""
     return str(load(name).__version__)

@@ -46,6 +46,8 @@ class Options:
     graphs: bool = False
     compile: bool = False
     channels_last: bool = False
+    plugin: str | None = None
+    """A file with layers of the user's own (TensorRT)."""
     weights: str | None = None
     """Weights file of a `package.module:function` model (eager)."""
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)

@@ -39,6 +39,7 @@ def switch(name: str, about: str, *, tried: bool = True) -> Knob:
 
 
 THREADS = Knob("threads", "threads that share a call")
+PLUGIN = Knob("plugin", "layers of your own: a library, or a .py with register(trt)")
 WEIGHTS = Knob("weights", "weights file of a MODULE:FUNCTION model")
 
 
@@ -50,7 +51,8 @@ def turned(options: Options, engine: str, knobs: Knobs) -> Options:
             near = difflib.get_close_matches(name, known, n=1)
             hint = f"did you mean {near[0]!r}?" if near else "its knobs: " + (", ".join(known) or "none")
             raise ConvkitError(f"{engine} has no knob {name!r}", hint=hint)
-        kind = type(getattr(options, name)) if name != WEIGHTS.name else str
+        held = getattr(options, name)
+        kind = str if held is None else type(held)
         if type(value) is not kind or (known[name].values and value not in known[name].values):
             raise ConvkitError(f"{name} is {value!r}", hint=about(known[name], options))
     return dataclasses.replace(options, **dict(knobs))  # type: ignore[arg-type]  # checked one by one

@@ -1,6 +1,7 @@
 """Targets are data: every one in the folder is whole, every broken one is told in one line."""
 
 import contextlib
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -146,3 +147,16 @@ def test_no_two_products_of_the_narrower_weights_overflow() -> None:
     assert isinstance(activation, Integer)
     assert 2 * narrow.low * activation.high >= -(2**15)
     assert 2 * narrow.high * activation.high < 2**15
+
+
+def test_a_target_may_be_like_another(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("like: openvino-cpu\nabout: a slow one\n")
+    known = targets.load("openvino-cpu")
+    assert targets.load(str(tmp_path / "mine.yaml")) == replace(known, name="mine", about="a slow one")
+    assert targets.load("trt-rtx").formats == targets.load("trt").formats
+
+
+def test_what_a_target_is_like_must_be_there(tmp_path: Path) -> None:
+    (tmp_path / "mine.yaml").write_text("like: openvino-gpu\n")
+    with pytest.raises(ConvkitError, match="no target is called 'openvino-gpu'"):
+        targets.load(str(tmp_path / "mine.yaml"))
