@@ -23,6 +23,7 @@ from tests.bench import (
     cases,
     cifar,
     comparison,
+    engines,
     enumerated,
     gpu,
     latency,
@@ -175,7 +176,14 @@ def matrices(run: Run, report: dict[str, Any]) -> Iterator[Line]:
     """TensorRT engines of every network in every format for every compute capability."""
     found = matrix.matrix(tuple(matrix.NETWORKS), run.say)
     report["matrix"] = [dataclasses.asdict(cell) | {"holds": cell.holds} for cell in found]
-    (run.output / "tensorrt.md").write_text(matrix.document(found))
+    page = matrix.document(found)
+    report["engines"] = {}
+    for name in (name for name in run.networks if name in engines.NETWORKS):
+        files = engines.compare(run.case(name), run.output, run.say)
+        report["engines"][name] = [dataclasses.asdict(one) for one in files]
+        page += "\n" + engines.document(name, files)
+        yield from engines.limits_of(name, files)
+    (run.output / "tensorrt.md").write_text(page)
     shown.matrix(found)
     yield from limits.of_matrix(found)
 

@@ -70,6 +70,16 @@ def quantized(case: Case, target: str, folder: Path, *, reuse: bool = False) -> 
     return Quantized(output / "model.onnx", report["verdict"], report["kept"], command)
 
 
+def precision(case: Case, target: str, number: str, output: Path) -> Path:
+    """The file of `convkit quantize --precision` on the case's calibration data, in whatever it costs in accuracy."""
+    with tempfile.TemporaryDirectory() as scratch:
+        calibration = Path(scratch) / "calibration.npz"
+        np.savez(calibration, **case.calibration)  # type: ignore[arg-type]
+        words = ["-m", str(case.model), "--data", str(calibration), "--target", target, "-o", str(output)]
+        run(["quantize", *words, "--precision", number, "--max-drop", "100"])
+    return output / "model.onnx"
+
+
 @dataclass(frozen=True, slots=True)
 class Searched:
     """What `convkit quantize --formats` left in `folder` under `latency`, and what its search took.
