@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from convkit.compress import record
 from convkit.compress.errors import ConvkitError
-from convkit.export.tensorrt import child, dump, package, precision
+from convkit.export.tensorrt import child, dump, package, plugin, precision
 from convkit.export.tensorrt.dump import EngineLayer
 from convkit.export.tensorrt.request import Profile, Settings
 
@@ -42,7 +42,8 @@ def build(name: str, model: Path, settings: Settings, timeout: float = TIMEOUT) 
     """The engine that the package `name` makes of the file `model`.
 
     Raises ConvkitError for what it does not build, with the node where the parser names one, for a package that
-    crashes or hangs, and for shapes that `settings` lack; NotAvailableError where the package is missing.
+    crashes or hangs, for shapes that `settings` lack, and for plugins that fail; NotAvailableError where the package is
+    missing.
     """
     import onnx
 
@@ -55,7 +56,9 @@ def build(name: str, model: Path, settings: Settings, timeout: float = TIMEOUT) 
         folder = Path(scratch)
         asked = {"package": name, "model": str(model.absolute()), "settings": dataclasses.asdict(settings)}
         record.write_json(folder / child.REQUEST, asked)
-        found = _run(name, folder, timeout)
+        found = _run(name, folder, settings.plugins, timeout)
+        if found["wrong"]:
+            raise ConvkitError(*found["wrong"])
         if found["errors"]:
             raise _refused(name, model, found["errors"][0])
         if settings.cache:
@@ -88,7 +91,7 @@ def _sizes(value: onnx.ValueInfoProto) -> list[int | None]:
     return [dim.dim_value if dim.HasField("dim_value") else None for dim in value.type.tensor_type.shape.dim]
 
 
-def _run(name: str, folder: Path, timeout: float) -> dict[str, Any]:
+def _run(name: str, folder: Path, plugins: Sequence[str], timeout: float) -> dict[str, Any]:
     """What the child found. The parser opens its library by a name that the package may lack: a link stands for it."""
     known = package.PACKAGES[name]
     for library in package.libraries(name):
@@ -105,6 +108,9 @@ def _run(name: str, folder: Path, timeout: float) -> dict[str, Any]:
         )
     except subprocess.TimeoutExpired as error:
         raise ConvkitError(f"{known.about} did not end within {timeout:g} s", hint="try a smaller network") from error
+    failed = plugin.raised(done.stderr, plugins)
+    if failed is not None:  # first of all: what else went wrong may come of it
+        raise failed
     if not (folder / child.RESULT).is_file():
         raise _crashed(known.about, done)
     found: dict[str, Any] = json.loads((folder / child.RESULT).read_text())
@@ -123,6 +129,7 @@ def _crashed(about: str, done: subprocess.CompletedProcess[str]) -> ConvkitError
 def _refused(name: str, model: Path, error: dict[str, str]) -> ConvkitError:
     where = f" at {error['operator']} {error['node']!r}" if error["node"] else ""
     hint = f"`convkit lint {model.name} --target {package.PACKAGES[name].extra}` says what to do"
-    return ConvkitError(
-        f"{package.PACKAGES[name].about} refuses {model.name}{where}: {error['words'].strip()[:400]}", hint=hint
-    )
+    words = error["words"].strip()[:400]
+    if "Plugin not found" in words:
+        words, hint = "there is no such operator, and no plugin of its name, version and namespace", plugin.GIVE
+    return ConvkitError(f"{package.PACKAGES[name].about} refuses {model.name}{where}: {words}", hint=hint)
