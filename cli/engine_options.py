@@ -52,7 +52,7 @@ def settings(asked: dict[str, Any], writer: Exporter, target: str) -> Settings |
         version_compatible=asked["version_compatible"],
         hardware_compatible=asked["hardware_compatible"],
         cache=asked["timing_cache"],
-        plugins=tuple(_file(plugin) for plugin in asked["plugin"]),
+        plugins=tuple(plugin(path) for path in asked["plugin"]),
         level=asked["builder_level"],
     )
     package.version(writer.builds)
@@ -73,9 +73,10 @@ def _bytes(text: str) -> int:
     return int(size * _UNITS[unit])
 
 
-def _file(path: str) -> str:
+def plugin(path: str) -> str:
+    """Where the file is; raises ConvkitError where there is none."""
     if not Path(path).is_file():
-        raise ConvkitError(f"there is no plugin library {path}", hint="give the .so that registers your layers")
+        raise ConvkitError(f"there is no plugin {path}", hint="give the .so or .py that registers your layers")
     return str(Path(path).absolute())
 
 
@@ -88,7 +89,13 @@ _OPTIONS = (
     click.option("--version-compatible", is_flag=True, help="Later versions of the package may run the engine."),
     click.option("--hardware-compatible", is_flag=True, help="GPUs of other compute capabilities may run it."),
     click.option("--timing-cache", metavar="FILE", help="Times of kernels, read where there are any, and written."),
-    click.option("--plugin", multiple=True, metavar="FILE.so", help="A library with layers of your own."),
+    click.option(
+        "--plugin",
+        multiple=True,
+        metavar="FILE.so|FILE.py",
+        help="Layers of your own; an ONNX file is then taken as it is. A library goes into the engine; of Python, "
+        "register(trt) is called to build it, and whoever runs it must call that too.",
+    ),
     click.option("--builder-level", type=click.IntRange(0, 5), help="How long the builder searches."),
     click.option("--no-build", is_flag=True, help="Write the ONNX file alone."),
 )

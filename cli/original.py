@@ -1,4 +1,5 @@
-"""The network that was given, as it was given: what a plan that changes nothing comes to."""
+"""The network that was given, as it was given: what a plan that changes nothing comes to, and what has layers of the
+user's own, which an engine knows and convkit does not."""
 
 from __future__ import annotations
 
@@ -6,7 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from convkit.compress.model import Model
+    import onnx
+
+    from convkit.compress.model import Model, ModelRef
 
 
 def own_bytes(path: str, model: Model) -> bytes | None:
@@ -22,3 +25,16 @@ def own_bytes(path: str, model: Model) -> bytes | None:
     inputs = [value.name for value in graph.input if value.name not in stored]
     whole = not apart and inputs == [spec.name for spec in model.inputs]
     return Path(path).read_bytes() if whole else None
+
+
+def as_it_is(ref: ModelRef) -> tuple[onnx.ModelProto, str] | None:
+    """What is in the user's ONNX file, and its digest; None for another kind of model, and where anything is to be
+    changed in it. Only nodes without a name get one, that of what they make, for the engine names its layers so."""
+    from convkit.compress.sources import onnx as source
+
+    if not ref.path.endswith(".onnx") or ref.weights or ref.args or ref.shapes:
+        return None
+    model, digest = source.whole(ref.path)
+    for node in model.graph.node:
+        node.name = node.name or next(filter(None, node.output), "")
+    return model, digest

@@ -6,6 +6,7 @@ must open it, else nothing is written.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,8 @@ from convkit.compress import record
 from convkit.compress.errors import ConvkitError, VerdictError
 
 if TYPE_CHECKING:
+    import onnx
+
     from convkit.compress.data import DataRef
     from convkit.compress.model import Model, ModelRef
     from convkit.compress.plan import Plan
@@ -74,6 +77,7 @@ def export(
       convkit export net.onnx --plan plan.yaml --target trt-rtx --sm 89 -o out/
     """
     from dataclasses import replace
+    from functools import partial
 
     import torch
 
@@ -86,15 +90,21 @@ def export(
     decided = plans.read(plan) if plan else None
     writer, found = exporter.find(target)
     build = engine_options.settings(asked, writer, target)
-    source = models.load(replace(model, sizes=data_sets.shapes(data)) if data else model)
-    digests = {"model": source.digest}
-    if decided is not None:
-        torch.set_num_threads(threads)  # sums of floats depend on it, in their last bits
-        source, used = _applied(source, decided, found, data, seed)
-        digests |= used
-    unchanged = decided is not None and not decided.layers and opset is None
-    own = original.own_bytes(model.path, source) if unchanged else None
-    report = _write(source, writer, _opset(opset, found), output, _Context(target, digests, decided, own, build))
+    as_it_is = build is not None and build.plugins and decided is None and opset is None
+    taken = original.as_it_is(model) if as_it_is else None
+    if taken is not None:
+        write, digests = partial(_taken, writer, taken[0]), {"model": taken[1]}
+    else:
+        source = models.load(replace(model, sizes=data_sets.shapes(data)) if data else model)
+        digests = {"model": source.digest}
+        if decided is not None:
+            torch.set_num_threads(threads)  # sums of floats depend on it, in their last bits
+            source, used = _applied(source, decided, found, data, seed)
+            digests |= used
+        unchanged = decided is not None and not decided.layers and opset is None
+        own = original.own_bytes(model.path, source) if unchanged else None
+        write = partial(_kept, writer, own) if own else partial(_made, writer, source, _opset(opset, found))
+    report = _write(write, writer, output, _Context(target, digests, decided, build))
     _show(report, output, as_json=as_json)
     _check(report)
 
@@ -104,13 +114,11 @@ PART = export
 
 @dataclass(frozen=True, slots=True)
 class _Context:
-    """What the manifest says beside the artifact; `own`: the user's bytes, where they are the artifact; `build`: what
-    is asked of the engine, where one is built."""
+    """What the manifest says beside the artifact; `build`: what is asked of the engine, where one is built."""
 
     target: str
     digests: dict[str, str]
     plan: Plan | None
-    own: bytes | None
     build: Settings | None
 
 
@@ -146,20 +154,21 @@ def _applied(
     return apply.apply(model, plan, target or targets.load(plan.target), samples), digests
 
 
-def _write(model: Model, writer: Exporter, opset: int, output: str, context: _Context) -> dict[str, Any]:
+def _write(write: Callable[[Path], Artifact], writer: Exporter, output: str, context: _Context) -> dict[str, Any]:
     from convkit.compress import plan as plans
     from convkit.export import artifact
 
     with record.output_folder(output) as folder:
-        written = _kept(writer, folder, context.own) if context.own else writer.write(model, folder, opset)
+        written = write(folder)
         report = _report(written, _opened(writer, written.path))
-        digests = {**context.digests, "artifact": written.digest}
+        digests, facts = {**context.digests, "artifact": written.digest}, {}
         if context.build is not None:
             asserted = _built(writer, written.path, context.build)
             record.write_bytes(folder / ENGINE, asserted.built.engine)
             report["engine"] = asserted.as_dict()
             digests["engine"] = report["engine"]["digest"]
-        manifest = record.manifest(command=options.command_line(), digests=digests, target=context.target)
+            facts = {"plugins": report["engine"]["plugins"]} if context.build.plugins else {}
+        manifest = record.manifest(command=options.command_line(), digests=digests, target=context.target, **facts)
         artifact.describe(folder, manifest, report, plans.dump(context.plan) if context.plan else None)
     return report
 
@@ -172,7 +181,20 @@ def _built(writer: Exporter, path: Path, settings: Settings) -> Asserted:
         return build_and_assert(str(writer.builds), path, settings)
 
 
-def _kept(writer: Exporter, folder: Path, own: bytes) -> Artifact:
+def _made(writer: Exporter, model: Model, opset: int, folder: Path) -> Artifact:
+    return writer.write(model, folder, opset)
+
+
+def _taken(writer: Exporter, model: onnx.ModelProto, folder: Path) -> Artifact:
+    """A file with layers of the user's own, of which no Model is made."""
+    from convkit.export import artifact
+
+    path = folder / artifact.MODEL
+    return artifact.Artifact(path, artifact.write_onnx(model, path), str(writer.builds))
+
+
+def _kept(writer: Exporter, own: bytes, folder: Path) -> Artifact:
+    """The user's bytes, where they are the artifact."""
     from convkit.export import artifact
 
     path = folder / artifact.MODEL
@@ -241,6 +263,9 @@ def _show_engine(engine: dict[str, Any], output: str) -> None:
         f"{engine['version']} in {engine['seconds']:.1f} s"
     )
     show.text(f"layers with weights: {runs or 'none'}")
+    apart = [one["file"] for one in engine["plugins"] if not one["in_engine"]]
+    if apart:
+        show.text(f"the engine does not hold {', '.join(apart)}: call register(trt) of it before you read the engine")
 
 
 def _check(report: dict[str, Any]) -> None:
