@@ -112,18 +112,19 @@ def _run(name: str, folder: Path, plugins: Sequence[str], timeout: float) -> dic
     if failed is not None:  # first of all: what else went wrong may come of it
         raise failed
     if not (folder / child.RESULT).is_file():
-        raise _crashed(known.about, done)
+        raise _crashed(known.about, done, plugins)
     found: dict[str, Any] = json.loads((folder / child.RESULT).read_text())
     return found
 
 
-def _crashed(about: str, done: subprocess.CompletedProcess[str]) -> ConvkitError:
+def _crashed(about: str, done: subprocess.CompletedProcess[str], plugins: Sequence[str]) -> ConvkitError:
     how = signal.Signals(-done.returncode).name if done.returncode < 0 else f"exit code {done.returncode}"
     last = done.stderr.strip().splitlines()[-1:]
     words = f": {last[0][:300]}" if last else ""
-    return ConvkitError(
-        f"the builder of {about} crashed ({how}){words}", hint="`convkit lint` names what it cannot take"
-    )
+    names = ", ".join(Path(file).name for file in plugins)
+    own = f", unless it was {names}, which ran in it" if plugins else ""
+    hint = f"`convkit lint` names what it cannot take{own}"
+    return ConvkitError(f"the builder of {about} crashed ({how}){words}", hint=hint)
 
 
 def _refused(name: str, model: Path, error: dict[str, str]) -> ConvkitError:

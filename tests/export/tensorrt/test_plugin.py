@@ -170,6 +170,13 @@ def test_of_several_the_one_that_raised_is_named(tmp_path: Path) -> None:
         build.build(RTX, saved(tmp_path), with_plugins(tmp_path / "other.py", file))
 
 
+def test_one_that_ends_the_process_is_named(tmp_path: Path) -> None:
+    (tmp_path / "end.py").write_text("import os\n\n\ndef register(trt):\n    os.abort()\n")
+    with pytest.raises(ConvkitError, match="crashed \\(SIGABRT\\)") as caught:
+        build.build(RTX, saved(tmp_path), with_plugins(tmp_path / "end.py"))
+    assert caught.value.hint.endswith("unless it was end.py, which ran in it")
+
+
 def test_what_processes_write_otherwise_is_no_failure() -> None:
     assert plugin.raised("[ERROR] Exception caught in clone(): ValueError: no", ["lib.so"]) is None
     assert plugin.raised("Warning: an Exception\n", ["twice.py"]) is None
