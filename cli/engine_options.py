@@ -52,21 +52,13 @@ def settings(asked: dict[str, Any], writer: Exporter, target: str) -> Settings |
         version_compatible=asked["version_compatible"],
         hardware_compatible=asked["hardware_compatible"],
         cache=asked["timing_cache"],
-        plugins=tuple(_file(plugin) for plugin in asked["plugin"]),
+        plugins=tuple(plugin(path) for path in asked["plugin"]),
         level=asked["builder_level"],
     )
     package.version(writer.builds)
     package.check_sm(writer.builds, found.sm, fp8=False)
     package.check_cache(writer.builds, found.cache)
     return found
-
-
-def digests(build: Settings | None) -> dict[str, str]:
-    """Of the plugins, by their files' names, for the manifest."""
-    from convkit.compress import record
-
-    files = build.plugins if build is not None else ()
-    return {f"plugin {Path(file).name}": record.digest_file(file) for file in files}
 
 
 def _bytes(text: str) -> int:
@@ -81,11 +73,10 @@ def _bytes(text: str) -> int:
     return int(size * _UNITS[unit])
 
 
-def _file(path: str) -> str:
+def plugin(path: str) -> str:
+    """Where the file is; raises ConvkitError where there is none."""
     if not Path(path).is_file():
-        raise ConvkitError(
-            f"there is no plugin {path}", hint="give the .so that holds your layers, or the .py that registers them"
-        )
+        raise ConvkitError(f"there is no plugin {path}", hint="give the .so or .py that registers your layers")
     return str(Path(path).absolute())
 
 
@@ -99,7 +90,11 @@ _OPTIONS = (
     click.option("--hardware-compatible", is_flag=True, help="GPUs of other compute capabilities may run it."),
     click.option("--timing-cache", metavar="FILE", help="Times of kernels, read where there are any, and written."),
     click.option(
-        "--plugin", multiple=True, metavar="FILE", help="Your own layers: a library, or a .py with register(trt)."
+        "--plugin",
+        multiple=True,
+        metavar="FILE.so|FILE.py",
+        help="Layers of your own; an ONNX file is then taken as it is. A library goes into the engine; of Python, "
+        "register(trt) is called to build it, and whoever runs it must call that too.",
     ),
     click.option("--builder-level", type=click.IntRange(0, 5), help="How long the builder searches."),
     click.option("--no-build", is_flag=True, help="Write the ONNX file alone."),

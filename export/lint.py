@@ -110,7 +110,7 @@ def lint(model: onnx.ModelProto, engine: str, device: Device | None = None) -> l
 def _file(model: onnx.ModelProto, device: Device) -> File:
     import onnx
 
-    shaped = _inferred(model)
+    shaped = inferred(model)
     graph = shaped.graph
     constants = [node for node in graph.node if node.op_type == "Constant"]
     tensors = {tensor.name: tensor for tensor in graph.initializer}
@@ -128,8 +128,8 @@ def _file(model: onnx.ModelProto, device: Device) -> File:
     return File(model, types, makers, readers, tensors, device)
 
 
-def _inferred(model: onnx.ModelProto) -> onnx.ModelProto:
-    """With the type of every tensor, as far as ONNX knows its operators."""
+def inferred(model: onnx.ModelProto) -> onnx.ModelProto:
+    """`model` with the type of every tensor, as far as ONNX knows its operators."""
     import onnx
 
     try:

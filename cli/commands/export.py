@@ -6,6 +6,7 @@ must open it, else nothing is written.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,6 +19,8 @@ from convkit.compress import record
 from convkit.compress.errors import ConvkitError, VerdictError
 
 if TYPE_CHECKING:
+    import onnx
+
     from convkit.compress.data import DataRef
     from convkit.compress.model import Model, ModelRef
     from convkit.compress.plan import Plan
@@ -65,8 +68,7 @@ def export(
     """Write a network as the file that an engine runs.
 
     For TensorRT the engine is built as well, and every layer must run in what the plan says, else exit 1. An ONNX file
-    without a plan is built as it stands, whatever operators it has. Plugins in Python are no part of the engine: what
-    runs it must register them too.
+    without a plan or an opset is built as it is, whatever operators it has.
 
     \b
     Examples:
@@ -76,6 +78,7 @@ def export(
       convkit export net.onnx --plan plan.yaml --target trt-rtx --sm 89 -o out/
     """
     from dataclasses import replace
+    from functools import partial
 
     import torch
 
@@ -88,19 +91,21 @@ def export(
     decided = plans.read(plan) if plan else None
     writer, found = exporter.find(target)
     build = engine_options.settings(asked, writer, target)
-    as_it_stands = build is not None and decided is None and opset is None and not model.shapes
-    own = original.as_it_stands(model.path) if as_it_stands else None
-    if own is not None:
-        source, digests = None, {"model": record.digest_bytes(own)}
+    as_it_is = build is not None and decided is None and opset is None
+    taken = original.as_it_is(model) if as_it_is else None
+    if taken is not None:
+        write, digests = partial(_taken, writer, taken[0]), {"model": taken[1]}
     else:
-        torch.set_num_threads(threads)  # sums of floats depend on it, in their last bits
-        given = models.load(replace(model, sizes=data_sets.shapes(data)) if data else model)
-        source, digests = _applied(given, decided, found, data, seed) if decided else (given, {})
-        digests = {"model": given.digest, **digests}
+        source = models.load(replace(model, sizes=data_sets.shapes(data)) if data else model)
+        digests = {"model": source.digest}
+        if decided is not None:
+            torch.set_num_threads(threads)  # sums of floats depend on it, in their last bits
+            source, used = _applied(source, decided, found, data, seed)
+            digests |= used
         unchanged = decided is not None and not decided.layers and opset is None
-        own = original.own_bytes(model.path, given) if unchanged else None
-    digests |= engine_options.digests(build)
-    report = _write(source, writer, _opset(opset, found), output, _Context(target, digests, decided, own, build))
+        own = original.own_bytes(model.path, source) if unchanged else None
+        write = partial(_kept, writer, own) if own else partial(_made, writer, source, _opset(opset, found))
+    report = _write(write, writer, output, _Context(target, digests, decided, build))
     _show(report, output, as_json=as_json)
     _check(report)
 
@@ -110,13 +115,11 @@ PART = export
 
 @dataclass(frozen=True, slots=True)
 class _Context:
-    """What the manifest says beside the artifact; `own`: the user's bytes, where they are the artifact; `build`: what
-    is asked of the engine, where one is built."""
+    """What the manifest says beside the artifact; `build`: what is asked of the engine, where one is built."""
 
     target: str
     digests: dict[str, str]
     plan: Plan | None
-    own: bytes | None
     build: Settings | None
 
 
@@ -152,23 +155,21 @@ def _applied(
     return apply.apply(model, plan, target or targets.load(plan.target), samples), digests
 
 
-def _write(model: Model | None, writer: Exporter, opset: int, output: str, context: _Context) -> dict[str, Any]:
+def _write(write: Callable[[Path], Artifact], writer: Exporter, output: str, context: _Context) -> dict[str, Any]:
     from convkit.compress import plan as plans
     from convkit.export import artifact
 
     with record.output_folder(output) as folder:
-        if model is None or context.own is not None:
-            written = _kept(writer, folder, context.own or b"")
-        else:
-            written = writer.write(model, folder, opset)
+        written = write(folder)
         report = _report(written, _opened(writer, written.path))
-        digests = {**context.digests, "artifact": written.digest}
+        digests, facts = {**context.digests, "artifact": written.digest}, {}
         if context.build is not None:
             asserted = _built(writer, written.path, context.build)
             record.write_bytes(folder / ENGINE, asserted.built.engine)
             report["engine"] = asserted.as_dict()
             digests["engine"] = report["engine"]["digest"]
-        manifest = record.manifest(command=options.command_line(), digests=digests, target=context.target)
+            facts = {"plugins": report["engine"]["plugins"]} if context.build.plugins else {}
+        manifest = record.manifest(command=options.command_line(), digests=digests, target=context.target, **facts)
         artifact.describe(folder, manifest, report, plans.dump(context.plan) if context.plan else None)
     return report
 
@@ -181,7 +182,20 @@ def _built(writer: Exporter, path: Path, settings: Settings) -> Asserted:
         return build_and_assert(str(writer.builds), path, settings)
 
 
-def _kept(writer: Exporter, folder: Path, own: bytes) -> Artifact:
+def _made(writer: Exporter, model: Model, opset: int, folder: Path) -> Artifact:
+    return writer.write(model, folder, opset)
+
+
+def _taken(writer: Exporter, model: onnx.ModelProto, folder: Path) -> Artifact:
+    """A file with layers of the user's own, of which no Model is made."""
+    from convkit.export import artifact
+
+    path = folder / artifact.MODEL
+    return artifact.Artifact(path, artifact.write_onnx(model, path), str(writer.builds))
+
+
+def _kept(writer: Exporter, own: bytes, folder: Path) -> Artifact:
+    """The user's bytes, where they are the artifact."""
     from convkit.export import artifact
 
     path = folder / artifact.MODEL
@@ -250,6 +264,9 @@ def _show_engine(engine: dict[str, Any], output: str) -> None:
         f"{engine['version']} in {engine['seconds']:.1f} s"
     )
     show.text(f"layers with weights: {runs or 'none'}")
+    apart = [one["file"] for one in engine["plugins"] if not one["in_engine"]]
+    if apart:
+        show.text(f"the engine does not hold {', '.join(apart)}: call register(trt) of it before you read the engine")
 
 
 def _check(report: dict[str, Any]) -> None:

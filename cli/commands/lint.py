@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from convkit.cli import options, show
+from convkit.cli import engine_options, options, show
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -23,9 +23,11 @@ if TYPE_CHECKING:
 @click.argument("file", metavar="FILE.onnx")
 @options.target
 @click.option("--sm", type=click.IntRange(50, 200), metavar="SM", help="Compute capability it is for: 89 is 8.9.")
-@click.option("--plugin", "plugins", is_flag=True, help="There are plugins for operators that nobody knows.")
+@click.option(
+    "--plugin", multiple=True, metavar="FILE.so|FILE.py", help="As for `convkit export`: it may have any operator."
+)
 @options.json
-def lint(*, file: str, target: str | None, sm: int | None, plugins: bool, as_json: bool) -> None:
+def lint(*, file: str, target: str | None, sm: int | None, plugin: tuple[str, ...], as_json: bool) -> None:
     """Say what an engine will refuse of an ONNX file, or run otherwise than the file says.
 
     Each finding names the node, the rule and what to do.
@@ -40,7 +42,9 @@ def lint(*, file: str, target: str | None, sm: int | None, plugins: bool, as_jso
     from convkit.export import lint as rules
 
     wanted = targets.load(target or "trt-rtx")
-    found = rules.lint(_read(file), wanted.engine, rules.Device(sm, plugins))
+    for path in plugin:
+        engine_options.plugin(path)
+    found = rules.lint(_read(file), wanted.engine, rules.Device(sm, bool(plugin)))
     if as_json:
         show.json({"schema_version": 1, "target": wanted.name, "sm": sm, "findings": [_dict(one) for one in found]})
     else:

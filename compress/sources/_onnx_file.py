@@ -27,7 +27,13 @@ _ONE_PIECE = 2**31 - 1
 
 
 def read(path: Path) -> tuple[onnx.ModelProto, str]:
-    """The model in the file, functions inlined and external data loaded, and the sha256 of all its files.
+    """As `whole`, functions inlined."""
+    model, digest = whole(path)
+    return _inlined(path, model), digest
+
+
+def whole(path: Path) -> tuple[onnx.ModelProto, str]:
+    """The model in the file, external data loaded, and the sha256 of all its files.
 
     Raises ConvkitError for a file that is missing, empty, truncated, no ONNX, inconsistent, of an opset convkit does
     not read, or whose external data is missing or outside the file's folder.
@@ -39,7 +45,7 @@ def read(path: Path) -> tuple[onnx.ModelProto, str]:
         digest.update(_load_external(path, tensor))
     _check_functions(path, model)
     _check(path, model)
-    return _inlined(path, model), digest.hexdigest()
+    return model, digest.hexdigest()
 
 
 def opset(model: onnx.ModelProto) -> int:

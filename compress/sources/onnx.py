@@ -36,6 +36,16 @@ def load(ref: ModelRef) -> Model:
     return from_proto(proto, ref, digest)
 
 
+def whole(path: str) -> tuple[onnx.ModelProto, str]:
+    """What is in an ONNX file, with all its data, and the digest that `load` gives it; operators may be anyone's.
+
+    Raises ConvkitError for a file that is not valid or unsafe.
+    """
+    from convkit.compress.sources import _onnx_file
+
+    return _onnx_file.whole(Path(path))
+
+
 def from_proto(
     proto: onnx.ModelProto, ref: ModelRef, digest: str, samples: Mapping[str, Tensor] | None = None
 ) -> Model:

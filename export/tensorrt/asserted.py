@@ -11,8 +11,9 @@ from typing import Any
 from convkit.compress import record
 from convkit.compress.errors import ConvkitError
 from convkit.export import lint
-from convkit.export.tensorrt import build, package, precision
+from convkit.export.tensorrt import build, package, plugin, precision
 from convkit.export.tensorrt.build import Built
+from convkit.export.tensorrt.plugin import Plugin
 from convkit.export.tensorrt.precision import Finding
 from convkit.export.tensorrt.request import Settings
 
@@ -25,6 +26,7 @@ class Asserted:
     sm: int | None
     built: Built
     findings: Sequence[Finding]
+    plugins: Sequence[Plugin] = ()
 
     def as_dict(self) -> dict[str, Any]:
         """Of the report: every layer with a weight, and how many run in what."""
@@ -37,6 +39,7 @@ class Asserted:
             "seconds": self.built.seconds,
             "runs_in": dict(sorted(Counter(finding.ran or "no layer" for finding in self.findings).items())),
             "layers": [asdict(finding) | {"holds": finding.holds} for finding in self.findings],
+            "plugins": [asdict(one) for one in self.plugins],
             "warnings": list(dict.fromkeys(self.built.warnings)),
         }
 
@@ -67,5 +70,6 @@ def build_and_assert(name: str, path: Path, settings: Settings) -> Asserted:
             f"{first.advice}; `convkit lint` lists them all",
             found,
         )
+    plugins = plugin.described(settings.plugins)
     built = build.build(name, path, settings)
-    return Asserted(name, settings.sm, built, precision.compare(model, built.layers))
+    return Asserted(name, settings.sm, built, precision.compare(model, built.layers), plugins)

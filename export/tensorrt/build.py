@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -17,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from convkit.compress import record
 from convkit.compress.errors import ConvkitError
-from convkit.export.tensorrt import child, dump, package, precision
+from convkit.export.tensorrt import child, dump, package, plugin, precision
 from convkit.export.tensorrt.dump import EngineLayer
 from convkit.export.tensorrt.request import Profile, Settings
 
@@ -43,7 +42,8 @@ def build(name: str, model: Path, settings: Settings, timeout: float = TIMEOUT) 
     """The engine that the package `name` makes of the file `model`.
 
     Raises ConvkitError for what it does not build, with the node where the parser names one, for a package that
-    crashes or hangs, and for shapes that `settings` lack; NotAvailableError where the package is missing.
+    crashes or hangs, for shapes that `settings` lack, and for plugins that fail; NotAvailableError where the package is
+    missing.
     """
     import onnx
 
@@ -56,7 +56,9 @@ def build(name: str, model: Path, settings: Settings, timeout: float = TIMEOUT) 
         folder = Path(scratch)
         asked = {"package": name, "model": str(model.absolute()), "settings": dataclasses.asdict(settings)}
         record.write_json(folder / child.REQUEST, asked)
-        found = _run(name, folder, timeout)
+        found = _run(name, folder, settings.plugins, timeout)
+        if found["wrong"]:
+            raise ConvkitError(*found["wrong"])
         if found["errors"]:
             raise _refused(name, model, found["errors"][0])
         if settings.cache:
@@ -89,7 +91,7 @@ def _sizes(value: onnx.ValueInfoProto) -> list[int | None]:
     return [dim.dim_value if dim.HasField("dim_value") else None for dim in value.type.tensor_type.shape.dim]
 
 
-def _run(name: str, folder: Path, timeout: float) -> dict[str, Any]:
+def _run(name: str, folder: Path, plugins: Sequence[str], timeout: float) -> dict[str, Any]:
     """What the child found. The parser opens its library by a name that the package may lack: a link stands for it."""
     known = package.PACKAGES[name]
     for library in package.libraries(name):
@@ -106,44 +108,29 @@ def _run(name: str, folder: Path, timeout: float) -> dict[str, Any]:
         )
     except subprocess.TimeoutExpired as error:
         raise ConvkitError(f"{known.about} did not end within {timeout:g} s", hint="try a smaller network") from error
+    failed = plugin.raised(done.stderr, plugins)
+    if failed is not None:  # first of all: what else went wrong may come of it
+        raise failed
     if not (folder / child.RESULT).is_file():
-        raise _crashed(known.about, done)
+        raise _crashed(known.about, done, plugins)
     found: dict[str, Any] = json.loads((folder / child.RESULT).read_text())
-    for refused in found["errors"]:
-        refused["words"] += _raised(done.stderr)
     return found
 
 
-def _raised(printed: str) -> str:
-    """What a plugin in Python raised: the builder only prints it."""
-    match = _EXCEPTION.search(printed)
-    return f" ({match[1]})" if match else ""
-
-
-_EXCEPTION = re.compile(r"Exception caught in (.*)")
-
-
-def _crashed(about: str, done: subprocess.CompletedProcess[str]) -> ConvkitError:
+def _crashed(about: str, done: subprocess.CompletedProcess[str], plugins: Sequence[str]) -> ConvkitError:
     how = signal.Signals(-done.returncode).name if done.returncode < 0 else f"exit code {done.returncode}"
     last = done.stderr.strip().splitlines()[-1:]
     words = f": {last[0][:300]}" if last else ""
-    return ConvkitError(
-        f"the builder of {about} crashed ({how}){words}", hint="`convkit lint` names what it cannot take"
-    )
-
-
-def _shortened(words: str) -> str:
-    """On one line; what a plugin said stands at the end."""
-    line = " ".join(words.split())
-    return line if len(line) <= 2 * _PART else f"{line[:_PART]} … {line[-_PART:]}"
-
-
-_PART = 200
+    names = ", ".join(Path(file).name for file in plugins)
+    own = f", unless it was {names}, which ran in it" if plugins else ""
+    hint = f"`convkit lint` names what it cannot take{own}"
+    return ConvkitError(f"the builder of {about} crashed ({how}){words}", hint=hint)
 
 
 def _refused(name: str, model: Path, error: dict[str, str]) -> ConvkitError:
     where = f" at {error['operator']} {error['node']!r}" if error["node"] else ""
     hint = f"`convkit lint {model.name} --target {package.PACKAGES[name].extra}` says what to do"
-    return ConvkitError(
-        f"{package.PACKAGES[name].about} refuses {model.name}{where}: {_shortened(error['words'])}", hint=hint
-    )
+    words = error["words"].strip()[:400]
+    if "Plugin not found" in words:
+        words, hint = "there is no such operator, and no plugin of its name, version and namespace", plugin.GIVE
+    return ConvkitError(f"{package.PACKAGES[name].about} refuses {model.name}{where}: {words}", hint=hint)

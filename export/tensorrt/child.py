@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from convkit.compress.errors import ConvkitError
-from convkit.export.tensorrt import package, plugins
+from convkit.export.tensorrt import package, plugin
 
 REQUEST, RESULT, ENGINE, CACHE = "request.json", "result.json", "engine.trt", "timing.cache"
 _WORST = ("ERROR", "INTERNAL_ERROR", "WARNING")
@@ -27,9 +27,14 @@ def main(folder: Path) -> None:
     trt = importlib.import_module(asked["package"])
     log = package.Logger(trt)
     started = time.perf_counter()
-    errors = _built(trt, asked, log, folder)
+    errors, wrong = [], None
+    try:
+        errors = _built(trt, asked, log, folder)
+    except ConvkitError as error:
+        wrong = [error.message, error.hint]
     found = {
         "errors": errors,
+        "wrong": wrong,
         "seconds": time.perf_counter() - started,
         "version": trt.__version__,
         "log": [text for level, text in log.messages if level == "VERBOSE" and "Layers:" in text],
@@ -39,13 +44,12 @@ def main(folder: Path) -> None:
 
 
 def _built(trt: Any, asked: Mapping[str, Any], log: package.Logger, folder: Path) -> list[dict[str, str]]:  # noqa: ANN401 - the package has no types
-    """Write the engine; what kept it from being built instead, node by node where the parser names one."""
+    """Write the engine; what kept it from being built instead, node by node where the parser names one.
+
+    Raises ConvkitError for plugins.
+    """
     builder, settings = trt.Builder(log.log), asked["settings"]
-    try:
-        for file in settings["plugins"]:
-            plugins.load(trt, file)
-    except ConvkitError as error:
-        return [{"node": "", "operator": "", "words": error.message}]
+    plugin.register(trt, settings["plugins"])
     network = builder.create_network(_strongly_typed(trt))
     parser = trt.OnnxParser(network, log.log)
     if not parser.parse_from_file(asked["model"]):
@@ -93,7 +97,7 @@ def _config(trt: Any, builder: Any, network: Any, settings: Mapping[str, Any]) -
         config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
     if settings["hardware_compatible"]:
         config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
-    config.plugins_to_serialize = [file for file in settings["plugins"] if not plugins.is_python(file)]
+    config.plugins_to_serialize = plugin.libraries(settings["plugins"])
     _profile(builder, network, config, settings["profile"])
     return config
 

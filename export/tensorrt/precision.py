@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from convkit.export import lint
 from convkit.export.tensorrt.dump import EngineLayer
 
 if TYPE_CHECKING:
@@ -56,7 +57,9 @@ def planned(model: onnx.ModelProto) -> dict[str, tuple[str, str]]:
         if node.op_type in KERNELS and _constant(node.input[1], makers, held):
             codes = [_codes(name, makers, types) for name in node.input[:2]]
             low = codes[0] if codes[0] == codes[1] else None
-            found[node.name] = node.op_type, low or _named(types.get(node.input[0], 0))
+            # Behind a layer of the user's own nothing is told of what is read; all that a node reads is of one type.
+            kind = next(filter(None, (types.get(name) for name in node.input)), 0)
+            found[node.name] = node.op_type, low or _named(kind)
     return found
 
 
@@ -102,7 +105,14 @@ def _holds(layer: EngineLayer, size: int) -> bool:
 
 
 def _types(model: onnx.ModelProto) -> dict[str, int]:
-    """Element type by tensor, as far as the file says."""
+    """Element type by tensor, as far as the file says, or ONNX's own rules do where it does not."""
+    told = _told(model)
+    if all(node.input[0] in told for node in model.graph.node if node.op_type in KERNELS):
+        return told
+    return _told(lint.inferred(model))
+
+
+def _told(model: onnx.ModelProto) -> dict[str, int]:
     graph = model.graph
     told = (*graph.input, *graph.output, *graph.value_info)
     return {

@@ -30,8 +30,8 @@ class Settings:
     """`sm`: compute capability to build for, None the device's own. `workspace`: bytes that kernels may take beside
     their tensors, at most. `version_compatible`: later versions of the package may run the engine;
     `hardware_compatible`: devices of other capabilities may. `cache`: file of kernels' measured times, read and
-    written. `plugins`: libraries, and Python files, with layers of the user's. `level`: how long the builder searches,
-    0 to 5.
+    written. `plugins`: files with layers of the user's, libraries or Python. `level`: how long the builder searches, 0
+    to 5.
     """
 
     sm: int | None = None

@@ -3,6 +3,8 @@
 import json
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 
 from convkit.compress import plan as plans
@@ -11,6 +13,7 @@ from convkit.compress.model import ModelRef, load
 from tests.cli import quantizable
 from tests.command_line import Convkit, Result
 from tests.compress.network import Net, residual
+from tests.export.tensorrt.custom import TWICE, failing, network, saved
 from tests.export.tensorrt.planned import NAIVE, planned
 
 RTX = ("--target", "trt-rtx")
@@ -104,3 +107,59 @@ def test_what_lint_finds_is_refused_before_anything_is_built(convkit: Convkit, t
     assert done.code == 2
     assert "Gemm 'scores': SM 75 has matrix products in fp16 alone" in done.err
     assert not (tmp_path / "out").exists()
+
+
+def test_a_network_with_a_layer_of_ones_own_needs_a_plugin(convkit: Convkit, tmp_path: Path) -> None:
+    path = saved(tmp_path)
+    refused = export(convkit, tmp_path, tmp_path / "out", *RTX, "--sm", "89")
+    assert (refused.code, "Twice 'own': nobody knows convkit::Twice" in refused.err) == (2, True), refused.err
+    assert convkit("lint", str(path), *RTX).code == 1
+    assert convkit("lint", str(path), *RTX, "--plugin", str(TWICE)).code == 0
+    done = export(convkit, tmp_path, tmp_path / "out", *RTX, "--sm", "89", "--plugin", str(TWICE))
+    assert done.code == 0, done.err
+    assert "layers with weights: 2 in fp32" in done.out
+    assert "the engine does not hold twice.py: call register(trt) of it" in " ".join(done.out.split())
+    plugins = [{"file": "twice.py", "digest": record.digest_file(TWICE), "in_engine": False}]
+    assert json.loads((tmp_path / "out/report.json").read_text())["engine"]["plugins"] == plugins
+    manifest = json.loads((tmp_path / "out/manifest.json").read_text())
+    assert manifest["plugins"] == plugins
+    assert manifest["digests"]["model"] == record.digest_file(path)
+
+
+def test_a_file_with_a_plugin_is_taken_as_it_is(convkit: Convkit, tmp_path: Path) -> None:
+    """Bodies and names stay, weights that are kept apart come along, and what has no name gets one."""
+    wanted, apart = network(body=True), network(body=True)
+    apart.graph.node[0].name = ""
+    onnx.save(apart, tmp_path / "net.onnx", save_as_external_data=True, location="net.data", size_threshold=0)
+    done = export(convkit, tmp_path, tmp_path / "out", *RTX, "--sm", "89", "--plugin", str(TWICE))
+    assert done.code == 0, done.err
+    written = onnx.load(tmp_path / "out/model.onnx")
+    assert (list(written.graph.node), list(written.functions)) == (list(wanted.graph.node), list(wanted.functions))
+    weights = [[onnx.numpy_helper.to_array(t) for t in model.graph.initializer] for model in (written, wanted)]
+    assert all(map(np.array_equal, *weights))
+
+
+def test_a_plan_is_for_networks_that_convkit_knows(convkit: Convkit, folder: Path, tmp_path: Path) -> None:
+    plan = plan_of(folder / "net.onnx", "fp16", tmp_path)
+    words = (*RTX, "--sm", "89", "--plugin", str(TWICE), "--plan", plan)
+    done = export(convkit, folder, tmp_path / "out", *words)
+    assert done.code == 0, done.err
+    saved(tmp_path)
+    refused = export(convkit, tmp_path, tmp_path / "refused", *words)
+    assert (refused.code, "Twice 'own': nobody knows convkit::Twice" in refused.err) == (2, True), refused.err
+
+
+def test_a_plugin_that_fails_is_one_line_and_leaves_nothing(convkit: Convkit, tmp_path: Path) -> None:
+    saved(tmp_path)
+    (tmp_path / "wrong.py").write_text("raise ValueError('no')\n")
+    (tmp_path / "words.txt").write_text("no plugin\n")
+    messages = {
+        tmp_path / "wrong.py": "error: plugin wrong.py fails in line 1: ValueError: no; mend the plugin",
+        failing(tmp_path, "clone")[0]: "error: plugin failing.py fails as the engine is built, line ",
+        tmp_path / "words.txt": "error: TensorRT finds no plugin in ",
+        tmp_path / "none.py": "error: there is no plugin ",
+    }
+    for file, message in messages.items():
+        done = export(convkit, tmp_path, tmp_path / "out", *RTX, "--sm", "89", "--plugin", str(file))
+        assert (done.code, done.err.splitlines()[-1].startswith(message)) == (2, True), done.err
+        assert not (tmp_path / "out").exists()

@@ -1,80 +1,70 @@
-"""A plugin in Python, as a user writes one: the operator Twice, whose result is twice what it reads."""
+"""A plugin in Python: `Twice`, whose output is `factor` times its input, 2 unless the node says otherwise.
+
+TensorRT asks it everything else as it builds, `enqueue` as the engine runs.
+"""
 
 from typing import Any
 
 
-def register(trt: Any) -> None:
-    """Of either package: `trt` is its module."""
-    creator = _creator(trt, _plugin(trt))
-    trt.get_plugin_registry().register_creator(creator, "")
-    _KEPT.append(creator)
+def register(trt: Any) -> None:  # noqa: C901 - classes of the package's are written where it is known
+    """Called with the package, tensorrt or tensorrt_rtx: one file serves both."""
+    import numpy as np
 
+    name, version, namespace = "Twice", "1", "convkit"
+    kinds = (trt.IPluginV3, trt.IPluginV3OneCore, trt.IPluginV3OneBuild, trt.IPluginV3OneRuntime)
 
-_KEPT: list[Any] = []
-"""The registry keeps no reference of its own."""
+    class Twice(*kinds):  # type: ignore[misc]
+        def __init__(self, factor: float) -> None:
+            for kind in kinds:
+                kind.__init__(self)
+            self.plugin_name, self.plugin_version, self.plugin_namespace = name, version, namespace
+            self.num_outputs = 1
+            self.factor = factor
 
-
-def _plugin(trt: Any) -> Any:  # noqa: C901 - a class in a function, for the package is a parameter
-    class Twice(trt.IPluginV3, trt.IPluginV3OneCore, trt.IPluginV3OneBuild, trt.IPluginV3OneRuntime):
-        def __init__(self) -> None:
-            trt.IPluginV3.__init__(self)
-            trt.IPluginV3OneCore.__init__(self)
-            trt.IPluginV3OneBuild.__init__(self)
-            trt.IPluginV3OneRuntime.__init__(self)
-            self.plugin_name, self.plugin_version, self.plugin_namespace, self.num_outputs = "Twice", "1", "", 1
-
-        def get_capability_interface(self, type: Any) -> Any:  # noqa: A002 - TensorRT's name
+        def get_capability_interface(self, kind: Any) -> Any:
             return self
 
-        def get_output_data_types(self, input_types: Any) -> Any:
-            return [input_types[0]]
+        def clone(self) -> Any:
+            return Twice(self.factor)
 
-        def get_output_shapes(self, inputs: Any, shape_inputs: Any, exprBuilder: Any) -> Any:
+        def get_output_data_types(self, inputs: Any) -> Any:
+            return inputs
+
+        def get_output_shapes(self, inputs: Any, shapes: Any, expressions: Any) -> Any:
             return [trt.DimsExprs(inputs[0])]
 
-        def supports_format_combination(self, pos: int, in_out: Any, num_inputs: int) -> bool:
-            return bool(
-                in_out[pos].desc.type == trt.DataType.FLOAT and in_out[pos].desc.format == trt.TensorFormat.LINEAR
-            )
+        def supports_format_combination(self, place: int, tensors: Any, inputs: int) -> bool:
+            found = tensors[place].desc
+            return bool(found.type == trt.float32 and found.format == trt.TensorFormat.LINEAR)
 
-        def configure_plugin(self, in_: Any, out: Any) -> None:
+        def configure_plugin(self, inputs: Any, outputs: Any) -> None:
             pass
 
-        def on_shape_change(self, in_: Any, out: Any) -> None:
+        def get_fields_to_serialize(self) -> Any:
+            factor = np.array([self.factor], np.float32)
+            return trt.PluginFieldCollection([trt.PluginField("factor", factor, trt.PluginFieldType.FLOAT32)])
+
+        def on_shape_change(self, inputs: Any, outputs: Any) -> None:
             pass
 
         def attach_to_context(self, context: Any) -> Any:
             return self.clone()
 
-        def get_fields_to_serialize(self) -> Any:
-            return trt.PluginFieldCollection([])
-
-        def get_workspace_size(self, input_desc: Any, output_desc: Any) -> int:
-            return 0
-
-        def get_valid_tactics(self) -> Any:
-            return []
-
         def set_tactic(self, tactic: int) -> None:
             pass
 
-        def enqueue(self, *_: Any) -> None:
-            raise NotImplementedError("a build runs nothing")
+        def enqueue(self, *pointers: Any) -> None:
+            raise NotImplementedError  # a kernel of one's own, in Triton, CuPy or CUDA, is launched here
 
-        def clone(self) -> Any:
-            return Twice()
-
-    return Twice
-
-
-def _creator(trt: Any, plugin: Any) -> Any:
-    class Creator(trt.IPluginCreatorV3One):
+    class Creator(trt.IPluginCreatorV3One):  # type: ignore[misc]
         def __init__(self) -> None:
             trt.IPluginCreatorV3One.__init__(self)
-            self.name, self.plugin_version, self.plugin_namespace = "Twice", "1", ""
-            self.field_names = trt.PluginFieldCollection([])
+            self.name, self.plugin_version, self.plugin_namespace = name, version, namespace
+            factor = trt.PluginField("factor", np.array([], np.float32), trt.PluginFieldType.FLOAT32)
+            self.field_names = trt.PluginFieldCollection([factor])
 
-        def create_plugin(self, name: str, fc: Any, phase: Any) -> Any:
-            return plugin()
+        def create_plugin(self, node: str, fields: Any, phase: Any) -> Any:
+            given = {field.name: field.data for field in fields}
+            return Twice(float(given["factor"][0]) if "factor" in given else 2.0)
 
-    return Creator()
+    trt.get_plugin_registry().register_creator(Creator(), namespace)
