@@ -64,6 +64,18 @@ class File:
 
         return str(TensorProto.DataType.Name(self.types.get(name, 0)))
 
+    def dequantized(self, name: str) -> bool:
+        """Whether a tensor is made of codes."""
+        maker = self.makers.get(name)
+        return maker is not None and maker.op_type == "DequantizeLinear"
+
+    def weight(self, node: onnx.NodeProto) -> onnx.TensorProto | None:
+        """The constant that the second input of `node` is cast or dequantized from; None where there is none."""
+        name = node.input[1]
+        while name in self.makers and self.makers[name].input:
+            name = self.makers[name].input[0]
+        return self.tensors.get(name)
+
 
 Broken = tuple["onnx.NodeProto | None", str, str]
 """The node, what is wrong, what to do."""

@@ -116,7 +116,7 @@ def test_what_an_engine_refuses_is_found(case: str, engine: str) -> None:
     assert all(one.advice for one in found)
 
 
-@pytest.mark.parametrize(("kind", "sm"), [(INT8, 75), (E4M3, 89), (E4M3, None)])
+@pytest.mark.parametrize(("kind", "sm"), [(INT8, 80), (E4M3, 89), (E4M3, None)])
 def test_what_it_takes_is_not_found_fault_with(kind: int, sm: int | None) -> None:
     assert lint.lint(quantized(kind), "tensorrt_rtx", Device(sm)) == []
 

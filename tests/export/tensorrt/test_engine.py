@@ -27,7 +27,7 @@ FORMATS = ("fp32", "fp16", "bf16", "int8", "fp8_e4m3")
 SMS = package.PACKAGES[RTX].sms
 REFUSED = {
     ("fp32", 75): "Gemm 'scores': SM 75 has matrix products in fp16 alone",
-    ("int8", 75): "Gemm 'scores': SM 75 has matrix products in fp16 alone",
+    ("int8", 75): "SM 75 has no convolutions on codes and runs it in float",
     ("bf16", 75): "it has BF16, SM 75 has none",
 } | {("fp8_e4m3", sm): f"it has FP8, SM {sm} has none" for sm in (75, 80, 86)}
 
