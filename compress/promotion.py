@@ -56,12 +56,14 @@ def promote(asked: Option, target: Target) -> Promotion:
 
 
 def has_kernel(node: fx.Node, option: Option, target: Target) -> bool:
-    """Whether the formats of `option` have a kernel for the layer `node`: no convolution that is too large for them."""
+    """Whether the formats of `option` have a kernel for the layer `node`: no convolution is too large or small."""
     module = graphs.module(node)
     if module is None or not isinstance(module.weight, Tensor):
         return True
-    most = [_runs(name, target).positions for name in (option.weight, option.activation)]
-    return all(not bound or math.prod(module.weight.shape[2:]) <= bound for bound in most)
+    inputs, sizes = module.weight.shape[1], module.weight.shape[2:]
+    found = [_runs(name, target) for name in (option.weight, option.activation)]
+    fits = all(not runs.positions or math.prod(sizes) <= runs.positions for runs in found)
+    return fits and not (sizes and math.prod(sizes) == 1 and any(inputs < runs.products for runs in found))
 
 
 def _runs(name: str, target: Target) -> Runs:

@@ -39,7 +39,8 @@ class Runs:
     """How the engine runs numbers of a format: in kernels that compute in `speed`; in "fp32" they are dequantized, and
     save storage alone. `activation`, `weight`: the format that activations or weights have instead. `whole`: it is a
     setting of the whole network, not of a layer. `missing`: the engine has it not, or computes something else.
-    `positions`: the most that a convolution's kernel may have, 0 for any; a larger one runs in float.
+    `positions`: the most that a convolution's kernel may have, 0 for any; a larger one runs in float. `products`: the
+    fewest that a kernel of one position must sum for each result, where only a single one may be computed.
     """
 
     speed: str = "fp32"
@@ -48,6 +49,7 @@ class Runs:
     whole: bool = False
     missing: bool = False
     positions: int = 0
+    products: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,6 +157,7 @@ _RUNS: schema.Types = {
     "whole": bool,
     "missing": bool,
     "positions": int,
+    "products": int,
 }
 _PLACEMENT: schema.Types = {"name": str, "methods": list, "float": list, "ends": list}
 _OVERFLOW: schema.Types = {"where": list, "unless": list, "weight": str}

@@ -42,13 +42,15 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """An ONNX file as rules look at it: element types, what makes each tensor, who reads it, constants by name."""
+    """An ONNX file as rules look at it: element types, what makes each tensor, who reads it, constants by name, and
+    sizes, 0 for those that are free."""
 
     model: onnx.ModelProto
     types: Mapping[str, int]
     makers: Mapping[str, onnx.NodeProto]
     readers: Mapping[str, list[onnx.NodeProto]]
     tensors: Mapping[str, onnx.TensorProto]
+    shapes: Mapping[str, tuple[int, ...]]
     device: Device = field(default_factory=Device)
 
     def constant(self, name: str) -> np.ndarray | None:
@@ -58,20 +60,23 @@ class File:
         tensor = self.tensors.get(name)
         return None if tensor is None else numpy_helper.to_array(tensor)
 
-    def is_dequantized(self, name: str) -> bool:
-        """Whether DequantizeLinear makes the tensor."""
-        maker = self.makers.get(name)
-        return maker is not None and maker.op_type == "DequantizeLinear"
-
-    def held(self, name: str) -> onnx.TensorProto | None:
-        """The constant that the tensor is, or that it is dequantized from."""
-        return self.tensors.get(self.makers[name].input[0] if self.is_dequantized(name) else name)
-
     def kind(self, name: str) -> str:
         """Element type of a tensor as ONNX spells it; UNDEFINED where the file does not say."""
         from onnx import TensorProto
 
         return str(TensorProto.DataType.Name(self.types.get(name, 0)))
+
+    def dequantized(self, name: str) -> bool:
+        """Whether a tensor is made of codes."""
+        maker = self.makers.get(name)
+        return maker is not None and maker.op_type == "DequantizeLinear"
+
+    def weight(self, node: onnx.NodeProto) -> onnx.TensorProto | None:
+        """The constant that the second input of `node` is cast or dequantized from; None where there is none."""
+        name = node.input[1]
+        while name in self.makers and self.makers[name].input:
+            name = self.makers[name].input[0]
+        return self.tensors.get(name)
 
 
 Broken = tuple["onnx.NodeProto | None", str, str]
@@ -125,7 +130,8 @@ def _file(model: onnx.ModelProto, device: Device) -> File:
         for name in node.input:
             readers.setdefault(name, []).append(node)
     makers = {name: node for node in model.graph.node for name in node.output}
-    return File(model, types, makers, readers, tensors, device)
+    shapes = {value.name: tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim) for value in values}
+    return File(model, types, makers, readers, tensors, shapes, device)
 
 
 def inferred(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -74,7 +74,9 @@ class Task:
     def placed(self, model: Model, keep: Collection[str] = ()) -> dict[str, LayerPlan]:
         """Formats for every layer of `model` that the target runs in low precision, less those in `keep`."""
         layers = placement.place(model.graph, self.target, keep)
-        return layers if self.option is None else space.uniform(model, self.target, layers, self.option)
+        if self.option is None:
+            return space.with_kernels(model, self.target, layers)
+        return space.uniform(model, self.target, layers, self.option)
 
 
 def attempts(task: Task, known: Mapping[str, Attempt] | None = None) -> Iterator[Attempt]:

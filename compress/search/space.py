@@ -100,8 +100,19 @@ def uniform(model: Model, target: Target, layers: Mapping[str, LayerPlan], optio
     return {
         name: layer_plan(layer, option if layer.weight is None else _split(nodes[name], option))
         for name, layer in layers.items()
-        if integers or (layer.weight is not None and promotion.has_kernel(nodes[name], option, target))
+        if (integers if layer.weight is None else promotion.has_kernel(nodes[name], option, target))
     }
+
+
+def with_kernels(model: Model, target: Target, layers: Mapping[str, LayerPlan]) -> dict[str, LayerPlan]:
+    """`layers` of `model` less those that `target` has no kernel for in their formats."""
+    nodes = _nodes(model)
+
+    def runs(name: str, layer: LayerPlan) -> bool:
+        own = Option(layer.weight or layer.activation, layer.activation)
+        return layer.weight is None or promotion.has_kernel(nodes[name], own, target)
+
+    return {name: layer for name, layer in layers.items() if runs(name, layer)}
 
 
 def _split(node: fx.Node, option: Option) -> Option:

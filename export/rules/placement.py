@@ -12,7 +12,7 @@ def look(file: File) -> Iterator[Broken]:
     for node in file.model.graph.node:
         if node.op_type not in (*_KERNELS, "ConvTranspose") or len(node.input) < 2:  # noqa: PLR2004 - x, weight
             continue
-        sides = [file.is_dequantized(name) for name in node.input[:2]]
+        sides = [file.dequantized(name) for name in node.input[:2]]
         if node.op_type == "ConvTranspose" and all(sides):
             yield node, "it has no kernel on codes and runs in float", "keep it in float in the plan"
         elif node.op_type in _KERNELS and sides == [True, False]:

@@ -1,38 +1,30 @@
-"""What SM 75 has no kernels for: bf16, convolutions on codes, matrix products and 3-D convolutions but in fp16."""
+"""What TensorRT for RTX lacks on SM 75: products and 3-D convolutions in float32, and convolutions on codes."""
 
 from collections.abc import Iterator
-
-import onnx
 
 from convkit.export.lint import Broken, File, Rule
 
 _TURING = 75
-_PRODUCTS, _CONVOLUTIONS = ("Gemm", "MatMul"), ("Conv", "ConvTranspose")
-_ADVICE = "plan it in fp16, or build for SM 80 and later"
+_PRODUCTS, _CONVS = ("Gemm", "MatMul"), ("Conv", "ConvTranspose")
 _VOLUME = 5
-"""Dimensions of what a 3-D convolution reads, and of its weight."""
+"""Dimensions of the weight of a 3-D convolution."""
+_ADVICE = "plan it in fp16, or build for SM 80 and later"
 
 
 def look(file: File) -> Iterator[Broken]:
-    """The nodes that such a device cannot run, or runs in float32 instead."""
+    """The nodes that such a device cannot run, or runs in float, whatever their channels, kernels and groups."""
     if file.device.sm != _TURING:
         return
     for node in file.model.graph.node:
-        kinds = {file.kind(name) for name in (*node.input, *node.output) if name}
-        if "BFLOAT16" in kinds:
-            yield node, "it has BF16, SM 75 has none", "plan fp16, or build for SM 80 and later"
-        elif node.op_type in _PRODUCTS and file.kind(node.input[0]) != "FLOAT16":
+        if node.op_type not in (*_PRODUCTS, *_CONVS) or len(node.input) < 2:  # noqa: PLR2004 - x, weight
+            continue
+        half = file.kind(node.input[0]) == "FLOAT16"
+        if node.op_type in _PRODUCTS and not half:
             yield node, "SM 75 has matrix products in fp16 alone", _ADVICE
-        elif node.op_type in _CONVOLUTIONS and _rank(node, file) == _VOLUME and "FLOAT16" not in kinds:
+        elif node.op_type == "Conv" and all(map(file.dequantized, node.input[:2])):
+            yield node, "SM 75 has no convolutions on codes and runs it in float", _ADVICE
+        elif node.op_type in _CONVS and not half and (weight := file.weight(node)) and len(weight.dims) == _VOLUME:
             yield node, "SM 75 has 3-D convolutions in fp16 alone", _ADVICE
-        elif node.op_type == "Conv" and all(map(file.is_dequantized, node.input[:2])):
-            yield node, "SM 75 has no convolution on codes: it runs in fp32", _ADVICE
 
 
-def _rank(node: onnx.NodeProto, file: File) -> int:
-    """Dimensions of the weight; 0 where the file does not say."""
-    weight = file.held(node.input[1])
-    return 0 if weight is None else len(weight.dims)
-
-
-PART = Rule("SM 75 convolves no codes, has no bf16, and matrix products and 3-D convolutions in fp16 alone", look)
+PART = Rule("SM 75 has products and 3-D convolutions in fp16, none on codes", look, ("tensorrt_rtx",))

@@ -18,21 +18,25 @@ _REFUSED = {
     "COMPLEX64": "compute with real and imaginary parts",
     "COMPLEX128": "compute with real and imaginary parts",
 }
-_FP8, _FP8_SM = "FLOAT8E4M3FN", 89
+_SINCE = {"FLOAT8E4M3FN": ("FP8", 89, "int8"), "BFLOAT16": ("BF16", 80, "fp16")}
+"""Their names, the first compute capability that has them, and what to plan on those before."""
 
 
 def look(file: File) -> Iterator[Broken]:
-    """The first node that makes or holds each tensor of such a type; FP8 where the device has none."""
+    """The first node that makes or holds each tensor of such a type; all that have one which the device lacks."""
     for node in file.model.graph.node:
+        kinds = {file.kind(name) for name in (*node.input, *node.output) if name}
+        for kind in sorted(kinds & _SINCE.keys()):
+            name, least, instead = _SINCE[kind]
+            if file.device.sm is not None and file.device.sm < least:
+                advice = f"plan {instead}, or build for SM {least} and later"
+                yield node, f"it has {name}, SM {file.device.sm} has none", advice
         if node.op_type not in ("QuantizeLinear", "DequantizeLinear", "Cast"):
             continue
-        kinds = {file.kind(name) for name in (*node.input, *node.output) if name}
         for kind in sorted(kinds & _REFUSED.keys()):
             yield node, f"it has {kind}", _REFUSED[kind]
         if "INT4" in kinds and node.op_type == "QuantizeLinear" and node.input[0] not in file.tensors:
             yield node, "activations are in INT4", "plan int8 for activations; weights may be int4"
-        if _FP8 in kinds and file.device.sm is not None and file.device.sm < _FP8_SM:
-            yield node, f"it has FP8, SM {file.device.sm} has none", f"plan int8, or build for SM {_FP8_SM} and later"
 
 
 PART = Rule("codes and numbers are of types that it has", look)

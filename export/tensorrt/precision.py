@@ -65,7 +65,7 @@ def planned(model: onnx.ModelProto) -> dict[str, tuple[str, str]]:
 
 def compare(model: onnx.ModelProto, engine: Sequence[EngineLayer]) -> list[Finding]:
     """A Finding for every node of `planned`, in their order."""
-    sizes, found = _sizes(model), []
+    sizes, followers, found = _sizes(model), _followers(model), []
     unnamed = [layer for layer in engine if not layer.nodes and layer.kind not in _GENERATED]
     for name, (operator, number) in planned(model).items():
         size = sizes.get(name, 0)
@@ -73,6 +73,8 @@ def compare(model: onnx.ModelProto, engine: Sequence[EngineLayer]) -> list[Findi
         if kernel is None:
             kernel = next((layer for layer in unnamed if _holds(layer, size)), None)
             unnamed = [layer for layer in unnamed if layer is not kernel]
+        if kernel is None:
+            kernel = _written_out(name, size, followers, engine)
         ran = None if kernel is None else _runs_in(kernel, size)
         found.append(Finding(name, operator, number, ran, None if kernel is None else kernel.name))
     return found
@@ -87,6 +89,9 @@ def _runs_in(layer: EngineLayer, size: int) -> str | None:
     read = [tensor.dtype for tensor in layer.inputs]
     made = [tensor.dtype for tensor in layer.outputs] if layer.kind in _GENERATED else []
     held = next((constant.dtype for constant in layer.constants if constant.size >= size), None)
+    parts = {constant.dtype for constant in layer.constants}
+    if held is None and layer.kind in _GENERATED and len(parts) == 1:
+        (held,) = parts
     return held if held in (*read, *made) else next(iter(read), None)
 
 
@@ -102,6 +107,36 @@ def _holds(layer: EngineLayer, size: int) -> bool:
     """Whether a layer that the engine names no node for holds a weight of that many numbers: products that follow each
     other are turned into others, whose weights stay what they are."""
     return any(constant.size == size for constant in layer.constants)
+
+
+def _written_out(
+    node: str, size: int, followers: Mapping[str, Sequence[str]], engine: Sequence[EngineLayer]
+) -> EngineLayer | None:
+    """The layer that the engine writes itself in which `node` is products and sums with parts of its weight: it names
+    what follows the node, and holds as many numbers."""
+    after = [node]
+    for _ in range(_STEPS):
+        after += [name for each in after for name in followers.get(each, ()) if name not in after]
+    for layer in engine:
+        numbers = sum(constant.size for constant in layer.constants)
+        if layer.kind in _GENERATED and numbers >= size and not set(after).isdisjoint(layer.nodes):
+            return layer
+    return None
+
+
+_STEPS = 4
+"""How far behind a node what names the layer may be: a cast, an activation, a product."""
+
+
+def _followers(model: onnx.ModelProto) -> dict[str, list[str]]:
+    """Names of the nodes that read what each node makes."""
+    makers = {out: node.name for node in model.graph.node for out in node.output}
+    found: dict[str, list[str]] = {}
+    for node in model.graph.node:
+        for name in node.input:
+            if name in makers:
+                found.setdefault(makers[name], []).append(node.name)
+    return found
 
 
 def _types(model: onnx.ModelProto) -> dict[str, int]:

@@ -97,7 +97,6 @@ BROKEN: dict[str, tuple[Callable[[], onnx.ModelProto], str, str, str, int | None
         "it has no kernel on codes",
         None,
     ),
-    "codes on SM 75": (quantized, "turing", "conv", "SM 75 has no convolution on codes", 75),
     "one side": (one_side, "placement", "conv", "its weight is not", None),
     "deformable": (lambda: single("DeformConv"), "operators", "node", "the parser has no DeformConv", None),
     "unique": (lambda: single("Unique"), "operators", "node", "the parser has no Unique", None),
@@ -117,7 +116,7 @@ def test_what_an_engine_refuses_is_found(case: str, engine: str) -> None:
     assert all(one.advice for one in found)
 
 
-@pytest.mark.parametrize(("kind", "sm"), [(INT8, 80), (INT8, None), (E4M3, 89), (E4M3, None)])
+@pytest.mark.parametrize(("kind", "sm"), [(INT8, 80), (E4M3, 89), (E4M3, None)])
 def test_what_it_takes_is_not_found_fault_with(kind: int, sm: int | None) -> None:
     assert lint.lint(quantized(kind), "tensorrt_rtx", Device(sm)) == []
 

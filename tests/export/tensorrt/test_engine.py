@@ -27,7 +27,7 @@ FORMATS = ("fp32", "fp16", "bf16", "int8", "fp8_e4m3")
 SMS = package.PACKAGES[RTX].sms
 REFUSED = {
     ("fp32", 75): "Gemm 'scores': SM 75 has matrix products in fp16 alone",
-    ("int8", 75): "Conv 'conv0': SM 75 has no convolution on codes",
+    ("int8", 75): "SM 75 has no convolutions on codes and runs it in float",
     ("bf16", 75): "it has BF16, SM 75 has none",
 } | {("fp8_e4m3", sm): f"it has FP8, SM {sm} has none" for sm in (75, 80, 86)}
 
@@ -79,31 +79,18 @@ def test_fp8_has_kernels_of_32_positions(tmp_path: Path, kernel: int, group: int
     assert (layer.planned, layer.ran, layer.holds) == ("fp8_e4m3", "fp8_e4m3" if runs else "fp32", runs)
 
 
-def test_sm_75_convolves_no_codes(tmp_path: Path) -> None:
-    """It runs them in float32, without a word; SM 80 does not."""
-    net = Net("N", 16, 12, 12)
-    path = written(net.model(net.conv("x", 16, 3)), "int8", tmp_path / "net")
-    for sm, ran, rules in ((75, "fp32", ["turing"]), (80, "int8", [])):
-        assert [finding.rule for finding in lint.lint(onnx.load(path), RTX, lint.Device(sm))] == rules
-        (layer,) = precision.compare(onnx.load(path), build.build(RTX, path, Settings(sm=sm)).layers)
-        assert (layer.planned, layer.ran) == ("int8", ran)
-
-
-@pytest.mark.parametrize("operator", ["Conv", "ConvTranspose"])
-def test_sm_75_has_3d_convolutions_in_fp16_alone(operator: str, tmp_path: Path) -> None:
-    net = Net("N", 4, 6, 6, 6)
-    path = Path(net.save(tmp_path / "net.onnx", net.op(operator, "x", net.weight(net.normal(4, 4, 3, 3, 3)))))
-    assert [finding.rule for finding in lint.lint(onnx.load(path), RTX, lint.Device(75))] == ["turing"]
-    with pytest.raises(ConvkitError, match="not supported"):
-        build.build(RTX, path, Settings(sm=75))
-    assert all(found.holds for found in build_and_assert(RTX, path, Settings(sm=80)).findings)
-
-
-def test_a_3d_convolution_in_fp16_runs_on_sm_75(tmp_path: Path) -> None:
-    net = Net("N", 4, 6, 6, 6)
-    made = net.op("Conv", "x", net.weight(net.normal(4, 4, 3, 3, 3)))
-    (found,) = build_and_assert(RTX, written(net.model(made), "fp16", tmp_path / "net"), Settings(sm=75)).findings
-    assert (found.planned, found.ran) == ("fp16", "fp16")
+@pytest.mark.parametrize("number", ["fp32", "fp16", "bf16", "int8", "fp8_e4m3"])
+def test_what_excites_after_a_squeeze_runs_as_planned(number: str, tmp_path: Path) -> None:
+    """Of 4 channels and one position: the engine writes it out as products and sums, on codes in float, so that plans
+    leave it in float."""
+    net = Net("N", 96, 8, 8)
+    squeezed = net.relu6(net.conv(net.op("GlobalAveragePool", "x"), 4, 1))
+    excited = net.op("Sigmoid", net.conv(squeezed, 96, 1))
+    model = net.model(net.op("Mul", "x", excited))
+    found = build_and_assert(RTX, written(model, number, tmp_path / "net"), Settings(sm=89)).findings
+    assert all(one.holds for one in found), [one.words for one in found]
+    kept = number if number not in ("int8", "fp8_e4m3") else "fp32"
+    assert [one.planned for one in found] == [number, kept]
 
 
 def weight_only(folder: Path) -> Path:

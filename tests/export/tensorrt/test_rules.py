@@ -1,0 +1,94 @@
+"""What lint says of a layer for a compute capability is what the engine does: refused, run in float, or as planned."""
+
+from pathlib import Path
+
+import onnx
+import pytest
+
+from convkit.compress.errors import ConvkitError
+from convkit.export import lint
+from convkit.export.tensorrt import build, precision
+from convkit.export.tensorrt.request import Settings
+from tests.export.tensorrt.layers import Layer
+
+RTX = "tensorrt_rtx"
+REFUSED = "refused"
+CODES = {
+    "3x3": Layer("Conv", "int8"),
+    "pointwise": Layer("Conv", "int8", kernel=(1, 1), inputs=64, outputs=64),
+    "of an image": Layer("Conv", "int8", kernel=(7, 7), inputs=3, outputs=32, stride=2),
+    "depthwise": Layer("Conv", "int8", group=16),
+    "grouped": Layer("Conv", "int8", "fp16", group=4),
+    "odd": Layer("Conv", "int8", "fp16", inputs=5, outputs=7),
+    "1-D": Layer("Conv", "int8", kernel=(3,)),
+    "3-D": Layer("Conv", "int8", "fp16", kernel=(3, 3, 3)),
+}
+
+
+def found(layer: Layer, sm: int, folder: Path) -> tuple[list[str], str | None]:
+    """The rules that it breaks, and what it runs in."""
+    path = layer.save(folder / "net.onnx")
+    broken = [one.rule for one in lint.lint(onnx.load(path), RTX, lint.Device(sm)) if one.node == "layer"]
+    try:
+        built = build.build(RTX, path, Settings(sm=sm))
+    except ConvkitError as error:
+        assert f"refuses {path.name}" in error.message  # noqa: PT017 - what is refused is a result
+        return broken, REFUSED
+    (layer_found,) = precision.compare(onnx.load(path), built.layers)
+    return broken, layer_found.ran
+
+
+@pytest.mark.parametrize("name", CODES)
+def test_sm_75_runs_no_convolution_on_codes(name: str, tmp_path: Path) -> None:
+    """Whatever its channels, kernel, stride and groups: it runs in what the codes are dequantized to. SM 80 does."""
+    layer = CODES[name]
+    assert found(layer, 75, tmp_path) == (["turing"], layer.between)
+    assert found(layer, 80, tmp_path) == ([], "int8")
+
+
+@pytest.mark.parametrize("between", ["fp32", "fp16"])
+@pytest.mark.parametrize("operator", ["Gemm", "MatMul"])
+def test_sm_75_has_products_where_their_codes_are_dequantized_to_fp16(
+    operator: str, between: str, tmp_path: Path
+) -> None:
+    layer = Layer(operator, "int8", between, kernel=())
+    assert found(layer, 75, tmp_path) == (([], "int8") if between == "fp16" else (["turing"], REFUSED))
+    assert found(layer, 80, tmp_path) == ([], "int8")
+
+
+@pytest.mark.parametrize("number", ["fp32", "fp16"])
+@pytest.mark.parametrize(
+    ("operator", "dimensions"), [("Conv", 3), ("ConvTranspose", 3), ("Conv", 2), ("ConvTranspose", 2), ("Gemm", 0)]
+)
+def test_sm_75_has_products_and_3d_convolutions_in_fp16_alone(
+    operator: str, dimensions: int, number: str, tmp_path: Path
+) -> None:
+    layer = Layer(operator, number, kernel=(3,) * dimensions)
+    missing = number == "fp32" and dimensions != 2
+    assert found(layer, 75, tmp_path) == ((["turing"], REFUSED) if missing else ([], number))
+
+
+@pytest.mark.parametrize("sm", [80, 89, 120])
+@pytest.mark.parametrize("number", ["fp32", "fp16", "bf16"])
+def test_no_transposed_convolution_is_in_bf16(number: str, sm: int, tmp_path: Path) -> None:
+    layer = Layer("ConvTranspose", number, kernel=(2, 2), stride=2)
+    assert found(layer, sm, tmp_path) == ((["transposed"], REFUSED) if number == "bf16" else ([], number))
+
+
+@pytest.mark.parametrize("kernel", [(), (3, 3)])
+def test_sm_75_has_no_bf16(kernel: tuple[int, ...], tmp_path: Path) -> None:
+    layer = Layer("Conv" if kernel else "MatMul", "bf16", kernel=kernel)
+    assert found(layer, 75, tmp_path) == (["types"] if kernel else ["turing", "types"], REFUSED)
+    assert found(layer, 80, tmp_path) == ([], "bf16")
+
+
+@pytest.mark.parametrize("number", ["int8", "fp8_e4m3"])
+@pytest.mark.parametrize(
+    ("inputs", "size", "by_channel", "runs"),
+    [(4, 1, True, False), (5, 1, True, True), (4, 2, True, True), (1, 1, True, False), (4, 1, False, True)],
+)
+def test_few_products_for_one_position_run_in_float(
+    number: str, inputs: int, size: int, tmp_path: Path, *, by_channel: bool, runs: bool
+) -> None:
+    layer = Layer("Conv", number, kernel=(1, 1), inputs=inputs, outputs=96, size=size, by_channel=by_channel)
+    assert found(layer, 89, tmp_path) == (([], number) if runs else (["single_positions"], "fp32"))
