@@ -93,8 +93,8 @@ _OPTIONS = (
         "--plugin",
         multiple=True,
         metavar="FILE.so|FILE.py",
-        help="Layers of your own; an ONNX file is then taken as it is. A library goes into the engine; of Python, "
-        "register(trt) is called to build it, and whoever runs it must call that too.",
+        help="Layers of your own. A library goes into the engine; of Python, register(trt) is called to build it, and "
+        "whoever runs it must call that too.",
     ),
     click.option("--builder-level", type=click.IntRange(0, 5), help="How long the builder searches."),
     click.option("--no-build", is_flag=True, help="Write the ONNX file alone."),

@@ -187,7 +187,7 @@ def _made(writer: Exporter, model: Model, opset: int, folder: Path) -> Artifact:
 
 
 def _taken(writer: Exporter, model: onnx.ModelProto, folder: Path) -> Artifact:
-    """A file with layers of the user's own, of which no Model is made."""
+    """An ONNX file as it is, perhaps with layers of the user's own: no Model is made of it."""
     from convkit.export import artifact
 
     path = folder / artifact.MODEL

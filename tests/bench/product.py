@@ -76,7 +76,7 @@ def precision(case: Case, target: str, number: str, output: Path) -> Path:
         calibration = Path(scratch) / "calibration.npz"
         np.savez(calibration, **case.calibration)  # type: ignore[arg-type]
         words = ["-m", str(case.model), "--data", str(calibration), "--target", target, "-o", str(output)]
-        run(["quantize", *words, "--precision", number, "--max-drop", "100"])
+        run(["quantize", *words, "--precision", number, "--max-drop", "100", "--min-sqnr", "0"])
     return output / "model.onnx"
 
 

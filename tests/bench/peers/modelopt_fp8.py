@@ -1,5 +1,5 @@
 """NVIDIA Model Optimizer's FP8 quantization of ONNX files, calibrated on the CPU: its default placement and
-calibration; what stays in float stays in fp32.
+calibration; what stays in float stays in fp32. A file of its own as every peer, for what it made is kept by its digest.
 """
 
 from collections.abc import Mapping
