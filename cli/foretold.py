@@ -52,7 +52,7 @@ def estimator(job: Job) -> Callable[[Plan], float]:
 
     @functools.cache
     def table(methods: tuple[str, ...]) -> LatencyTable:
-        return roofline.estimate(prepare(job.model, methods, sample), job.target, methods)
+        return roofline.estimate(prepare(job.model, methods, [sample]), job.target, methods)
 
     def seconds(plan: Plan) -> float:
         known = table(plan.methods or _USUAL)

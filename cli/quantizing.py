@@ -200,12 +200,12 @@ def _candidates(job: Job, asked: Task, chosen: Attempt, folder: Path) -> Iterato
     from convkit.export import exporter
 
     seen: set[bytes] = set()
-    base = prepare(job.model, chosen.plan.methods, asked.data.probe[0])
+    base = prepare(job.model, chosen.plan.methods, asked.data.probe)
     floats = _floats(base, job.target, chosen.plan)
     variants = ({},) if job.plan else job.target.placements or ({},)
     for index, variant in enumerate(variants):
         methods = (*chosen.plan.methods, *_allowed(job, base, variant, asked))
-        model = prepare(job.model, methods, asked.data.probe[0])
+        model = prepare(job.model, methods, asked.data.probe)
         kept = {*job.keep, *variant.get("float", ()), *_ends(model, variant)}
         layers = asked.placed(model, kept | floats)
         layers = {name: chosen.plan.layers.get(name, layer) for name, layer in layers.items()}
@@ -228,7 +228,7 @@ def placed_methods(job: Job, asked: Task, chosen: Attempt) -> tuple[str, ...]:
     """Methods of the target's usual placement, the first."""
     from convkit.compress.apply import prepare
 
-    base = prepare(job.model, chosen.plan.methods, asked.data.probe[0])
+    base = prepare(job.model, chosen.plan.methods, asked.data.probe)
     return _allowed(job, base, job.target.placements[0], asked) if job.target.placements else ()
 
 
@@ -245,7 +245,7 @@ def _leaves_kept(job: Job, base: Model, method: str, asked: Task) -> bool:
         return True
     before, after = (
         {graphs.key(node): graphs.operator(node) for node in graphs.computes(model.graph)}
-        for model in (base, prepare(base, (method,), asked.data.probe[0]))
+        for model in (base, prepare(base, (method,), asked.data.probe))
     )
     return all(after.get(key) == kind for key, kind in before.items() if {key, kind} & {*job.keep})
 

@@ -129,7 +129,7 @@ def ground(means: Means, task: Task, chosen: Attempt) -> Ground:
     job, pinned = means.job, _pins(means.job)
     usual = quantizing.placed_methods(job, task, chosen)
     methods = tuple(dict.fromkeys((*chosen.plan.methods, *usual)))
-    model = prepare(job.model, methods, task.data.probe[0])
+    model = prepare(job.model, methods, task.data.probe)
     builder = Builder(model, job.target, task.data, means.folder, means.work, job.engine)
     placed = placement.place(model.graph, job.target, job.keep)
     layers = {name: _line(chosen.plan.layers.get(name), layer, name in pinned) for name, layer in placed.items()}

@@ -17,7 +17,7 @@ from convkit.compress import graph as graphs
 from convkit.compress import ops, pairs, parts, placement, sandwich, weights
 from convkit.compress.errors import ConvkitError
 from convkit.compress.format import Format, Integer
-from convkit.compress.method import Batches, Method, Samples
+from convkit.compress.method import Batches, Method
 from convkit.compress.model import Model, clone, with_shapes
 from convkit.compress.plan import LayerPlan, Plan
 from convkit.compress.target import Target
@@ -26,23 +26,33 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-def prepare(model: Model, methods: tuple[str, ...], inputs: Samples | None = None) -> Model:
+def prepare(model: Model, methods: tuple[str, ...], samples: Batches | None = None) -> Model:
     """`model` after the methods that run before quantization, with shapes; the model given stays as it is.
 
-    `inputs` are samples to trace shapes on; one of them is enough where the batch is free.
+    `samples` are inputs to trace shapes on, one of them where the batch is free, and for the methods that see data.
+    Raises ConvkitError where such a method is given none.
     """
-    if inputs is not None and not _is_fixed(model):
-        inputs = {name: tensor[:1] for name, tensor in inputs.items()}
-    own = with_shapes(model.replace(graph=clone(model.graph)), inputs)
+    sample = samples[0] if samples else None
+    if sample is not None and not _is_fixed(model):
+        sample = {name: tensor[:1] for name, tensor in sample.items()}
+    own = with_shapes(model.replace(graph=clone(model.graph)), sample)
     placeholders = (node for node in own.graph.graph.nodes if node.op == "placeholder")
     for node, spec in zip(placeholders, model.inputs, strict=True):
         node.meta["input"] = spec
-    changed = False
-    for method in _methods(methods):
-        if method.before:
-            method.change(own.graph)
-            changed = True
-    return with_shapes(own, inputs) if changed else own
+    before = [method for method in _methods(methods) if method.before]
+    if samples is None and any(method.sees for method in before):
+        raise _needs_data([name for name in methods if _methods((name,))[0].sees])
+    for method in before:
+        if method.sees:
+            own = with_shapes(own, sample)
+        method.change(own.graph, *((_inputs(model), samples) if method.sees else ()))
+    return with_shapes(own, sample) if before else own
+
+
+def _needs_data(names: list[str]) -> ConvkitError:
+    return ConvkitError(
+        f"the plan's {', '.join(names)} needs the calibration data it was made with", hint="give --data"
+    )
 
 
 def _is_fixed(model: Model) -> bool:
@@ -50,13 +60,15 @@ def _is_fixed(model: Model) -> bool:
     return any(isinstance(size, int) for size in model.inputs[0].shape[:1]) or not model.inputs[0].shape
 
 
-def apply(model: Model, plan: Plan, target: Target, samples: Batches | None = None) -> Model:
-    """`model` as `plan` says for `target`. `samples` are calibration inputs for the methods that need some.
+def apply(model: Model, plan: Plan, target: Target, samples: Batches | None = None, probe: int | None = None) -> Model:
+    """`model` as `plan` says for `target`. `samples` are calibration inputs for the methods that need some; those that
+    run before quantization see the first `probe` batches, where it is given.
 
     Raises ConvkitError where the plan is not this model's, names a layer there is none of, or lacks a range.
     """
     check_model(model, plan)
-    return apply_prepared(prepare(model, plan.methods, samples[0] if samples else None), plan, target, samples)
+    seen = None if samples is None else samples[:probe]
+    return apply_prepared(prepare(model, plan.methods, seen), plan, target, samples)
 
 
 def check_model(model: Model, plan: Plan) -> None:
@@ -75,14 +87,15 @@ def apply_prepared(model: Model, plan: Plan, target: Target, samples: Batches | 
     for method in _methods(plan.methods):
         if not method.before:
             if samples is None:
-                needy = [name for name in plan.methods if not _methods((name,))[0].before]
-                raise ConvkitError(
-                    f"the plan's {', '.join(needy)} needs the calibration data it was made with", hint="give --data"
-                )
-            graph = method.change(graph, model.graph, tuple(spec.name for spec in model.inputs), samples)
+                raise _needs_data([name for name in plan.methods if not _methods((name,))[0].before])
+            graph = method.change(graph, model.graph, _inputs(model), samples)
     if target.biases == "behind" and any(graphs.operator(node) == "Shape" for node in graphs.computes(graph)):
         weights.put_biases_behind(graph)
     return model.replace(graph=graph)
+
+
+def _inputs(model: Model) -> tuple[str, ...]:
+    return tuple(spec.name for spec in model.inputs)
 
 
 def _methods(names: tuple[str, ...]) -> list[Method]:

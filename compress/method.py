@@ -19,7 +19,8 @@ class Method:
     """`change` edits a graph that is its own to edit; `before` says whether it runs before quantization.
 
     Its nodes carry sample shapes in `meta["tensor"]`, its inputs their TensorSpec, with free sizes, in `meta["input"]`.
-    A method that runs after it is also told the float graph and the calibration samples.
+    A method that runs after it is also told the float graph, the names of its inputs and calibration samples; one that
+    runs before it and `sees` data is told the last two.
     """
 
     about: str
@@ -27,5 +28,6 @@ class Method:
     before: bool = True
     exact: bool = True
     """The changed network computes the same function up to float rounding."""
+    sees: bool = False
     learns: bool = False
     """It chooses much by its samples, and wants more of them than a mean takes."""

@@ -143,16 +143,17 @@ def _applied(
 
     if target is not None and target.name != plan.target:
         raise ConvkitError(f"the plan is for {plan.target}, not {target.name}", hint=f"export --target {plan.target}")
-    samples, digests = None, {"plan": plan.digest}
+    samples, probe, digests = None, None, {"plan": plan.digest}
     if ref is not None:
         loaded = data.load(ref, model.inputs)
         digests["data"] = loaded.digest
         calibration, _ = batches.split(loaded, seed)
-        samples = batches.calibration_of(calibration, batches.batching(model, calibration)).seen_by(plan.methods)
+        found = batches.calibration_of(calibration, batches.batching(model, calibration))
+        samples, probe = found.seen_by(plan.methods), len(found.probe)
     if not plan.layers:
         apply.check_model(model, plan)
         return model, digests
-    return apply.apply(model, plan, target or targets.load(plan.target), samples), digests
+    return apply.apply(model, plan, target or targets.load(plan.target), samples, probe), digests
 
 
 def _write(write: Callable[[Path], Artifact], writer: Exporter, output: str, context: _Context) -> dict[str, Any]:

@@ -7,6 +7,8 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+import torch
+
 from convkit.compress import calibration, parts, placement
 from convkit.compress.apply import apply_prepared, check_model, prepare
 from convkit.compress.method import Method
@@ -32,14 +34,15 @@ class Remedy:
 _EXACT = ("simplify", "fold_batch_norm")
 REMEDIES = (
     Remedy("measured ranges, bias correction", (*_EXACT, "bias_correction")),
+    Remedy("balanced channels, measured ranges, bias correction", (*_EXACT, "balance_channels", "bias_correction")),
     Remedy("equalized, measured ranges, bias correction", (*_EXACT, "equalize", "bias_correction")),
     Remedy("measured ranges", _EXACT),
     Remedy("percentile ranges, bias correction", (*_EXACT, "bias_correction"), ("percentile",)),
     Remedy("min-max ranges, bias correction", (*_EXACT, "bias_correction"), ("minmax",)),
     Remedy("least squares ranges, bias correction", (*_EXACT, "bias_correction"), ("mse",)),
 )
-_ALWAYS = 2
-"""Remedies tried even when the first is good already: the best of them is kept."""
+_ALWAYS = 3
+"""Remedies tried even when the first is good already, less those that change nothing: the best of them is kept."""
 _FLOAT_STEPS = (0.05, 0.1, 0.2, 0.4, 1.0)
 """Fractions of the layers given back to float, most sensitive first; the last is the float network itself."""
 
@@ -91,6 +94,8 @@ def attempts(task: Task, known: Mapping[str, Attempt] | None = None) -> Iterator
     for index, remedy in enumerate(task.remedies):
         if index >= _ALWAYS and any(attempt.good for attempt in shown):
             return
+        if _is_another(task, task.remedies[:index], remedy, prepared):
+            continue
         shown.append(known.get(remedy.name) or _attempt(task, remedy, prepared))
         yield shown[-1]
     if not any(attempt.good for attempt in shown):
@@ -98,10 +103,28 @@ def attempts(task: Task, known: Mapping[str, Attempt] | None = None) -> Iterator
         yield from _with_float_layers(task, best, prepared, known)
 
 
+def _is_another(task: Task, earlier: Sequence[Remedy], remedy: Remedy, prepared: dict[tuple[str, ...], Model]) -> bool:
+    """Whether `remedy` makes what one of the `earlier` made: its methods find nothing to change in this network."""
+    alike = [one for one in earlier if one.calibrators == remedy.calibrators and _after(one) == _after(remedy)]
+    model = _ready(task, remedy.methods, prepared) if alike else task.model
+    return any(_is_same(model, _ready(task, one.methods, prepared)) for one in alike)
+
+
+def _after(remedy: Remedy) -> list[str]:
+    return [name for name in remedy.methods if not _method(name).before]
+
+
+def _is_same(one: Model, other: Model) -> bool:
+    """Whether two prepared networks have the same nodes and numbers."""
+    nodes = [[(node.op, str(node.target)) for node in model.graph.graph.nodes] for model in (one, other)]
+    held, others = one.graph.state_dict(), other.graph.state_dict()
+    return nodes[0] == nodes[1] and all(torch.equal(tensor, others[name]) for name, tensor in held.items())
+
+
 def given(task: Task, plan: Plan) -> Attempt:
     """A plan that a person wrote or edited, with the ranges it lacks calibrated, and how it scores."""
     check_model(task.model, plan)
-    model = prepare(task.model, plan.methods, task.data.probe[0])
+    model = prepare(task.model, plan.methods, task.data.probe)
     return _scored(task, "the plan given", calibration.complete(model, task.target, plan, task.data), model)
 
 
@@ -130,7 +153,7 @@ def _ready(task: Task, methods: tuple[str, ...], prepared: dict[tuple[str, ...],
     """The prepared model; methods that run after quantization do not change what is prepared."""
     exact = tuple(name for name in methods if _method(name).before)
     if exact not in prepared:
-        prepared[exact] = prepare(task.model, exact, task.data.probe[0])
+        prepared[exact] = prepare(task.model, exact, task.data.probe)
     return prepared[exact]
 
 

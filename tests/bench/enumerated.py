@@ -88,7 +88,7 @@ def small(folder: Path, layers: int, size: int) -> Small:
         value = net.op("Relu", net.conv(value, (24, 32, 16)[index % 3], (3, 1)[index % 2]))
     target = targets.load("onnxruntime-cpu")
     samples = {"x": torch.randn(_SAMPLES, 3, size, size, generator=torch.Generator().manual_seed(0))}
-    model = prepare(net.model(value), EXACT, samples)
+    model = prepare(net.model(value), EXACT, [samples])
     data = Calibration([samples], [samples])
     placed, ranges = calibration.calibrate(model, target, placement.place(model.graph, target), data, ("minmax",))
     builder = Builder(model, target, data, folder)

@@ -100,7 +100,7 @@ def foretell(case: Case, target: Target, precision: str, budget: float, say: Cal
     """Make the table, then time random mixtures beside the float network for `budget` seconds."""
     methods = ("simplify", "fold_batch_norm", *target.placements[0].get("methods", ()))
     samples = {name: torch.from_numpy(array[:_SAMPLES]) for name, array in case.calibration.items()}
-    model = prepare(load(ModelRef(str(case.model))), methods, {name: tensor[:1] for name, tensor in samples.items()})
+    model = prepare(load(ModelRef(str(case.model))), methods, [samples])
     sample = {name: np.ascontiguousarray(tensor[:1].numpy()) for name, tensor in samples.items()}
     options = Options(threads=THREADS, precision=precision)
     where = f"{case.name} in {target.engine} {precision}"

@@ -101,7 +101,7 @@ def matrix(names: tuple[str, ...], say: Callable[[str], None]) -> list[Cell]:
         sample = {
             spec.name: torch.randn(spec.sample, generator=torch.Generator().manual_seed(0)) for spec in model.inputs
         }
-        prepared = prepare(model, METHODS, sample)
+        prepared = prepare(model, METHODS, [sample])
         for number in FORMATS:
             say(f"{name} in {number}")
             with tempfile.TemporaryDirectory() as folder:

@@ -124,7 +124,7 @@ def _batches(feed: str, samples: np.ndarray) -> Batches:
 def _planned(case: Case, target: Target, batches: Batches) -> tuple[Model, Plan]:
     """The network in W4A8, with the ranges of its activations."""
     model = load(ModelRef(str(case.model)))
-    prepared = prepare(model, METHODS, batches[0])
+    prepared = prepare(model, METHODS, batches)
     layers = spaces.uniform(prepared, target, placement.place(prepared.graph, target), W4A8)
     layers, ranges = calibration.calibrate(prepared, target, layers, Calibration(batches, batches[:1]))
     return prepared, Plan(model.digest, target.name, METHODS, layers, ranges)

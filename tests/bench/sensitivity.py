@@ -79,7 +79,7 @@ def correlate(case: Case, say: Callable[[str], None]) -> Correlation:
 def _planned(case: Case, target: Target, batches: Batches) -> tuple[Model, Plan]:
     """The network as the search prepares it, with ranges for everything that the target can run in INT8."""
     model = load(ModelRef(str(case.model)))
-    prepared = prepare(model, METHODS, batches[0])
+    prepared = prepare(model, METHODS, batches)
     layers = placement.place(prepared.graph, target)
     layers, ranges = calibration.calibrate(prepared, target, layers, Calibration(batches, batches[:1]))
     return prepared, Plan(model.digest, target.name, METHODS, layers, ranges)

@@ -132,7 +132,7 @@ def quantized(
 ) -> tuple[Model, Plan]:
     """`model` quantized wherever `target` can, calibrated on normal inputs, and the plan that did it."""
     samples = batches(model)
-    prepared = prepare(model, methods, samples[0])
+    prepared = prepare(model, methods, samples)
     layers = placement.place(prepared.graph, target, keep)
     layers, ranges = calibration.calibrate(prepared, target, layers, Calibration(samples, samples))
     plan = Plan(model.digest, target.name, methods, layers, ranges)

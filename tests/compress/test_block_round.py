@@ -39,7 +39,7 @@ def test_blocks_err_less_on_what_they_learned_from_and_on_what_they_did_not(monk
 def test_slopes_are_those_of_the_squared_error() -> None:
     """Without rounding between the layers the error is smooth: a small change of a weight changes it as foretold."""
     model, plan, samples = network("volume")
-    prepared = prepare(model, EXACT, samples[0])
+    prepared = prepare(model, EXACT, samples)
     layers = {
         name: replace(layer, weight=layer.weight and "int4", activation="fp32")
         for name, layer in plan.layers.items()

@@ -26,7 +26,7 @@ CALIBRATORS = parts.names("compress/calibrators")
 
 def ready(net: Net, *outputs: str) -> Model:
     model = net.model(*outputs)
-    return prepare(model, EXACT, batches(model)[0])
+    return prepare(model, EXACT, batches(model))
 
 
 def calibrated(

@@ -46,7 +46,7 @@ def fitting(model: Model, name: str, layer: LayerPlan) -> LayerPlan:
 def planned(model: Model, target: Target, layers: Sequence[LayerPlan]) -> tuple[Model, Plan]:
     """`model` with its weighted layers in `layers`, over and over."""
     samples = batches(model)
-    prepared = prepare(model, EXACT, samples[0])
+    prepared = prepare(model, EXACT, samples)
     placed = placement.place(prepared.graph, target)
     turns = itertools.cycle(layers)
     chosen = {name: layer if layer.weight is None else next(turns) for name, layer in placed.items()}
@@ -181,7 +181,7 @@ def test_bf16_is_left_to_an_engine_that_has_it(model: Model) -> None:
 
 def test_weights_alone_leave_activations_alone(model: Model) -> None:
     samples = batches(model)
-    prepared = prepare(model, EXACT, samples[0])
+    prepared = prepare(model, EXACT, samples)
     plan = Plan(
         model.digest, ORT.name, EXACT, {"conv0": LayerPlan("fp32", "int4"), "scores": LayerPlan("fp32", "fp32")}
     )
@@ -231,7 +231,7 @@ def test_a_layer_that_cannot_be_is_told(model: Model, case: str) -> None:
 
 def test_codes_of_every_granularity_are_the_same_in_numpy(model: Model) -> None:
     layer = LayerPlan("fp32", "int4", granularity="block:4")
-    prepared = prepare(model, EXACT, batches(model)[0])
+    prepared = prepare(model, EXACT, batches(model))
     weight = prepared.graph.get_submodule("conv3").weight.detach().numpy()
     made = apply_prepared(prepared, Plan(model.digest, ORT.name, EXACT, {"conv3": layer}), ORT)
     blocks = weight.reshape(len(weight), -1, 4, *weight.shape[2:])

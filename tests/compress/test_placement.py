@@ -23,7 +23,7 @@ every_target = pytest.mark.parametrize("name", parts.names("recipes/targets", ".
 
 def ready(net: Net, *outputs: str) -> Model:
     model = net.model(*outputs)
-    return prepare(model, ("simplify", "fold_batch_norm"), batches(model)[0])
+    return prepare(model, ("simplify", "fold_batch_norm"), batches(model))
 
 
 def placed(net: Net, *outputs: str, keep: tuple[str, ...] = ()) -> tuple[list[str], list[str]]:

@@ -32,7 +32,7 @@ SOME = [Option.parse(text) for text in ("fp32/uint8", "int8/uint8", "int6/fp32",
 
 def planned(model: Model, samples: Batches, methods: tuple[str, ...] = EXACT) -> tuple[Model, Plan]:
     """`model` prepared, and a plan with everything in INT8."""
-    prepared = prepare(model, methods, samples[0])
+    prepared = prepare(model, methods, samples)
     layers = placement.place(prepared.graph, TARGET)
     layers, ranges = calibration.calibrate(prepared, TARGET, layers, Calibration(samples, samples), ("minmax",))
     return prepared, Plan(model.digest, TARGET.name, methods, layers, ranges)

@@ -24,7 +24,7 @@ CHANGE = {("fp32", "uint8"): 1.0, ("uint8", "fp32"): 2.0}
 @pytest.fixture(scope="module")
 def model() -> Model:
     given = residual().model("scores")
-    return prepare(given, EXACT, batches(given)[0])
+    return prepare(given, EXACT, batches(given))
 
 
 def problem(model: Model, found: spaces.Options, *edges: Edge, target: Target = TARGET) -> Problem:
@@ -82,7 +82,7 @@ def test_weights_of_a_layer_that_is_called_twice_are_bytes_once() -> None:
     net = Net("N", 4, 8, 8)
     second = net.conv(net.op("Relu", net.conv("x", 4, 3)), 4, 3)
     given = net.model(net.conv(net.op("Relu", second), 4))
-    made = prepare(given, EXACT, batches(given)[0])
+    made = prepare(given, EXACT, batches(given))
     one, other, last = [node for node in graphs.computes(made.graph) if node.op == "call_module"]
     single = problem(made, spaces.options(made, TARGET, ["int8"])).cost
     apart = single({graphs.key(node): FLOAT for node in (one, other, last)}).bytes

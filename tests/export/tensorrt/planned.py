@@ -28,7 +28,7 @@ def planned(
     """`model` with every layer in a format, or in what `others` says of it (None: float), calibrated on normal inputs,
     and the plan that did it."""
     samples = batches(model)
-    prepared = prepare(model, EXACT, samples[0])
+    prepared = prepare(model, EXACT, samples)
     plan = uniform(prepared, number, target, EXACT, samples, others)
     return apply_prepared(prepared, plan, target, samples), plan
 

@@ -33,7 +33,7 @@ CASES = [(target, precision) for target, precisions in TARGETS.items() for preci
 @pytest.fixture(scope="module")
 def model() -> Model:
     given = residual(1, 3, 32, 32).model("scores")
-    return prepare(given, EXACT, batches(given)[0])
+    return prepare(given, EXACT, batches(given))
 
 
 def inline(candidate: Candidate) -> Worker:
