@@ -18,11 +18,12 @@ if TYPE_CHECKING:
     from convkit.cli.searchspace import Wishes
     from convkit.compress.plan import LayerPlan
 
-_USUAL, _ALL = 2, 11
-"""Remedies that are always tried, and all that there are, layers given back to float among them."""
+_USUAL, _ALL = 2, 12
+"""Remedies that are tried in most networks, and all that there are, layers given back to float among them."""
 _CANDIDATES = 3
 """Choices that a round measures at most."""
-_FINALISTS = 4
+_FINALISTS, _LEAST = 4, 2
+"""Networks of which the last contest is held, and those of them that are always others."""
 _CALIBRATION, _EVALUATION, _LEARNING = 20.0, 8.0, 150.0
 """Passes of the float network that these are worth for each sample: ranges found by trying them, the simulation, and
 learned rounding."""
@@ -48,6 +49,8 @@ def forecast(job: Job, wishes: Wishes, layers: Mapping[str, LayerPlan]) -> Forec
     begun = wishes.tables is not None or (job.plan is not None and bool(job.plan.layers))
     looks = 0 if wishes.budgets else laboratory.BISECTIONS
     evaluation = single * len(held) * _EVALUATION
+    few = len(held) if wishes.criterion.by_labels else min(searching.GLANCE, len(held))
+    glance = single * few * _EVALUATION
     options = len(layers) * (1 + len(wishes.formats))
     many, timing = len(wishes.precisions), 0.0 if job.estimated else job.budget
     seconds = {
@@ -58,14 +61,14 @@ def forecast(job: Job, wishes: Wishes, layers: Mapping[str, LayerPlan]) -> Forec
         "latency table": many * timing * searchspace.TABLE_SHARE,
         "strongest pairs": many * single * sensing.SAMPLES * sensing.PAIRS,
         "rounds": many * looks * evaluation
-        + many * searching.ROUNDS * (timing * laboratory.ROUND_SHARE + _CANDIDATES * 2 * evaluation),
+        + many * searching.ROUNDS * (timing * laboratory.ROUND_SHARE + _CANDIDATES * (evaluation + glance)),
         "final contest": timing + single * probe * _LEARNING + many * _FINALISTS * evaluation,
     }
     if wishes.tables is not None:
         seconds |= dict.fromkeys(("sensitivity", "latency table", "strongest pairs"), 0.0)
-    least = (1 if begun else _USUAL) + 1 + 1
-    most = (1 if begun else _ALL) + many * (looks + searching.ROUNDS * _CANDIDATES + _FINALISTS - 1)
-    return Forecast(seconds, least, most)
+    full = searching.ROUNDS * _CANDIDATES if few == len(held) else 0
+    most = (1 if begun else _ALL) + many * (looks + full + _FINALISTS)
+    return Forecast(seconds, 1 + _LEAST, most)
 
 
 def _pass(job: Job, size: int) -> float:

@@ -32,12 +32,20 @@ BISECTIONS = 4
 """Looks along the front for the loss that is still good."""
 
 
+def computed(plan: Plan) -> str:
+    """A digest of what decides the numbers that a network under `plan` computes: not the knobs that set its speed."""
+    precision = plan.engine.get("precision", F32.name)
+    return replace(plan, engine={"precision": precision}, pins={}).digest
+
+
 @dataclass(frozen=True, slots=True)
 class Lab:
     """Where choices are truly measured. What was measured before is taken from `kept`."""
 
     space: Space
     task: Task
+    glance: Task
+    """The same judged on as many held-back samples as tell losses apart: choices are compared on the same ones."""
     arena: contest.Contest
     kept: Checkpoint
     say: Progress
@@ -46,16 +54,21 @@ class Lab:
 
     def scores(self, plan: Plan) -> Mapping[str, float]:
         """Metrics of the simulated network on held-back samples."""
-        known = (self.kept.value("scores") or {}).get(plan.digest)
-        if known is not None:
-            return dict(known)
-        found = self.task.score(self.space.simulated(self.space.builder.network(plan)))
-        self.kept.add("scores", {plan.digest: found})
-        return found
+        return self._scored("scores", self.task, plan)
 
     def loss(self, plan: Plan) -> float:
-        """What the criterion makes of them."""
-        return self.space.criterion.loss(self.scores(plan), self.task.of_float)
+        """What the criterion makes of it at a glance."""
+        return self.space.criterion.loss(self._scored("glances", self.glance, plan), self.glance.of_float)
+
+    def _scored(self, name: str, task: Task, plan: Plan) -> Mapping[str, float]:
+        """The scores of `task`, known by `name` when asked for again."""
+        key = computed(plan)
+        known = (self.kept.value(name) or {}).get(key)
+        if known is not None:
+            return dict(known)
+        found = task.score(self.space.simulated(self.space.builder.network(plan)))
+        self.kept.add(name, {key: found})
+        return found
 
     def file(self, plan: Plan) -> Path:
         """The network as the engine gets it: the original's file where every layer is in float."""
@@ -141,17 +154,17 @@ class Lab:
         """Measured loss of the last choice along the front, from the most accurate on, that is as good as the
         original, which loses nothing."""
         order = sorted(front, key=lambda choice: choice.cost["loss"])
-        low, high, found = 0, len(order) - 1, 0.0
+        low, high, found = 0, len(order) - 1, None
         for _ in range(BISECTIONS):
             if low >= high:
                 break
             middle = (low + high + 1) // 2
             plan = self.space.plan_of(order[middle].formats)
             if self.task.good(self.scores(plan)):
-                low, found = middle, self.loss(plan)
+                low, found = middle, plan
             else:
                 high = middle - 1
-        return max(0.0, found, order[low].cost["loss"])
+        return max(0.0, 0.0 if found is None else self.loss(found), order[low].cost["loss"])
 
     def finalists(self, best: Trial, roomy: Trial) -> list[Candidate]:
         """The best choice, the same with learned rounding, one with room to the limits, all layers in the target's own

@@ -83,7 +83,9 @@ def words(searched: Searched) -> str:
     made = "built, its time estimated" if searched.space.estimated else "measured"
     legend = f"* kept, o {made}, s every layer alike, D original, · predicted; {criterion.upwards}, time to the right"
     work = searched.work.counts
-    told = f"{work['evaluations']} full evaluations, {work['builds']} builds"
+    told = (
+        f"{work['evaluations']} full evaluations, {work['glances']} on a part of the samples, {work['builds']} builds"
+    )
     drawn = characters.front(_points(searched), better=criterion.better)
     lines = [drawn, legend, "", characters.layers(_bars(searched)), told]
     return "\n".join([*lines, *_notes(searched)])

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 from convkit.cli import contest, quantizing, searchspace
 from convkit.cli.batches import indices_in_range, split
 from convkit.cli.checkpoint import Checkpoint
-from convkit.cli.laboratory import Lab
+from convkit.cli.laboratory import Lab, computed
 from convkit.cli.progress import Progress
 from convkit.cli.quantizing import Job
 from convkit.cli.referee import Referee
@@ -25,9 +25,12 @@ from convkit.compress.search import remedies
 from convkit.compress.search.refine import Refined, Trial, Wish
 
 if TYPE_CHECKING:
+    from convkit.compress.data import Data
     from convkit.compress.search.problem import Choice
-    from convkit.compress.search.remedies import Attempt
+    from convkit.compress.search.remedies import Attempt, Task
 
+GLANCE = 8
+"""Held-back samples that choices are compared on; those that end the search are judged on all."""
 FRONT = 24
 """Points of the predicted front."""
 ROUNDS = 3
@@ -78,18 +81,34 @@ def search(job: Job, wishes: Wishes, say: Progress, kept: Checkpoint | None = No
 def _searched(means: Means) -> Searched:
     job, work = means.job, means.work
     data, held = split(job.data, job.seed)
-    task = work.counting(quantizing.task(replace(job, plan=None), data, held, means.wishes.criterion))
+    task, glance = _tasks(means, data, held)
     with work.stage("remedies"):
         tried = quantizing.attempts(_start(job, means.wishes), task, len(held), means.say, means.kept)
     chosen = remedies.best(tried, task.rank)
+    means.kept.add("scores", {computed(chosen.plan): dict(chosen.scores)})
     arena = quantizing.arena(job, held, chosen, tried, means.folder)
     ground = searchspace.ground(means, task, chosen)
     with work.stage("knobs"):
         ground = replace(ground, knobs=searchspace.tuned(means, ground, arena.original, held))
     arena = quantizing.tuned(arena, job, ground.knobs)
-    hunts = [_hunt(means, Lab(space, task, arena, means.kept, means.say)) for space in searchspace.each(means, ground)]
+    spaces = searchspace.each(means, ground)
+    hunts = [_hunt(means, Lab(space, task, glance, arena, means.kept, means.say)) for space in spaces]
     with work.stage("final"):
         return _ended(means, hunts, tried)
+
+
+def _tasks(means: Means, data: Data, held: Data) -> tuple[Task, Task]:
+    """The job judged on all samples held back, and at a glance: on the first of them, but by labels on all, for a class
+    that flips says little of a loss.
+    """
+    job, work, criterion = replace(means.job, plan=None), means.work, means.wishes.criterion
+    whole = work.counting(quantizing.task(job, data, held, criterion))
+    first = job.model.inputs[0].shape[:1]
+    count = max([GLANCE, *(size for size in first if isinstance(size, int))])
+    if criterion.by_labels or len(held) <= count:
+        return whole, whole
+    few = quantizing.task(job, data, held.batch(range(count)), criterion)
+    return whole, work.counting(few, "glances")
 
 
 def _hunt(means: Means, lab: Lab) -> Hunt:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 _POINTS = 8
 """Choices along the front whose layers are looked at."""
-PAIRS = 24
+PAIRS = 12
 """Pairs of layer and Option that are measured truly at most."""
 SAMPLES = 4
 """Samples on which they are."""

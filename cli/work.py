@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 class Work:
     """What this run did; what an earlier one left is not counted.
 
-    An evaluation is the simulated network run on all held-back data, a build a file made for the engine, a pair one
-    (layer, option) measured by simulation on a few samples.
+    An evaluation is the simulated network run on all held-back data, a glance on some of it, a build a file made for
+    the engine, a pair one (layer, option) measured by simulation on a few samples.
     """
 
     counts: Counter[str] = field(default_factory=Counter)
@@ -34,16 +34,16 @@ class Work:
         finally:
             self.seconds[name] = self.seconds.get(name, 0.0) + time.monotonic() - start
 
-    def counting(self, task: Task) -> Task:
-        """`task`, its evaluations counted."""
+    def counting(self, task: Task, name: str = "evaluations") -> Task:
+        """`task`, its evaluations counted as `name`."""
 
         def score(model: Model) -> Mapping[str, float]:
-            self.counts["evaluations"] += 1
+            self.counts[name] += 1
             return task.score(model)
 
         return replace(task, score=score)
 
     def as_dict(self) -> dict[str, Any]:
         """JSON of it; seconds to the hundredth."""
-        counts = {name: self.counts[name] for name in ("evaluations", "builds", "pairs")}
+        counts = {name: self.counts[name] for name in ("evaluations", "glances", "builds", "pairs")}
         return {**counts, "seconds": {name: round(seconds, 2) for name, seconds in self.seconds.items()}}

@@ -13,18 +13,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
-from torch import Tensor, fx, nn
+from torch import Tensor, fx
 
 from convkit.compress import graph as graphs
 from convkit.compress.lockstep import Lockstep
 from convkit.compress.method import Batches, Method
+from convkit.compress.rescaling import MOST, Conv, rescale
 
 _ALIKE = ("Relu", "LeakyRelu", "MaxPool", "AveragePool", "GlobalAveragePool", "GlobalMaxPool", "Identity")
 """Operators that keep channels apart and are positively homogeneous in each of them."""
-_MOST = 64.0
-"""Scales stay within [1/64, 64]: a channel that samples hardly show must not blow up."""
-
-_Conv = nn.modules.conv._ConvNd  # noqa: SLF001 - torch's only common class of 1-D to 3-D, transposed ones as well
 
 
 def balance(graph: fx.GraphModule, inputs: Sequence[str], samples: Batches) -> fx.GraphModule:
@@ -41,8 +38,8 @@ def balance(graph: fx.GraphModule, inputs: Sequence[str], samples: Batches) -> f
         scales = found.scales(_magnitudes(graph, {_read(node) for node in layers}, inputs, samples))
         for node in layers:
             layer = graphs.module(node)
-            assert isinstance(layer, _Conv)  # noqa: S101 - just asked
-            _rescale(layer, scales[found.numbers[_read(node)]], scales[found.numbers[node]])
+            assert isinstance(layer, Conv)  # noqa: S101 - just asked
+            rescale(layer, *(scales[found.numbers[one]].to(layer.weight) for one in (_read(node), node)))
     return graph
 
 
@@ -87,7 +84,7 @@ class _Channels:
         """Number the channels of what `node` makes; whether it is a layer that can take scales up."""
         layer = graphs.module(node)
         known = bool(node.all_input_nodes) and _read(node) in self.numbers
-        if isinstance(layer, _Conv) and known and graphs.is_float(node) and not graphs.is_shared(node):
+        if isinstance(layer, Conv) and known and graphs.is_float(node) and not graphs.is_shared(node):
             self._new(node)
             return True
         if graphs.is_float(node) and self._passed(node):
@@ -147,7 +144,7 @@ class _Channels:
         of_fixed = torch.zeros_like(peaks).scatter_reduce_(0, whole, torch.where(kept, peaks, 0.0), "amax")
         wanted = torch.where(of_fixed > 0, of_fixed, most)[whole]
         scales = torch.where((peaks > 0) & ~kept, peaks / wanted.clamp(min=torch.finfo(torch.float64).tiny), 1.0)
-        return scales.clamp(1 / _MOST, _MOST)
+        return scales.clamp(1 / MOST, MOST)
 
 
 def _magnitudes(
@@ -162,20 +159,6 @@ def _magnitudes(
         if node in tensors:
             found[node] = torch.stack([value.transpose(0, 1).flatten(1).abs().amax(1) for value in values]).amax(0)
     return found
-
-
-def _rescale(layer: _Conv, read: Tensor, made: Tensor) -> None:
-    """`layer` reading channels that were divided by `read`, and making its own divided by `made`."""
-    axes = (made, read) if not layer.transposed else (read, made)
-    powers = (-1, 1) if not layer.transposed else (1, -1)
-    first, second = (scale.float() ** power for scale, power in zip(axes, powers, strict=True))
-    weight = layer.weight.reshape(layer.groups, -1, *layer.weight.shape[1:])
-    flat = [1] * (layer.weight.ndim - 2)
-    weight = weight * first.reshape(layer.groups, -1, 1, *flat) * second.reshape(layer.groups, 1, -1, *flat)
-    # New parameters: other layers may hold the old ones too.
-    layer.weight = nn.Parameter(weight.reshape(layer.weight.shape))
-    if layer.bias is not None:
-        layer.bias = nn.Parameter(layer.bias / made.float())
 
 
 PART = Method(

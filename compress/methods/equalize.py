@@ -12,10 +12,9 @@ from torch import Tensor, fx, nn
 
 from convkit.compress import graph as graphs
 from convkit.compress.method import Method
+from convkit.compress.rescaling import MOST, Conv, rescale
 
 _HOMOGENEOUS = ("Relu", "LeakyRelu")
-_MOST = 64.0
-"""Scales stay within [1/64, 64]: a dead channel must not blow up its neighbour."""
 _ROUNDS = 8
 
 
@@ -29,7 +28,7 @@ def equalize(graph: fx.GraphModule) -> fx.GraphModule:
     return graph
 
 
-def _pair(node: fx.Node) -> tuple[nn.modules.conv._ConvNd, nn.modules.conv._ConvNd] | None:
+def _pair(node: fx.Node) -> tuple[Conv, Conv] | None:
     """`node`'s convolution and the one that alone reads it, across nothing but a homogeneous activation."""
     first, reader = graphs.module(node), graphs.sole_user(node)
     if reader is not None and graphs.operator(reader) in _HOMOGENEOUS:
@@ -39,8 +38,8 @@ def _pair(node: fx.Node) -> tuple[nn.modules.conv._ConvNd, nn.modules.conv._Conv
         return None
     if graphs.is_shared(node) or graphs.is_shared(reader):
         return None
-    assert isinstance(first, nn.modules.conv._ConvNd)  # noqa: S101, SLF001 - just asked
-    assert isinstance(second, nn.modules.conv._ConvNd)  # noqa: S101, SLF001
+    assert isinstance(first, Conv)  # noqa: S101 - just asked
+    assert isinstance(second, Conv)  # noqa: S101
     return first, second
 
 
@@ -48,25 +47,19 @@ def _is_conv(layer: nn.Module | None) -> bool:
     return isinstance(layer, nn.Conv1d | nn.Conv2d | nn.Conv3d)
 
 
-def _input_channels(layer: nn.modules.conv._ConvNd) -> Tensor:
+def _input_channels(layer: Conv) -> Tensor:
     """The weight as [input channel, everything it meets]: groups laid side by side."""
     grouped = layer.weight.reshape(layer.groups, -1, *layer.weight.shape[1:])
     return grouped.transpose(1, 2).reshape(layer.in_channels, -1)
 
 
-def _balance(first: nn.modules.conv._ConvNd, second: nn.modules.conv._ConvNd) -> None:
+def _balance(first: Conv, second: Conv) -> None:
     here = first.weight.reshape(first.out_channels, -1).abs().amax(1)
     there = _input_channels(second).abs().amax(1)
     live = (here > 0) & (there > 0)
-    scale = torch.where(live, (here / there.clamp(min=1e-30)).sqrt(), torch.ones_like(here)).clamp(1 / _MOST, _MOST)
-    rows = [-1, *[1] * (first.weight.ndim - 1)]
-    # New parameters: other layers may hold the old ones too.
-    first.weight = nn.Parameter(first.weight / scale.reshape(rows))
-    if first.bias is not None:
-        first.bias = nn.Parameter(first.bias / scale)
-    per_group = scale.reshape(second.groups, 1, -1).expand(-1, second.out_channels // second.groups, -1)
-    columns = per_group.reshape(second.out_channels, -1, *[1] * (second.weight.ndim - 2))
-    second.weight = nn.Parameter(second.weight * columns)
+    scale = torch.where(live, (here / there.clamp(min=1e-30)).sqrt(), torch.ones_like(here)).clamp(1 / MOST, MOST)
+    rescale(first, made=scale)
+    rescale(second, read=scale)
 
 
 PART = Method(about="rescale channels between layers so that weight ranges agree", change=equalize)

@@ -18,7 +18,7 @@ import numpy as np
 import psutil
 import yaml
 
-from convkit.cli import sensing
+from convkit.cli import searching, sensing
 from convkit.cli.commands import quantize
 from tests.bench.cases import Case
 
@@ -85,8 +85,8 @@ class Searched:
     """What `convkit quantize --formats` left in `folder` under `latency`, and what its search took.
 
     `missed`: what it said of a budget out of reach; `evaluations`: passes of lowered networks over as many samples as
-    were given, those on a part of them counted as that part, as those of peers are; None where it tells none. Gradients
-    of the float network, from which losses are foretold, are not among them.
+    were given, those on a part of them counted as that part, as those of peers are, what made the tables that it began
+    with among them; None where it tells none. Gradients of the float network, from which losses are foretold, are not.
     """
 
     folder: Path
@@ -131,15 +131,18 @@ def searched(
             log.write_text(json.dumps(_tried(["quantize", *words, *wish, *options], cache)))
     told, report = json.loads(log.read_text()), json.loads((output / "report.json").read_text())
     command = Command(told["seconds"], told["peak"])
-    return Searched(output, latency, report["kept"], told["missed"], command, _passes(report, case))
+    first = report if latency is None else json.loads((folder / "free" / "report.json").read_text())
+    passes = _passes(report, first.get("search", {}).get("pairs", 0), case)
+    return Searched(output, latency, report["kept"], told["missed"], command, passes)
 
 
-def _passes(report: Mapping[str, Any], case: Case) -> float | None:
-    """Networks that ran on all samples held back, and pairs that ran on a few, in passes over the case's samples."""
+def _passes(report: Mapping[str, Any], pairs: int, case: Case) -> float | None:
+    """Networks that ran on samples held back, and `pairs` that ran on a few, in passes over the case's samples."""
     work = report.get("search", {})
     if "evaluations" not in work:
         return None
-    runs = work["evaluations"] * report["held_back_samples"] + work["pairs"] * sensing.SAMPLES
+    held = report["held_back_samples"]
+    runs = work["evaluations"] * held + work["glances"] * min(searching.GLANCE, held) + pairs * sensing.SAMPLES
     return float(runs / len(next(iter(case.calibration.values()))))
 
 
