@@ -32,6 +32,8 @@ class Builder:
     engine: str = ""
     """What runs the files, where that is not the target's own."""
     _numbers: Iterator[int] = field(default_factory=itertools.count)
+    _latest: dict[str, Model] = field(default_factory=dict)
+    """The last network that was made, by its plan: it is simulated, then written."""
 
     def complete(self, plan: Plan) -> Plan:
         """`plan` with a range for every tensor that it quantizes."""
@@ -43,7 +45,11 @@ class Builder:
         """The simulation of `plan`, which is complete."""
         from convkit.compress.apply import apply_prepared
 
-        return apply_prepared(self.model, plan, self.target, self.data.seen_by(plan.methods))
+        digest = plan.digest
+        if digest not in self._latest:
+            self._latest.clear()
+            self._latest[digest] = apply_prepared(self.model, plan, self.target, self.data.seen_by(plan.methods))
+        return self._latest[digest]
 
     def file(self, network: Model) -> Path:
         """`network` as an ONNX file of its own."""

@@ -45,6 +45,8 @@ def path(folder: str, name: str, suffix: str = ".yaml") -> Path:
 
 
 def _check(folder: str, name: str, suffix: str) -> None:
+    if name.isidentifier() and not name.startswith("_") and (_PACKAGE / folder / f"{name}{suffix}").is_file():
+        return  # thousands of times in a search: the folder is not listed for them
     known = names(folder, suffix)
     if name not in known:
         near = difflib.get_close_matches(name, known, n=1)

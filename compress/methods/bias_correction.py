@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, fx
@@ -16,13 +17,17 @@ from convkit.compress import graph as graphs
 from convkit.compress.method import Batches, Method
 
 _WITH_BIAS = ("Conv", "Gemm")
+_KNOWN: WeakKeyDictionary[fx.GraphModule, tuple[Batches, dict[str, Tensor]]] = WeakKeyDictionary()
+"""Means of float networks that live, and the samples they are of: a search corrects dozens of networks by one."""
 
 
 def correct(graph: fx.GraphModule, exact: fx.GraphModule, inputs: tuple[str, ...], samples: Batches) -> fx.GraphModule:
     """`graph`, quantized, with biases moved so that channel means agree with `exact` on `samples`."""
     arguments = [tuple(batch[name] for name in inputs) for batch in samples]
     with torch.no_grad():
-        means = _channel_means(exact, arguments)
+        if exact not in _KNOWN or _KNOWN[exact][0] is not samples:
+            _KNOWN[exact] = samples, _channel_means(exact, arguments)
+        means = _KNOWN[exact][1]
         run_together(graph, arguments, lambda node, results: _corrected(node, results, means))
     return graph
 

@@ -41,7 +41,7 @@ REMEDIES = (
     Remedy("min-max ranges, bias correction", (*_EXACT, "bias_correction"), ("minmax",)),
     Remedy("least squares ranges, bias correction", (*_EXACT, "bias_correction"), ("mse",)),
 )
-_ALWAYS = 3
+_ALWAYS = 2
 """Remedies tried even when the first is good already, less those that change nothing: the best of them is kept."""
 _FLOAT_STEPS = (0.05, 0.1, 0.2, 0.4, 1.0)
 """Fractions of the layers given back to float, most sensitive first; the last is the float network itself."""

@@ -108,12 +108,12 @@ def compare(case: Case, engine: str, bench: Bench) -> Mixed:
 
 
 def _budgets(case: Case, candidates: Sequence[Candidate], bench: Bench) -> list[float]:
-    """The peers' times over float's, and the case's own wishes, the largest first; who is no faster gives none."""
+    """The peers' times over float's, float's own for who is slower, and the case's own wishes, the largest first."""
     bench.say(f"{case.name}: the peers' ratios")
     measurement, _ = comparison.timed(case, list(candidates), bench.budget * _FIRST)
     ratios = [measurement[one.name].ratios["p50"].value for one in candidates[1:]]
     found: list[float] = []
-    for ratio in sorted([*(r for r in ratios if r < 1), *WISHES.get(case.name, ())], reverse=True):
+    for ratio in sorted([*(min(r, 1.0) for r in ratios), *WISHES.get(case.name, ())], reverse=True):
         if not found or ratio < found[-1] * (1 - _SAME):
             found.append(ratio)
     return found

@@ -1,6 +1,7 @@
 """Every method that says it is exact is, on every architecture; bias correction takes off the mean error it is for."""
 
 from collections.abc import Iterator
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -12,8 +13,9 @@ from hypothesis import strategies as st
 from convkit.compress import graph as graphs
 from convkit.compress import parts
 from convkit.compress import target as targets
-from convkit.compress.apply import apply, prepare
+from convkit.compress.apply import apply, apply_prepared, prepare
 from convkit.compress.method import Method, Samples
+from convkit.compress.methods import bias_correction
 from convkit.compress.model import Model, load
 from convkit.compress.plan import Plan
 from tests.compress.network import EXACT, Net, batches, kinds, quantized, residual
@@ -230,6 +232,19 @@ def test_bias_correction_leaves_the_float_network_alone() -> None:
     weights = {name: tensor.clone() for name, tensor in model.graph.state_dict().items()}
     quantized(model, TARGET, methods=(*EXACT, "bias_correction"))
     assert all(torch.equal(model.graph.state_dict()[name], tensor) for name, tensor in weights.items())
+
+
+def test_bias_correction_runs_the_float_network_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For all networks that are made from it; other samples have other means."""
+    model, samples, ran = residual().model("scores"), batches(residual().model("scores")), []
+    plan = replace(quantized(model, TARGET)[1], methods=(*EXACT, "bias_correction"))
+    prepared, run = prepare(model, EXACT), bias_correction.run_together
+    monkeypatch.setattr(bias_correction, "run_together", lambda graph, *rest: (ran.append(graph), run(graph, *rest)))
+    first, again = (apply_prepared(prepared, plan, TARGET, samples) for _ in range(2))
+    assert ran.count(prepared.graph) == 1
+    apply_prepared(prepared, plan, TARGET, list(samples))
+    assert ran.count(prepared.graph) == 2
+    assert all(torch.equal(again.graph.state_dict()[name], one) for name, one in first.graph.state_dict().items())
 
 
 @settings(max_examples=25)
