@@ -13,7 +13,7 @@ from pathlib import Path
 
 import torch
 
-from convkit.compress import calibration
+from convkit.compress import calibration, placement
 from convkit.compress import target as targets
 from convkit.compress.apply import apply_prepared, prepare
 from convkit.compress.calibration import Calibration
@@ -136,7 +136,9 @@ def mixed(prepared: Model, target: Target, formats: tuple[str, ...], sample: Sam
     losses = sensitivity.sensitivity(prepared, target, ranged, options, [sample], probes=1)
     table = roofline.estimate(prepared, target, METHODS)
     times = spaces.Times(table.layers, edges(table))
-    problem = spaces.problem(prepared, target, everything.layers, options, losses, times, Cost(seconds=table.rest))
+    # Those that stay in float where all are in INT8 may still be in 16 bits.
+    layers = {**placement.place(prepared.graph, target), **everything.layers}
+    problem = spaces.problem(prepared, target, layers, options, losses, times, Cost(seconds=table.rest))
     smallest, best = budget.nearest(problem, "bytes"), budget.solve(problem, {})
     assert smallest is not None
     assert best is not None
