@@ -27,19 +27,22 @@ class Exporter:
 
     `opens`: the engine, a part of `runtimes`, that must be able to open the result; None where any may be meant.
     `builds`: the package of `export.tensorrt` that makes an engine of the result. `in_types`: layers in fp16 and bf16
-    are in these types, as strong typing wants them.
+    are in these types, as strong typing wants them. `in_functions`: novel convolutions are nodes of their own, with bodies.
     """
 
     engine: str = ""
     opens: str | None = None
     builds: str | None = None
     in_types: bool = False
+    in_functions: bool = False
 
     def proto(self, model: Model, opset: int) -> onnx.ModelProto:
         """`model` in ONNX, as the engine wants it."""
+        from convkit.export.functions import with_functions
         from convkit.export.onnx import to_onnx
 
-        return self.typed(to_onnx(model, opset))
+        made = self.typed(to_onnx(model, opset))
+        return with_functions(made) if self.in_functions else made
 
     def typed(self, made: onnx.ModelProto) -> onnx.ModelProto:
         """What `to_onnx` made, as the engine wants it."""

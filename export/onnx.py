@@ -55,6 +55,7 @@ class _ModelWriter:
 
     def write(self) -> None:
         for node in self.model.graph.graph.nodes:
+            self.graph.part_of = node.meta.get("op", "")
             if node.op == "call_module":
                 self._layer(node)
             elif node.op == "call_function" and node not in self.pads and node.target is not python_operator.getitem:

@@ -12,6 +12,7 @@ from convkit.compress.errors import ConvkitError
 KINDS = {
     "calibrators": ("compress/calibrators", ".py"),
     "commands": ("cli/commands", ".py"),
+    "convs": ("compress/convs", ".py"),
     "engines": ("runtimes", ".py"),
     "exports": ("export/engines", ".py"),
     "formats": ("compress/formats", ".py"),

@@ -148,7 +148,8 @@ TABLE: dict[str, Translate] = {
             "relu": "Relu", "sigmoid": "Sigmoid", "tanh": "Tanh", "exp": "Exp", "log": "Log", "abs": "Abs",
             "neg": "Neg", "sqrt": "Sqrt", "erf": "Erf", "floor": "Floor", "ceil": "Ceil", "round": "Round",
             "sign": "Sign", "reciprocal": "Reciprocal", "sin": "Sin", "cos": "Cos", "tan": "Tan", "asin": "Asin",
-            "acos": "Acos", "atan": "Atan", "sinh": "Sinh", "cosh": "Cosh", "mish": "Mish", "hardswish": "HardSwish",
+            "acos": "Acos", "atan": "Atan", "sinh": "Sinh", "cosh": "Cosh", "asinh": "Asinh", "acosh": "Acosh",
+            "atanh": "Atanh", "mish": "Mish", "hardswish": "HardSwish",
         }.items()
     },
     "isnan": _test("IsNaN"), "isinf": _test("IsInf"), "logical_not": _test("Not"), "bitwise_not": _test("Not"),

@@ -13,6 +13,8 @@ from pathlib import Path
 import torch
 from torch import fx
 
+from convkit.compress import conv
+
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in ')
 _LAYER = re.compile(r"(conv\w*|linear)$", re.IGNORECASE)
 _CONTAINERS = ("Sequential", "ModuleList", "ModuleDict", "Module")
@@ -31,6 +33,16 @@ def of(node: fx.Node) -> tuple[str, str]:
         own = own or bool(_LAYER.search(kind))
     label = path if path and own else f"{path}.{operator}".lstrip(".")
     return path, re.sub(r"[^\w.]", "_", label)
+
+
+def part_of(node: fx.Node) -> str:
+    """The outermost novel convolution that a node is part of, and the layer that it is: `NAME:PLACE`, or nothing."""
+    for path, kind in (node.meta.get("nn_module_stack") or {}).values():
+        module = kind.rpartition(".")[0] if isinstance(kind, str) else kind.__module__
+        name = conv.named(module)
+        if name:
+            return f"{name}:{path.replace('@', '.')}"
+    return ""
 
 
 def _innermost(node: fx.Node) -> tuple[str, str]:

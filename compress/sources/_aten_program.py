@@ -144,7 +144,7 @@ def _write(builder: Builder, node: fx.Node, environment: _aten.Environment) -> N
         environment[node] = _pick(node, environment)
         return
     layer, label = _aten_place.of(node)
-    builder.begin(node, layer, label)
+    builder.begin(node, layer, label, _aten_place.part_of(node))
     try:
         result = _aten.translate(builder, node, environment)
     except ConvkitError as error:

@@ -1,0 +1,106 @@
+"""Poincaré convolution: a hyperbolic layer whose inputs and outputs are tangent vectors at the origin of the ball.
+
+van Spengler et al., Poincaré ResNet, ICCV 2023; the layer is that of Shimizu et al., Hyperbolic Neural Networks++, ICLR
+2021. Patches never meet as such: their product with a kernel is a convolution, and so is their squared norm.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from convkit.compress.conv import Conv, Example
+
+_TINY = 1e-15
+
+
+def beta(a: float, b: float) -> float:
+    """Euler's beta function."""
+    return math.exp(math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b))
+
+
+class PoincareConvolution2d(nn.Module):
+    """x [N, Cin, H, W]. `weights` [Cin kh kw, Cout] and `bias` [Cout] are called and laid out as in the reference
+    implementation; `c` is the ball's curvature.
+
+    That implementation has a conformal factor of 2 (1 - c |p|²) where the paper has 2 / (1 - c |p|²): weights trained
+    with it want `as_released`.
+    """
+
+    def __init__(  # noqa: PLR0913 - torch's convolutions take as many
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_dims: tuple[int, int],
+        *,
+        c: float = 0.1,
+        bias: bool = True,
+        stride: int = 1,
+        padding: int = 0,
+        as_released: bool = True,
+    ) -> None:
+        super().__init__()
+        if c <= 0:
+            raise ValueError(f"the curvature of a Poincaré ball is positive, not {c:g}")
+        taps = kernel_dims[0] * kernel_dims[1]
+        std = (2 * in_channels * taps * out_channels) ** -0.5
+        self.weights = nn.Parameter(torch.randn(taps * in_channels, out_channels) * std)
+        self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
+        self.kernel_dims, self.stride, self.padding = tuple(kernel_dims), stride, padding
+        self.root, self.as_released = math.sqrt(c), as_released
+        self.ratio = beta(in_channels * taps / 2, 0.5) / beta(in_channels / 2, 0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        channels = len(self.weights) // math.prod(self.kernel_dims)
+        if x.ndim != 4 or x.shape[1] != channels:  # noqa: PLR2004 - NCHW
+            raise ValueError(f"PoincareConvolution2d takes [N, {channels}, H, W], not {list(x.shape)}")
+        kernel = self.weights.t().reshape(-1, channels, *self.kernel_dims)
+        product = self.ratio * F.conv2d(x, kernel, None, self.stride, self.padding)
+        ones = torch.ones(1, 1, *self.kernel_dims, dtype=x.dtype, device=x.device)
+        squares = F.conv2d(x.square().sum(1, keepdim=True), ones, None, self.stride, self.padding)
+        norm = (self.ratio * self.root * squares.sqrt()).clamp_min(_TINY)
+        on_ball = norm.tanh()
+        return self._logmap(self._distance(product * on_ball / norm, on_ball.square()))
+
+    def _distance(self, product: Tensor, square: Tensor) -> Tensor:
+        """Signed distances to the hyperplanes, of points whose product with each normal is `product` and whose c |p|²
+        is `square`.
+        """
+        root, length = self.root, self.weights.norm(dim=0).clamp_min(_TINY).reshape(-1, 1, 1)
+        factor = 2 * (1 - square) if self.as_released else 2 / (1 - square)
+        scaled = root / length * factor * product
+        if self.bias is not None:
+            offset = (2 * root * self.bias).reshape(-1, 1, 1)
+            scaled = scaled * offset.cosh() - (factor - 1) * offset.sinh()
+        return 2 * length / root * scaled.asinh()
+
+    def _logmap(self, distance: Tensor) -> Tensor:
+        """The tangent vector of w / (1 + sqrt(1 + c |w|²)), w = sinh(root v) / root: tanh(asinh(s) / 2) is s / (1 +
+        sqrt(1 + s²)).
+        """
+        w = (self.root * distance).sinh()
+        s = w.square().sum(1, keepdim=True).sqrt().clamp_min(_TINY)
+        return s.asinh() / (2 * self.root * s) * w
+
+
+def _examples() -> Iterator[Example]:
+    """Both conformal factors, a kernel that is not square, strides, no bias."""
+    for released in (True, False):
+        layer = PoincareConvolution2d(4, 6, (3, 3), padding=1, as_released=released)
+        nn.init.normal_(layer.bias, std=0.3)
+        yield Example(layer, {"x": (4, 7, 10)})
+    yield Example(PoincareConvolution2d(3, 5, (1, 3), c=1.0, bias=False, stride=2), {"x": (3, 9, 8)})
+
+
+_CURVED = "it stands beside its own inverse: errors would be blown up on the way"
+PART = Conv(
+    paper="Poincaré ResNet (ICCV 2023)",
+    tier="T1",
+    layers=(PoincareConvolution2d,),
+    examples=_examples,
+    kept={"Asinh": _CURVED, "Sinh": _CURVED, "Tanh": _CURVED},
+)

@@ -1,0 +1,44 @@
+"""Quantized coordinates: points of space moved to the centres of a fine grid, before they are encoded.
+
+Jiang et al., CQ-NIR: Coordinate Quantized Neural Implicit Representations, ICCV 2023, section 3.2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch import Tensor, nn
+
+from convkit.compress.conv import Conv, Example
+
+
+class QuantizedCoordinates(nn.Module):
+    """x […, d] within `bound` of the origin to the centre of its cell of `resolution` - 1 along each axis.
+
+    Its gradient is nothing: training runs on the centres themselves.
+    """
+
+    def __init__(self, resolution: int = 25600, bound: float = 2.5) -> None:
+        super().__init__()
+        if resolution < 2 or bound <= 0:  # noqa: PLR2004 - one cell
+            raise ValueError(f"a grid of {resolution} points within {bound:g} has no cells")
+        self.cells, self.bound = resolution - 1, bound
+
+    def forward(self, x: Tensor) -> Tensor:
+        cell = ((x + self.bound) / (2 * self.bound) * self.cells).floor()
+        return (cell + 0.5) / self.cells * (2 * self.bound) - self.bound
+
+
+def _examples() -> Iterator[Example]:
+    """The paper's grid, and a coarse one."""
+    yield Example(QuantizedCoordinates(), {"x": (7, 3)})
+    yield Example(QuantizedCoordinates(9, 1.0), {"x": (5, 2)})
+
+
+PART = Conv(
+    paper="CQ-NIR: Coordinate Quantized Neural Implicit Representations (ICCV 2023)",
+    tier="T1",
+    layers=(QuantizedCoordinates,),
+    examples=_examples,
+    kept={"Floor": "a step of the grid is finer than any low precision"},
+)

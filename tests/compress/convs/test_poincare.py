@@ -1,0 +1,67 @@
+"""The Poincaré convolution beside its definition: patches put on the ball, one after the other, in float64."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+from scipy import special
+
+from convkit.compress.convs import poincare
+from convkit.compress.convs.poincare import PoincareConvolution2d
+
+
+def patch(u: torch.Tensor, z: torch.Tensor, r: torch.Tensor, c: float, *, as_released: bool) -> torch.Tensor:
+    """One output vector: the exponential map, the distances to the hyperplanes, their point, and its logarithm."""
+    root = math.sqrt(c)
+    norm = float(u.norm())
+    p = math.tanh(root * norm) * u / (root * norm)
+    factor = 1 - c * float(p @ p)
+    lam = 2 * factor if as_released else 2 / factor
+    v = torch.stack([
+        2 * z[:, k].norm() / root * torch.asinh(
+            root * lam / z[:, k].norm() * (p @ z[:, k]) * torch.cosh(2 * root * r[k])
+            - (lam - 1) * torch.sinh(2 * root * r[k])
+        )
+        for k in range(z.shape[1])
+    ])  # fmt: skip
+    w = torch.sinh(root * v) / root
+    y = w / (1 + torch.sqrt(1 + c * (w @ w)))
+    return torch.atanh(root * y.norm()) * y / (root * y.norm())
+
+
+@pytest.mark.parametrize("as_released", [True, False])
+@pytest.mark.parametrize(("kernel", "stride", "padding", "c"), [((3, 3), 1, 1, 0.1), ((1, 3), 2, 0, 1.0)])
+def test_a_patch_at_a_time(
+    kernel: tuple[int, int], stride: int, padding: int, c: float, as_released: bool
+) -> None:
+    torch.manual_seed(0)
+    layer = PoincareConvolution2d(3, 5, kernel, c=c, stride=stride, padding=padding, as_released=as_released)
+    torch.nn.init.normal_(layer.bias, std=0.3)
+    x = torch.randn(2, 3, 6, 7)
+    made = layer(x).detach().double()
+    taps = kernel[0] * kernel[1]
+    ratio = special.beta(3 * taps / 2, 0.5) / special.beta(1.5, 0.5)
+    patches = F.unfold(x.double() * ratio, kernel, padding=padding, stride=stride)
+    z, r = layer.weights.detach().double(), layer.bias.detach().double()
+    wanted = torch.stack([
+        torch.stack([patch(u, z, r, c, as_released=as_released) for u in image.t()], 1) for image in patches
+    ])  # fmt: skip
+    assert float((made.flatten(2) - wanted).abs().max() / wanted.abs().max()) <= 1e-5
+
+
+def test_nothing_is_nothing() -> None:
+    layer = PoincareConvolution2d(2, 3, (3, 3), padding=1)
+    assert not layer(torch.zeros(1, 2, 4, 4)).any()
+
+
+def test_the_beta_function() -> None:
+    for n in (1, 3, 16, 2304):
+        assert poincare.beta(n / 2, 0.5) == pytest.approx(special.beta(n / 2, 0.5), rel=1e-9)
+
+
+def test_what_cannot_be_is_one_line() -> None:
+    with pytest.raises(ValueError, match="curvature"):
+        PoincareConvolution2d(2, 2, (3, 3), c=0)
+    with pytest.raises(ValueError, match=r"takes \[N, 2, H, W\]"):
+        PoincareConvolution2d(2, 2, (3, 3))(torch.zeros(1, 3, 8, 8))
