@@ -27,7 +27,7 @@ class Exporter:
 
     `opens`: the engine, a part of `runtimes`, that must be able to open the result; None where any may be meant.
     `builds`: the package of `export.tensorrt` that makes an engine of the result. `in_types`: layers in fp16 and bf16
-    are in these types, as strong typing wants them. `in_functions`: novel convolutions are nodes of their own, with bodies.
+    are in these types, as strong typing wants them. `in_functions`: novel convolutions are nodes of their own.
     """
 
     engine: str = ""

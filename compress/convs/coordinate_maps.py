@@ -47,7 +47,6 @@ def _examples() -> Iterator[Example]:
     """Each axis and both."""
     for axes in (("height",), ("width",), ("height", "width")):
         yield Example(CoordinateMaps(axes), {"x": (3, 5, 8)})
-    yield Example(nn.Sequential(CoordinateMaps(), nn.Conv2d(5, 4, 3, padding=1)), {"input": (3, 6, 9)})
 
 
 PART = Conv(

@@ -1,4 +1,4 @@
-"""DCLS: dilated convolution with learnable spacings, a dense kernel that few elements at real positions are spread into.
+"""DCLS: dilated convolution with learnable spacings, a dense kernel that a few elements at real places are spread into.
 
 Khalfaoui-Hassani et al., Dilated Convolution with Learnable Spacings, ICLR 2023 (v0, v1), and Beyond Bilinear
 Interpolation, 2023 (max, gauss). Trained, it is an ordinary convolution with that kernel.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -44,9 +43,11 @@ def kernel(weight: Tensor, positions: Tensor, sigma: Tensor | None, size: Sequen
 
 def _spread(distance: Tensor, width: Tensor | None, version: str) -> Tensor:
     """How much of an element lies at each `distance` along one axis."""
+    if width is None:
+        return (1 - distance.abs()).relu()
     if version == "gauss":
         return torch.exp(-0.5 * (distance / width).square())
-    return ((1.0 if width is None else width) - distance.abs()).relu()
+    return (width - distance.abs()).relu()
 
 
 def _on_axis(along: Tensor, axis: int, rank: int) -> Tensor:
@@ -59,9 +60,11 @@ def _on_axis(along: Tensor, axis: int, rank: int) -> Tensor:
 class _Dcls(nn.Module):
     """Parameters are called as in the reference implementation: weight, P, SIG, bias."""
 
+    rank: int
+    """Spatial axes."""
+
     def __init__(  # noqa: PLR0913 - torch's convolutions take as many
         self,
-        rank: int,
         in_channels: int,
         out_channels: int,
         kernel_count: int,
@@ -75,6 +78,7 @@ class _Dcls(nn.Module):
         version: str = "v1",
     ) -> None:
         super().__init__()
+        rank = self.rank
         if version not in VERSIONS:
             raise ValueError(f"DCLS has no version {version!r}, only {', '.join(VERSIONS)}")
         if in_channels % groups or out_channels % groups:
@@ -93,7 +97,6 @@ class _Dcls(nn.Module):
     def reset_parameters(self) -> None:
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
         for axis, size in enumerate(self.size):
-            nn.init.normal_(self.P[axis], std=0.5)
             nn.init.trunc_normal_(self.P[axis], std=size / 4, a=-(size // 2), b=size // 2)
 
     def kernel(self) -> Tensor:
@@ -115,22 +118,19 @@ def _each(given: int | Sequence[int], rank: int) -> tuple[int, ...]:
 class Dcls1d(_Dcls):
     """x [N, Cin, L]."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_count: int, **options: Any) -> None:
-        super().__init__(1, in_channels, out_channels, kernel_count, **options)
+    rank = 1
 
 
 class Dcls2d(_Dcls):
     """x [N, Cin, H, W]."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_count: int, **options: Any) -> None:
-        super().__init__(2, in_channels, out_channels, kernel_count, **options)
+    rank = 2
 
 
 class Dcls3d(_Dcls):
     """x [N, Cin, D, H, W]."""
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_count: int, **options: Any) -> None:
-        super().__init__(3, in_channels, out_channels, kernel_count, **options)
+    rank = 3
 
 
 def _examples() -> Iterator[Example]:

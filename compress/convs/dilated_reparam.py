@@ -62,7 +62,7 @@ def _examples() -> Iterator[Example]:
     for index, size in enumerate(BRANCHES):
         layer = DilatedReparamBlock(3, size)
         for norm in layer.modules():
-            if isinstance(norm, nn.BatchNorm2d):
+            if isinstance(norm, nn.BatchNorm2d) and norm.running_mean is not None and norm.running_var is not None:
                 nn.init.normal_(norm.running_mean)
                 nn.init.uniform_(norm.running_var, 0.3, 2.0)
                 nn.init.uniform_(norm.weight, 0.5, 1.5)

@@ -17,7 +17,9 @@ class ELA(nn.Module):
     one convolution and one GroupNorm for both. Published weights differ in groups: give those of the checkpoint.
     """
 
-    def __init__(self, channels: int, kernel_size: int = 7, *, groups: int | None = None, norm_groups: int = 16) -> None:
+    def __init__(
+        self, channels: int, kernel_size: int = 7, *, groups: int | None = None, norm_groups: int = 16
+    ) -> None:
         super().__init__()
         if kernel_size % 2 == 0:
             raise ValueError(f"the kernel of ELA along strips is odd, not {kernel_size}")
@@ -33,7 +35,8 @@ class ELA(nn.Module):
         if x.ndim != 4:  # noqa: PLR2004 - NCHW
             raise ValueError(f"ELA takes [N, C, H, W], not {list(x.shape)}")
         rows, columns = (self.sigmoid(self.gn(self.conv(x.mean(axis)))) for axis in (3, 2))
-        return x * rows.unsqueeze(3) * columns.unsqueeze(2)
+        gated: Tensor = x * rows.unsqueeze(3) * columns.unsqueeze(2)
+        return gated
 
 
 def _examples() -> Iterator[Example]:

@@ -1,6 +1,6 @@
 """EvoNorm B0 and S0: normalization and activation in one layer, found by search.
 
-Liu et al., Evolving Normalization-Activation Layers, NeurIPS 2020, table 2. The input stands in the denominator as well:
+Liu et al., Evolving Normalization-Activation Layers, NeurIPS 2020, table 2. The input stands in the denominator too:
 neither folds into a convolution.
 """
 
@@ -18,6 +18,8 @@ class EvoNorm2dB0(nn.Module):
     """x [N, C, H, W] over the larger of sqrt(batch variance + eps) and v x + sqrt(its own variance + eps), then a scale
     and a shift of each channel. Names are timm's; trained, the batch variance is that of its buffer.
     """
+
+    running_var: Tensor
 
     def __init__(self, num_features: int, *, eps: float = 1e-3, momentum: float = 0.1) -> None:
         super().__init__()
@@ -62,10 +64,10 @@ class EvoNorm2dS0(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         _check(x, len(self.weight), type(self).__name__)
         weight, bias, v = (each.reshape(-1, 1, 1) for each in (self.weight, self.bias, self.v))
-        grouped = x.unflatten(1, (self.groups, -1))
+        grouped = x.reshape(x.shape[0], self.groups, -1, *x.shape[2:])
         spread = (grouped.var((2, 3, 4), unbiased=self.unbiased, keepdim=True) + self.eps).sqrt()
-        normed = ((x * torch.sigmoid(x * v)).unflatten(1, (self.groups, -1)) / spread).flatten(1, 2)
-        return normed * weight + bias
+        normed = (x * torch.sigmoid(x * v)).reshape(grouped.shape) / spread
+        return normed.reshape(x.shape) * weight + bias
 
 
 def _check(x: Tensor, channels: int, name: str) -> None:

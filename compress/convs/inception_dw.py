@@ -29,7 +29,7 @@ class InceptionDWConv2d(nn.Module):
         self.dwconv_hw = nn.Conv2d(part, part, square, padding=square // 2, groups=part)
         self.dwconv_w = nn.Conv2d(part, part, (1, band), padding=(0, band // 2), groups=part)
         self.dwconv_h = nn.Conv2d(part, part, (band, 1), padding=(band // 2, 0), groups=part)
-        self.parts = (in_channels - 3 * part, part, part, part)
+        self.parts = [in_channels - 3 * part, part, part, part]
 
     def forward(self, x: Tensor) -> Tensor:
         if x.ndim != 4 or x.shape[1] != sum(self.parts):  # noqa: PLR2004 - NCHW

@@ -1,8 +1,8 @@
 """PHC and PHM: hypercomplex layers, whose weight is a sum of Kronecker products of a small algebra and of filters.
 
 Zhang et al., Beyond Fully-Connected Layers with Quaternions, ICLR 2021; Grassucci et al., PHNNs, TNNLS 2022. With
-A [n, n, n] and F [n, Cout / n, Cin / n, …] the weight is sum_i A_i (x) F_i over the channels. Trained, it is an ordinary
-layer with that weight; a factor of n fewer numbers are stored.
+A [n, n, n] and F [n, Cout / n, Cin / n, …] the weight is sum_i A_i (x) F_i over the channels. Trained, it is an
+ordinary layer with that weight; a factor of n fewer numbers are stored.
 """
 
 from __future__ import annotations
@@ -48,9 +48,11 @@ class _Hypercomplex(nn.Module):
 
 
 class _PHConv(_Hypercomplex):
-    def __init__(  # noqa: PLR0913 - torch's convolutions take as many
+    rank: int
+    """Spatial axes."""
+
+    def __init__(
         self,
-        rank: int,
         n: int,
         in_features: int,
         out_features: int,
@@ -61,9 +63,9 @@ class _PHConv(_Hypercomplex):
         dilation: int = 1,
         with_bias: bool = False,
     ) -> None:
-        names = ("A", "F") if rank == 1 else ("a", "s")
-        super().__init__(names, (out_features, in_features, *[kernel_size] * rank), n)
-        self.rank, self.with_bias = rank, with_bias
+        names = ("A", "F") if self.rank == 1 else ("a", "s")
+        super().__init__(names, (out_features, in_features, *[kernel_size] * self.rank), n)
+        self.with_bias = with_bias
         self.stride, self.padding, self.dilation = stride, padding, dilation
 
     def forward(self, x: Tensor) -> Tensor:
@@ -76,22 +78,19 @@ class _PHConv(_Hypercomplex):
 class PHConv1d(_PHConv):
     """x [N, Cin, L]."""
 
-    def __init__(self, n: int, in_features: int, out_features: int, kernel_size: int, **options: int) -> None:
-        super().__init__(1, n, in_features, out_features, kernel_size, **options)
+    rank = 1
 
 
 class PHConv2d(_PHConv):
     """x [N, Cin, H, W]."""
 
-    def __init__(self, n: int, in_features: int, out_features: int, kernel_size: int, **options: int) -> None:
-        super().__init__(2, n, in_features, out_features, kernel_size, **options)
+    rank = 2
 
 
 class PHConv3d(_PHConv):
     """x [N, Cin, D, H, W]."""
 
-    def __init__(self, n: int, in_features: int, out_features: int, kernel_size: int, **options: int) -> None:
-        super().__init__(3, n, in_features, out_features, kernel_size, **options)
+    rank = 3
 
 
 class PHMLinear(_Hypercomplex):

@@ -31,7 +31,7 @@ class PoincareConvolution2d(nn.Module):
     with it want `as_released`.
     """
 
-    def __init__(  # noqa: PLR0913 - torch's convolutions take as many
+    def __init__(
         self,
         in_channels: int,
         out_channels: int,
@@ -76,7 +76,8 @@ class PoincareConvolution2d(nn.Module):
         if self.bias is not None:
             offset = (2 * root * self.bias).reshape(-1, 1, 1)
             scaled = scaled * offset.cosh() - (factor - 1) * offset.sinh()
-        return 2 * length / root * scaled.asinh()
+        distance: Tensor = 2 * length / root * scaled.asinh()
+        return distance
 
     def _logmap(self, distance: Tensor) -> Tensor:
         """The tangent vector of w / (1 + sqrt(1 + c |w|²)), w = sinh(root v) / root: tanh(asinh(s) / 2) is s / (1 +
@@ -84,14 +85,16 @@ class PoincareConvolution2d(nn.Module):
         """
         w = (self.root * distance).sinh()
         s = w.square().sum(1, keepdim=True).sqrt().clamp_min(_TINY)
-        return s.asinh() / (2 * self.root * s) * w
+        point: Tensor = s.asinh() / (2 * self.root * s) * w
+        return point
 
 
 def _examples() -> Iterator[Example]:
     """Both conformal factors, a kernel that is not square, strides, no bias."""
     for released in (True, False):
         layer = PoincareConvolution2d(4, 6, (3, 3), padding=1, as_released=released)
-        nn.init.normal_(layer.bias, std=0.3)
+        if layer.bias is not None:
+            nn.init.normal_(layer.bias, std=0.3)
         yield Example(layer, {"x": (4, 7, 10)})
     yield Example(PoincareConvolution2d(3, 5, (1, 3), c=1.0, bias=False, stride=2), {"x": (3, 9, 8)})
 

@@ -26,6 +26,10 @@ class GConv(nn.Module):
     this one's. `bidirectional`: twice the kernels, the second half for what is yet to come.
     """
 
+    multiplier: Tensor
+    kernel_norm: Tensor
+    kernel_norm_initialized: Tensor
+
     def __init__(  # noqa: PLR0913 - the reference implementation takes as many
         self,
         d_model: int,
@@ -113,7 +117,7 @@ def _examples() -> Iterator[Example]:
     yield Example(GConv(4, 32, kernel_dim=4, channels=2, bidirectional=True, gated=True), {"u": (4, 40)})
     known = GConv(2, 16, kernel_dim=4, interpolation="nearest", init_scale=1)
     nn.init.uniform_(known.kernel_norm, 0.5, 2.0)
-    known.kernel_norm_initialized.fill_(True)  # noqa: FBT003 - a tensor's
+    known.kernel_norm_initialized.fill_(True)
     yield Example(known, {"u": (2, 16)})
 
 

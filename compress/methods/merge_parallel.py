@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Mapping, Sequence
+from typing import cast
 
 import torch
 from torch import fx, nn
@@ -25,6 +26,7 @@ def merge(graph: fx.GraphModule) -> fx.GraphModule:
         branches = _BRANCHES.get(graphs.operator(node), _none)(node)
         if len(branches) > 1 and len(set(branches)) == len(branches):
             _merge(graph, node, branches)
+    graph.graph.eliminate_dead_code()
     graph.delete_all_unused_submodules()
     graph.recompile()
     return graph
@@ -34,27 +36,19 @@ def _merge(graph: fx.GraphModule, node: fx.Node, branches: Sequence[fx.Node]) ->
     """What `node` makes of its `branches` as one convolution, in place of the first of them, where there is one."""
     if not all(map(_may_merge, branches)) or len({branch.args[0] for branch in branches}) > 1:
         return
-    merged = functools.reduce(_merged, map(graphs.module, branches))
+    layers = [cast("Conv", graphs.module(branch)) for branch in branches]
+    merged = functools.reduce(_merged, layers[1:], cast("Conv | None", layers[0]))
     if merged is None:
         return
     if graphs.operator(node) == "ReduceMean":
         with torch.no_grad():
             for parameter in merged.parameters():
-                parameter /= len(branches)
-    first, *others = branches
+                parameter.div_(len(branches))
+    first = branches[0]
     graph.set_submodule(str(first.target), merged)
     first.meta["value"] = graphs.value(node)
     node.replace_all_uses_with(first)
     graph.graph.erase_node(node)
-    for other in others:
-        _erase(other)
-
-
-def _erase(node: fx.Node) -> None:
-    """Take `node` out with all that alone reads it."""
-    for user in list(node.users):
-        _erase(user)
-    node.graph.erase_node(node)
 
 
 def _none(_: fx.Node) -> list[fx.Node]:
@@ -75,7 +69,7 @@ def _stacked(node: fx.Node) -> list[fx.Node]:
         return []
     rank = len(graphs.shape(stack) or ())
     parts = [part for part in stack.args if isinstance(part, fx.Node)]
-    along = {int(axes) % rank, int(stack.kwargs.get("axis", 0)) % rank}  # type: ignore[call-overload]
+    along = {int(axes) % rank, int(str(stack.kwargs.get("axis", 0))) % rank}
     for part in parts:
         at = graphs.constant(part.args[1]) if graphs.operator(part) == "Unsqueeze" else None
         if at is None or at.numel() != 1 or graphs.sole_user(part) is not stack:
@@ -97,39 +91,37 @@ def _may_merge(node: fx.Node) -> bool:
 
 def _merged(one: Conv | None, other: Conv) -> Conv | None:
     """One layer that computes the sum of both; None where none can, or where it would cost more."""
-    if one is None or any(getattr(one, name) != getattr(other, name) for name in ("in_channels", "out_channels", "groups", "stride")):
+    if one is None or any(
+        getattr(one, name) != getattr(other, name) for name in ("in_channels", "out_channels", "groups", "stride")
+    ):
         return None
-    spans = [_span(layer) for layer in (one, other)]
-    lows = [min(low for low, _ in axis) for axis in zip(*spans, strict=True)]
-    highs = [max(high for _, high in axis) for axis in zip(*spans, strict=True)]
+    both = list(zip(_axes(one), _axes(other), strict=True))
+    lows = [min(-pad for _, _, pad in axis) for axis in both]
+    highs = [max((kernel - 1) * dilation - pad for kernel, dilation, pad in axis) for axis in both]
     size = [high - low + 1 for low, high in zip(lows, highs, strict=True)]
     taps = sum(math.prod(layer.kernel_size) for layer in (one, other))
     if math.prod(size) > taps or not _lines_up(one, other, size, lows):
         return None
-    made: Conv = type(one)(
-        one.in_channels, one.out_channels, tuple(size), one.stride, tuple(-low for low in lows), 1, one.groups
-    )
+    kind = cast("type[nn.Conv2d]", type(one))
+    padding = cast("tuple[int, int]", tuple(-low for low in lows))
+    made: Conv = kind(one.in_channels, one.out_channels, tuple(size), one.stride, padding, groups=one.groups)  # type: ignore[arg-type]  # of any rank
     with torch.no_grad():
-        weight = sum(_placed(layer, size, lows) for layer in (one, other))
+        weight = _placed(one, size, lows) + _placed(other, size, lows)
         biases = [layer.bias.double() for layer in (one, other) if layer.bias is not None]
-        made.weight = nn.Parameter(torch.as_tensor(weight).to(one.weight.dtype))
+        made.weight = nn.Parameter(weight.to(one.weight.dtype))
         made.bias = nn.Parameter(torch.stack(biases).sum(0).to(one.weight.dtype)) if biases else None
     return made
 
 
-def _span(layer: Conv) -> list[tuple[int, int]]:
-    """The first and the last offset that each axis reads."""
-    sizes = zip(layer.kernel_size, layer.dilation, layer.padding, strict=True)
-    return [(-int(pad), (kernel - 1) * dilation - int(pad)) for kernel, dilation, pad in sizes]
+def _axes(layer: Conv) -> list[tuple[int, int, int]]:
+    """Kernel, dilation and padding of each axis."""
+    padding = cast("tuple[int, ...]", layer.padding)
+    return list(zip(layer.kernel_size, layer.dilation, padding, strict=True))
 
 
 def _lines_up(one: Conv, other: Conv, size: Sequence[int], lows: Sequence[int]) -> bool:
     """Whether both give as many results as the merged one, whose padding is the same at both ends."""
-    lengths = [
-        [2 * int(pad) - dilation * (kernel - 1) for kernel, dilation, pad in
-         zip(layer.kernel_size, layer.dilation, layer.padding, strict=True)]
-        for layer in (one, other)
-    ]  # fmt: skip
+    lengths = [[2 * pad - dilation * (kernel - 1) for kernel, dilation, pad in _axes(layer)] for layer in (one, other)]
     merged = [-2 * low - (kernel - 1) for low, kernel in zip(lows, size, strict=True)]
     return lengths[0] == lengths[1] == merged and all(low <= 0 for low in lows)
 
@@ -137,8 +129,9 @@ def _lines_up(one: Conv, other: Conv, size: Sequence[int], lows: Sequence[int]) 
 def _placed(layer: Conv, size: Sequence[int], lows: Sequence[int]) -> torch.Tensor:
     """The layer's kernel in one of `size`, float64."""
     found = layer.weight.new_zeros(*layer.weight.shape[:2], *size, dtype=torch.float64)
-    axes = zip(layer.kernel_size, layer.dilation, layer.padding, lows, strict=True)
-    at = tuple(slice(-int(p) - low, -int(p) - low + (k - 1) * d + 1, d) for k, d, p, low in axes)
+    starts = [-pad - low for (_, _, pad), low in zip(_axes(layer), lows, strict=True)]
+    steps = zip(starts, _axes(layer), strict=True)
+    at = tuple(slice(start, start + (kernel - 1) * dilation + 1, dilation) for start, (kernel, dilation, _) in steps)
     found[(slice(None), slice(None), *at)] = layer.weight.double()
     return found
 

@@ -50,7 +50,7 @@ def largest_error(one: Model, other: Model, shape: tuple[int, ...] = (2, 4, 13, 
     groups=st.sampled_from([1, 2, 4]),
     bias=st.booleans(),
 )
-def test_two_become_one(kernel, small, dilation, stride, groups, bias) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001, PLR0913
+def test_two_become_one(kernel, small, dilation, stride, groups, bias) -> None:  # type: ignore[no-untyped-def]  # noqa: ANN001
     padding = tuple(k // 2 for k in kernel)
     small = tuple(2 * (s // 2) + 1 for s in small)
     inner = tuple(dilation * (s - 1) // 2 for s in small)

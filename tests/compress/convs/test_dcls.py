@@ -20,7 +20,7 @@ def share(distance: float, sigma: float, version: str) -> float:
 
 def kernel(layer: torch.nn.Module, size: tuple[int, ...], version: str) -> torch.Tensor:
     """Every element spread over the cells of its kernel."""
-    rank = len(size)
+    rank, places = len(size), layer.P.detach()
     found = torch.zeros(*layer.weight.shape[:2], *size, dtype=torch.float64)
     axes = list(range(rank)) if version == "v0" else list(reversed(range(rank)))
     for out, read, element in itertools.product(*map(range, layer.weight.shape)):
@@ -28,13 +28,13 @@ def kernel(layer: torch.nn.Module, size: tuple[int, ...], version: str) -> torch
         for cell in itertools.product(*map(range, size)):
             part = 1.0
             for turn, axis in enumerate(axes):
-                place = float(layer.P[turn, out, read, element]) + size[turn] // 2
-                sigma = float(layer.SIG[turn, out, read, element]) if version in ("max", "gauss") else 0.0
+                place = float(places[turn, out, read, element]) + size[turn] // 2
+                sigma = float(layer.SIG.detach()[turn, out, read, element]) if version in ("max", "gauss") else 0.0
                 part *= share(cell[axis] - place, sigma, version)
             cells[cell] = part
         whole = 1.0 if version == "v0" else sum(cells.values()) + 1e-7
         for cell, part in cells.items():
-            found[(out, read, *cell)] += float(layer.weight[out, read, element]) * part / whole
+            found[(out, read, *cell)] += float(layer.weight.detach()[out, read, element]) * part / whole
     return found
 
 
@@ -49,7 +49,7 @@ def test_the_kernel_is_the_formulas(rank: int, version: str) -> None:
     if version in ("max", "gauss"):
         torch.nn.init.normal_(layer.SIG)
     wanted = kernel(layer, SIZES[rank], version)
-    assert float((layer.kernel() - wanted).abs().max()) <= 1e-6
+    assert float((layer.kernel().detach() - wanted).abs().max()) <= 1e-6
 
 
 def test_the_first_position_is_a_column_but_in_v0() -> None:
@@ -60,7 +60,7 @@ def test_the_first_position_is_a_column_but_in_v0() -> None:
         with torch.no_grad():
             layer.weight.fill_(1.0)
             layer.P.copy_(torch.tensor([1.0, 0.0]).reshape(2, 1, 1, 1))
-        places[version] = torch.nonzero(layer.kernel()[0, 0] > 0.5).tolist()
+        places[version] = torch.nonzero(layer.kernel().detach()[0, 0] > 0.5).tolist()
     assert places == {"v0": [[3, 2]], "v1": [[2, 3]]}
 
 

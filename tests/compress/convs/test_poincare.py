@@ -32,9 +32,7 @@ def patch(u: torch.Tensor, z: torch.Tensor, r: torch.Tensor, c: float, *, as_rel
 
 @pytest.mark.parametrize("as_released", [True, False])
 @pytest.mark.parametrize(("kernel", "stride", "padding", "c"), [((3, 3), 1, 1, 0.1), ((1, 3), 2, 0, 1.0)])
-def test_a_patch_at_a_time(
-    kernel: tuple[int, int], stride: int, padding: int, c: float, as_released: bool
-) -> None:
+def test_a_patch_at_a_time(kernel: tuple[int, int], stride: int, padding: int, c: float, as_released: bool) -> None:
     torch.manual_seed(0)
     layer = PoincareConvolution2d(3, 5, kernel, c=c, stride=stride, padding=padding, as_released=as_released)
     torch.nn.init.normal_(layer.bias, std=0.3)
