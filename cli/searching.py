@@ -85,7 +85,8 @@ def _searched(means: Means) -> Searched:
     with work.stage("remedies"):
         tried = quantizing.attempts(_start(job, means.wishes), task, len(held), means.say, means.kept)
     chosen = remedies.best(tried, task.rank)
-    means.kept.add("scores", {computed(chosen.plan): dict(chosen.scores)})
+    # Remedies are scored with layers in float as they are, whatever precision a plan sets.
+    means.kept.add("scores", {computed(replace(chosen.plan, engine={})): dict(chosen.scores)})
     arena = quantizing.arena(job, held, chosen, tried, means.folder)
     ground = searchspace.ground(means, task, chosen)
     with work.stage("knobs"):
