@@ -39,7 +39,7 @@ class Conv:
     """`layers` are the modules that compute it, `tier` (one of TIERS) what becomes of them in an engine.
 
     A network that holds one is traced as any other, and the nodes of each call know that they are its. `kept`:
-    operators inside that stay in float on purpose, and why.
+    operators inside that are to stay in float, and why; quantization does not read it yet.
     """
 
     paper: str

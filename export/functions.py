@@ -1,7 +1,7 @@
 """The nodes of a novel convolution as one node `convkit::NAME` with a body in standard operators.
 
-A body is a model-local function: ONNX Runtime and TensorRT's parser put it in the node's place, and who has a kernel of
-that name runs the node itself. Nodes say what they are part of in their metadata.
+A body is a model-local function, which ONNX Runtime puts in the node's place. Nodes say what they are part of in
+their metadata.
 """
 
 from __future__ import annotations
