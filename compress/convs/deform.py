@@ -52,7 +52,7 @@ class DeformConv2d(nn.Module):
     groups, kh, kw] and `bias` are those of torchvision's layer of this name.
     """
 
-    def __init__(  # noqa: PLR0913 - torch's convolutions take as many
+    def __init__(
         self,
         in_channels: int,
         out_channels: int,
@@ -77,8 +77,8 @@ class DeformConv2d(nn.Module):
         taps = read_taps(x, offset, kernel, self.stride, self.padding, self.dilation)
         if mask is not None:
             parts = offset.shape[1] // (2 * math.prod(kernel))
-            weighed = taps.reshape(len(x), parts, -1, *taps.shape[2:])
-            taps = (weighed * mask.reshape(len(x), parts, 1, -1, *mask.shape[2:])).reshape(taps.shape)
+            weighed = taps.reshape(x.shape[0], parts, -1, *taps.shape[2:])
+            taps = (weighed * mask.reshape(x.shape[0], parts, 1, -1, *mask.shape[2:])).reshape(taps.shape)
         flat = self.weight.reshape(len(self.weight), -1, 1, 1)
         return F.conv2d(taps.flatten(1, 2), flat, self.bias, groups=self.groups)
 
@@ -89,7 +89,7 @@ class DeformBlock(nn.Module):
     pixels. `depthwise`: channels are mixed first, by a convolution of one position, and each then has its own kernel.
     """
 
-    def __init__(  # noqa: PLR0913 - each is a variant of the paper's
+    def __init__(
         self,
         in_channels: int,
         out_channels: int,
@@ -128,13 +128,13 @@ class DeformBlock(nn.Module):
 
 
 def _examples() -> Iterator[Example]:
-    """The layer with groups, strides and masks, and every variant of the block, its offsets reaching beyond the image."""
+    """The layer with groups, strides and masks, and every variant of the block; offsets reach beyond the image."""
     yield Example(DeformConv2d(4, 6, (3, 3), padding=1), {"x": (4, 7, 9), "offset": (18, 7, 9)})
     layer = DeformConv2d(4, 6, (2, 3), stride=2, padding=1, groups=2)
     yield Example(layer, {"x": (4, 8, 9), "offset": (24, 5, 5), "mask": (12, 5, 5)})
     for options in ({}, {"bound": 2.0}, {"bound": 3.0, "square": True}, {"rounded": True}, {"modulated": True},
                     {"bound": 3.0, "square": True, "rounded": True, "depthwise": True}):  # fmt: skip
-        block = DeformBlock(4, 5, **options)  # type: ignore[arg-type]  # by name
+        block = DeformBlock(4, 5, **options)
         nn.init.normal_(block.offset.weight, std=0.5)
         yield Example(block, {"x": (4, 7, 10)})
 

@@ -7,6 +7,7 @@ import statistics
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from convkit.compress.option import FLOAT
 from convkit.compress.search import budget
 from convkit.compress.search.correction import MEASURED, Sight, corrected_by
 from convkit.compress.search.problem import Choice, Cost, Formats, Problem, meets
@@ -132,11 +133,12 @@ def _common_factor(problem: Problem, trials: Sequence[Trial]) -> float | None:
 def with_room(refined: Refined, wish: Wish, part: float) -> Trial:
     """The best trial that keeps to `part` of the limits on what is measured: another measurement of it will, too.
 
-    The best of all where none does.
+    What an earlier search measured counts too, but the network as it was given. The best of all where none does.
     """
     limits = {name: limit * part if name in MEASURED else limit for name, limit in wish.limits.items()}
     narrower = replace(wish, limits=limits)
-    keeping = [trial for trial in refined.trials if trial.turn != GIVEN and narrower.allows(trial.measured)]
+    chosen = [trial for trial in refined.trials if any(option != FLOAT for option in trial.formats.values())]
+    keeping = [trial for trial in chosen if narrower.allows(trial.measured)]
     return min(keeping, key=lambda trial: narrower.rank(trial.measured), default=refined.best)
 
 

@@ -13,7 +13,7 @@ from convkit.compress.option import FLOAT, Option
 from convkit.compress.search import budget
 from convkit.compress.search.correction import Sight, corrected_by
 from convkit.compress.search.problem import Choice, Cost, Edge, Formats, Problem, corrected
-from convkit.compress.search.refine import Measured, Wish, refine, with_room
+from convkit.compress.search.refine import GIVEN, Measured, Trial, Wish, refine, with_room
 from tests.compress.search import instance
 from tests.compress.search.problems import scaled
 
@@ -237,6 +237,22 @@ def test_the_second_finalist_leaves_room_to_the_limit() -> None:
     assert kept
     assert roomy.measured.loss == min(trial.measured.loss for trial in kept)
     assert with_room(refined, wish, 1e-6) is refined.best
+
+
+def test_what_an_earlier_search_measured_may_have_room() -> None:
+    """The network in float has none to offer: it is there anyway."""
+    problem = instance.network(12, 14)
+    whole = problem.cost(dict.fromkeys(problem.options, FLOAT))
+    device = Device.of(problem, 3)
+    earlier = refine(problem, device.measure, Wish({"seconds": 0.5 * whole.seconds}), ROUNDS)
+    known = [dataclasses.replace(trial, turn=GIVEN) for trial in earlier.trials]
+    formats = dict.fromkeys(problem.options, FLOAT)
+    known.append(Trial(formats, whole, dataclasses.replace(whole, loss=0.0)))
+    wish = Wish({"seconds": 1.001 * whole.seconds})
+    refined = dataclasses.replace(earlier, trials=tuple(known))
+    roomy = with_room(refined, wish, 0.97)
+    assert roomy in known[:-1]
+    assert roomy.measured.loss == min(trial.measured.loss for trial in known[:-1])
 
 
 def test_files_that_are_larger_than_counted_are_told_and_another_plan_is_looked_for() -> None:
