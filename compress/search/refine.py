@@ -31,6 +31,8 @@ Measure = Callable[[Sequence[Choice]], Sequence[Measured]]
 AGREEMENT: Mapping[str, float] = {"seconds": 0.03, "loss": 0.1}
 """Relative differences of prediction and measurement up to which these agree; what a loss adds up to is less sure."""
 GIVEN = -1
+_EXACT = 0.01
+"""That of a prediction which one round alone proves."""
 _ENOUGH, _NOTABLE = 3, 0.05
 """Measurements that tell a common factor, and how far it is off at least to be told."""
 
@@ -145,10 +147,13 @@ def with_room(refined: Refined, wish: Wish, part: float) -> Trial:
 def _candidates(problem: Problem, wish: Wish, trials: Sequence[Trial], turn: int) -> list[Choice]:
     """What the corrected tables promise; as long as they err, also what tables would that explain as much (Thompson,
     On the Likelihood that One Unknown Probability Exceeds Another, Biometrika 1933).
+
+    The first round may agree by chance: unless it does exactly, what others promise is measured once before it ends.
     """
     current, number = _corrected(problem, trials), len(wish.around)
     firm = _unmeasured((_promised(current, wish, trials, part) for part in wish.around), trials)
-    if _as_predicted(trials, wish):
+    exact = replace(wish, within=dict.fromkeys(wish.within, _EXACT))
+    if _as_predicted(trials, wish) and (firm or turn != 1 or _as_predicted(trials, exact)):
         return firm
     draws = range(turn * number + len(firm), (turn + 1) * number)
     others = (_promised(_corrected(problem, trials, draw), wish, trials, 1.0) for draw in draws)
