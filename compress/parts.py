@@ -2,12 +2,19 @@
 
 `formats/int8.py` holds `PART = Format(...)`; it is named `int8` on the command line, in recipes and in
 errors because its file is. Nothing is imported until it is asked for.
+
+Packages that are installed beside convkit bring parts of their own: an entry point of the group `convkit.formats` is a
+part of the folder `formats`, under its own name and in a module of its own. Names that convkit has are convkit's.
 """
 
 import ast
 import difflib
+import functools
 import importlib
 import re
+from collections.abc import Mapping
+from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -19,18 +26,34 @@ _PACKAGE = Path(__file__).resolve().parent.parent
 def names(folder: str, suffix: str = ".py") -> list[str]:
     """Names of the parts in `folder` (such as `compress/formats`), sorted."""
     files = (_PACKAGE / folder).glob(f"*{suffix}")
-    return sorted(f.stem for f in files if not f.stem.startswith("_"))
+    own = {f.stem for f in files if not f.stem.startswith("_")}
+    return sorted(own | (_brought(folder).keys() if suffix == ".py" else set()))
 
 
 def load(folder: str, name: str) -> Any:  # noqa: ANN401 - each folder has its own type of part
     """The part called `name` in `folder`; an unknown name is the user's error and says what there is."""
     _check(folder, name, ".py")
-    return importlib.import_module(f"convkit.{folder.replace('/', '.')}.{name}").PART
+    if _is_own(folder, name, ".py"):
+        return importlib.import_module(f"{_dotted(folder)}.{name}").PART
+    entry = _brought(folder)[name]
+    try:
+        return entry.load()
+    except (ImportError, AttributeError) as error:
+        reason = f"{name!r} cannot be loaded from {entry.value!r} of the package {_package(entry)}: {error}"
+        raise ConvkitError(reason, hint="repair that package, or uninstall it") from error
+
+
+def of_module(folder: str, module: str) -> str:
+    """The part in `folder` that the Python module called `module` holds; "" where it holds none."""
+    above, _, name = module.rpartition(".")
+    if above == _dotted(folder):
+        return "" if name.startswith("_") else name
+    return next((name for name, entry in _brought(folder).items() if entry.module == module), "")
 
 
 def about(folder: str, name: str, suffix: str = ".py") -> str:
     """One line on a part: the first sentence of its docstring, or the `about:` of a data file. Imports nothing."""
-    text = path(folder, name, suffix).read_text()
+    text = _source(folder, name, suffix)
     if suffix == ".py":
         first = (ast.get_docstring(ast.parse(text)) or "").split("\n\n")[0]
         return " ".join(first.split()).split(". ")[0].removesuffix(".")
@@ -44,8 +67,43 @@ def path(folder: str, name: str, suffix: str = ".yaml") -> Path:
     return _PACKAGE / folder / f"{name}{suffix}"
 
 
+def _source(folder: str, name: str, suffix: str) -> str:
+    """What the file of a part says."""
+    _check(folder, name, suffix)
+    if _is_own(folder, name, suffix):
+        return path(folder, name, suffix).read_text()
+    try:
+        found = find_spec(_brought(folder)[name].module)
+    except ImportError:
+        found = None
+    return Path(found.origin).read_text() if found and found.origin and found.origin.endswith(".py") else ""
+
+
+@functools.cache
+def _brought(folder: str) -> Mapping[str, metadata.EntryPoint]:
+    """Parts that installed packages bring."""
+    group = f"convkit.{folder.rpartition('/')[2]}"
+    return {entry.name: entry for entry in metadata.entry_points(group=group) if _is_name(entry.name)}
+
+
+def _package(entry: metadata.EntryPoint) -> str:
+    return entry.dist.name if entry.dist else "?"
+
+
+def _dotted(folder: str) -> str:
+    return f"convkit.{folder.replace('/', '.')}"
+
+
+def _is_name(name: str) -> bool:
+    return name.replace("-", "_").isidentifier() and not name.startswith("_")
+
+
+def _is_own(folder: str, name: str, suffix: str) -> bool:
+    return _is_name(name) and (_PACKAGE / folder / f"{name}{suffix}").is_file()
+
+
 def _check(folder: str, name: str, suffix: str) -> None:
-    if name.isidentifier() and not name.startswith("_") and (_PACKAGE / folder / f"{name}{suffix}").is_file():
+    if _is_own(folder, name, suffix):
         return  # thousands of times in a search: the folder is not listed for them
     known = names(folder, suffix)
     if name not in known:

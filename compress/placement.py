@@ -17,6 +17,7 @@ from torch import fx, nn
 from convkit.compress import format as formats
 from convkit.compress import graph as graphs
 from convkit.compress import ops, pads
+from convkit.compress.conv import reason_to_keep
 from convkit.compress.errors import ConvkitError
 from convkit.compress.plan import LayerPlan
 from convkit.compress.target import Rule, Target
@@ -26,7 +27,8 @@ _NOT_DATA = ("Shape", "Size")
 
 
 def place(graph: fx.GraphModule, target: Target, keep: Collection[str] = ()) -> dict[str, LayerPlan]:
-    """Formats for every layer that `target` can run in low precision, less the layers and operators in `keep`.
+    """Formats for every layer that `target` can run in low precision, less the layers and operators in `keep` and what
+    novel convolutions want in float.
 
     Layers with weights come first; an operator without weights follows where what it reads is quantized anyway, for
     alone it would pay for the conversion and gain nothing.
@@ -38,7 +40,11 @@ def place(graph: fx.GraphModule, target: Target, keep: Collection[str] = ()) -> 
         rule = target.operators.get(graphs.operator(node))
         if rule is None or graphs.key(node) in keep or graphs.operator(node) in keep or not _makes_float(node):
             continue
-        if node in merged or (graphs.operator(node) == "Pad" and not pads.fills_with_zeros(node)):
+        if (
+            node in merged
+            or reason_to_keep(node)
+            or (graphs.operator(node) == "Pad" and not pads.fills_with_zeros(node))
+        ):
             continue
         if _is_fused(node, target, low) or not (_has_weight(node) if rule.weight else _follows(node, low, target)):
             continue

@@ -3,6 +3,9 @@
 A kind is a folder and a part is a file in it, so the list is the listing of the folders.
 """
 
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any
+
 import click
 
 from convkit.cli import options, show
@@ -37,11 +40,16 @@ def list_parts(kind: str | None, as_json: bool) -> None:
     Examples:
       convkit list
       convkit list targets
+      convkit list convs
       convkit list formats --json
     """
     found = {name: _parts(name) for name in ([kind] if kind else KINDS)}
+    proven = _proven(found[kind]) if kind == "convs" else {}
     if as_json:
-        show.json({"schema_version": 1, **found})
+        show.json({"schema_version": 1, **found, **({"proven": proven} if proven else {})})
+        return
+    if proven:
+        show.table(("conv", "paper", "tier", "engines", "formats", "kernel"), [*_rows(found["convs"], proven)])
         return
     rows = [(name, part, about) for name, entries in found.items() for part, about in entries.items()]
     if not rows:
@@ -50,6 +58,27 @@ def list_parts(kind: str | None, as_json: bool) -> None:
 
 
 PART = list_parts
+
+
+def _proven(names: Iterable[str]) -> dict[str, Any]:
+    """What tests have found of each novel convolution, where they have."""
+    from dataclasses import asdict
+
+    from convkit.compress import conv
+
+    return {name: asdict(proof) for name in names if (proof := conv.proof(name)) is not None}
+
+
+def _rows(convs: Mapping[str, str], proven: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    """One of each; what nobody has proven, a package's own, says what it is."""
+    for name, about in convs.items():
+        proof = proven.get(name)
+        if proof is None:
+            yield name, about, "–", "not proven here", "–", "–"
+            continue
+        engines = [f"{engine} {does.partition(';')[0]}" for engine, does in proof["engines"].items()]
+        formats = [f"{number} {found['sqnr']:.0f} dB" for number, found in proof["formats"].items()]
+        yield name, proof["paper"], proof["tier"], ", ".join(engines), ", ".join(formats) or "in float", "–"
 
 
 def _parts(kind: str) -> dict[str, str]:

@@ -172,8 +172,8 @@ def quantize(
     job, note = _with_wishes(job, precision, methods)
     budgets = {"latency": latency, "size": size, "bops": bops}
     wishes = wishing.wishes(job, formats, tables, budgets, by_labels=by_labels)
-    if note:
-        show.note(note)
+    for words in filter(None, (note, _kept(job))):
+        show.note(words)
     if dry_run:
         show.text(_intention(job, wishes, output))
         return
@@ -240,6 +240,16 @@ def _with_wishes(job: Job, precision: str | None, methods: tuple[str, ...]) -> t
     remedies.with_methods(methods)
     option, note = (None, "") if precision is None else space.precision(precision, job.target)
     return replace(job, methods=methods, precision=option), note
+
+
+def _kept(job: Job) -> str:
+    """What novel convolutions keep in float, by reason."""
+    from convkit.compress import conv
+
+    reasons: dict[str, list[str]] = {}
+    for name, reason in conv.kept_in(job.model.graph).items():
+        reasons.setdefault(reason, []).append(name)
+    return "; ".join(f"in float: {', '.join(names)} ({reason})" for reason, names in reasons.items())
 
 
 def _checkpoint(job: Job, wishes: Wishes | None, output: str, *, resume: bool) -> Checkpoint:

@@ -145,5 +145,5 @@ PART = Conv(
     tier="T1",
     layers=(DeformConv2d, DeformBlock),
     examples=_examples,
-    kept={"GridSample": _PLACES},
+    kept={"GridSample": _PLACES, "offset": _PLACES},
 )

@@ -74,6 +74,8 @@ def _listed(scales: Sequence[object]) -> Sequence[float | None] | None:
     return [scale if isinstance(scale, float) else None for scale in scales] or None
 
 
+_LAST = 2**62
+"""Beyond the end of every axis."""
 _MODES = {"constant": "constant", "reflect": "reflect", "replicate": "edge", "circular": "wrap"}
 
 
@@ -84,8 +86,23 @@ def _pad(b: Builder, x: Operand, pads: Sequence[Size], mode: str = "constant", f
     rank, count = len(shape(x)), len(pads) // 2
     begins = [0] * (rank - count) + [pads[2 * i] for i in reversed(range(count))]
     ends = [0] * (rank - count) + [pads[2 * i + 1] for i in reversed(range(count))]
+    known = [size for size in pads if isinstance(size, int) and size >= 0]
+    if mode == "circular" and len(known) == len(pads):
+        return _around(b, x, known)
     constant = b.cast(fill, value(x).dtype) if fill else None
     return b.op("Pad", x, b.sizes([*begins, *ends]), constant, mode=_MODES[mode])
+
+
+def _around(b: Builder, x: Operand, pads: Sequence[int]) -> Result:
+    """Circular padding as slices: among the engines it is a mode of Pad in ONNX Runtime alone."""
+    for turn, (begin, end) in enumerate(zip(pads[::2], pads[1::2], strict=True)):
+        axis = b.val.ndim - 1 - turn
+        whole, place = x, b.integers(axis)
+        before = [b.op("Slice", whole, b.integers(-begin), b.integers(_LAST), place)] if begin else []
+        behind = [b.op("Slice", whole, b.integers(0), b.integers(end), place)] if end else []
+        if before or behind:
+            x = b.op("Concat", *before, whole, *behind, axis=axis)
+    return x
 
 
 def _constant_pad(b: Builder, x: Operand, pads: Sequence[Size], fill: Number = 0) -> Result:

@@ -9,14 +9,27 @@ _KERNELS = ("Conv", "Gemm", "MatMul")
 
 def look(file: File) -> Iterator[Broken]:
     """Transposed convolutions on codes, which are dequantized, and kernels of which one side only is quantized."""
+    alone = _read_in_float(file)
     for node in file.model.graph.node:
         if node.op_type not in (*_KERNELS, "ConvTranspose") or len(node.input) < 2:  # noqa: PLR2004 - x, weight
             continue
         sides = [file.dequantized(name) for name in node.input[:2]]
         if node.op_type == "ConvTranspose" and all(sides):
             yield node, "it has no kernel on codes and runs in float", "keep it in float in the plan"
-        elif node.op_type in _KERNELS and sides == [True, False]:
+        elif node.op_type in _KERNELS and sides == [True, False] and node.input[0] in alone:
             yield node, "what it reads is quantized and its weight is not: it runs in float", "quantize the weight too"
+
+
+def _read_in_float(file: File) -> set[str]:
+    """Tensors that nothing reads but kernels with float weights: another's pair serves those that compute on codes.
+
+    A layer that a plan keeps in float beside such others reads what these read.
+    """
+    served: set[str] = set()
+    for node in file.model.graph.node:
+        floating = node.op_type in _KERNELS and len(node.input) > 1 and not file.dequantized(node.input[1])
+        served |= set(node.input[1:] if floating else node.input)
+    return {name for node in file.model.graph.node for name in node.input} - served
 
 
 PART = Rule("Q/DQ pairs stand where a kernel computes on codes", look)

@@ -121,6 +121,13 @@ def test_what_it_takes_is_not_found_fault_with(kind: int, sm: int | None) -> Non
     assert lint.lint(quantized(kind), "tensorrt_rtx", Device(sm)) == []
 
 
+def test_a_layer_in_float_may_read_what_others_read_on_codes() -> None:
+    """As a plan has it that keeps one of several readers in float."""
+    both = one_side()
+    both.graph.node.append(helper.make_node("Conv", ["xd", "wd"], ["other"], "on codes"))
+    assert lint.lint(both, "tensorrt_rtx", Device(80)) == []
+
+
 def test_a_plugin_or_a_body_makes_an_operator_known() -> None:
     own = single("Rotate", "mine")
     assert lint.lint(own, "tensorrt", Device(plugins=True)) == []

@@ -29,3 +29,15 @@ def test_an_unknown_kind(convkit: Convkit) -> None:
     result = convkit("list", "targts")
     assert result.code == 2
     assert "'targets'" in result.err
+
+
+def test_novel_convolutions_come_with_what_is_proven_of_them(convkit: Convkit) -> None:
+    names = parts.names("compress/convs")
+    proven = json.loads(convkit("list", "convs", "--json").out)["proven"]
+    assert list(proven) == names
+    table = convkit("list", "convs").out
+    for name, proof in proven.items():
+        (row,) = [line for line in table.splitlines() if line.split()[:1] == [name]]
+        assert proof["paper"] in row
+        assert all(engine in row for engine in proof["engines"])
+        assert all(number in row for number in proof["formats"])

@@ -1,0 +1,85 @@
+"""A novel convolution of somebody else's: a package in a folder, and convkit knows it as its own."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import onnx
+import pytest
+
+CONVKIT = [sys.executable, "-m", "convkit.cli.main"]
+RING = '''"""A convolution around a ring: what leaves on one side comes in on the other. And more."""
+
+import torch
+from torch import nn
+
+from convkit.compress.conv import Conv, Example
+
+
+class RingConv(nn.Module):
+    def __init__(self, channels):
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, 3, groups=channels)
+
+    def forward(self, x):
+        return self.conv(nn.functional.pad(x, (1, 1, 1, 1), mode="circular"))
+
+
+PART = Conv("Somebody, 2026", "T1", (RingConv,), lambda: [Example(RingConv(4), {"x": (4, 6, 7)})])
+'''
+NET = """import torch
+import ring
+
+def build():
+    torch.manual_seed(0)
+    return torch.nn.Sequential(torch.nn.Conv2d(3, 8, 3), torch.nn.ReLU(), ring.RingConv(8), torch.nn.Conv2d(8, 4, 1))
+"""
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Path:
+    """What pip leaves of a package that brings a part."""
+    (tmp_path / "ring.py").write_text(RING)
+    (tmp_path / "net.py").write_text(NET)
+    about = tmp_path / "ringed-1.0.dist-info"
+    about.mkdir()
+    (about / "METADATA").write_text("Metadata-Version: 2.1\nName: ringed\nVersion: 1.0\n")
+    (about / "entry_points.txt").write_text("[convkit.convs]\nring = ring:PART\n")
+    return tmp_path
+
+
+def run(site: Path, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
+    done = subprocess.run([*CONVKIT, *words], cwd=site, env=beside(site), capture_output=True, text=True, check=False)
+    assert done.returncode == code, done.stderr
+    return done
+
+
+def beside(site: Path) -> dict[str, str]:
+    """The environment of a Python that finds packages in `site`, too."""
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(site), *filter(None, [os.environ.get("PYTHONPATH")])])}
+
+
+def test_it_is_listed_by_its_name_and_its_first_words(site: Path) -> None:
+    found = json.loads(run(site, "list", "convs", "--json").stdout)["convs"]
+    assert found["ring"] == "A convolution around a ring: what leaves on one side comes in on the other"
+    assert {"dcls", "phc"} <= found.keys()
+    assert "not proven here" in run(site, "list", "convs").stdout
+
+
+def test_it_is_a_node_of_its_own_that_the_engine_computes(site: Path) -> None:
+    words = ["export", "net:build", "--shape", "input:Nx3x12x12", "--target", "onnxruntime-cpu", "-o", "out"]
+    run(site, *words)
+    (file,) = (site / "out").rglob("*.onnx")
+    model = onnx.load(file)
+    assert "RingConv" in [node.op_type for node in model.graph.node] or "Ring" in {f.name for f in model.functions}
+    run(site, "verify", str(file), "net:build", "--shape", "input:Nx3x12x12")
+
+
+def test_one_that_cannot_be_imported_is_told_by_its_package(site: Path) -> None:
+    (site / "ring.py").write_text('"""Broken."""\nimport nothing_of_this_name\n')
+    code = "from convkit.compress import parts; parts.load('compress/convs', 'ring')"
+    done = subprocess.run([sys.executable, "-c", code], env=beside(site), capture_output=True, text=True, check=False)
+    assert "'ring' cannot be loaded from 'ring:PART' of the package ringed" in done.stderr
+    assert "Broken" in run(site, "list", "convs").stdout
