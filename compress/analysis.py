@@ -58,6 +58,8 @@ class LayerAnalysis:
     activations: int
     """Elements of the output."""
     bytes: int
+    part_of: str = ""
+    """The novel convolution that it is part of, and which: `NAME:PLACE`."""
 
     @property
     def intensity(self) -> float:
@@ -85,6 +87,11 @@ class Analysis:
         found = {kind: self.total(layer for layer in self.layers if layer.kind == kind) for kind in self._kinds()}
         return dict(sorted(found.items(), key=lambda item: (-item[1]["macs"], -item[1]["bytes"], item[0])))
 
+    def novel(self) -> dict[str, dict[str, float]]:
+        """Totals per novel convolution of the network, in its order."""
+        places = dict.fromkeys(layer.part_of for layer in self.layers if layer.part_of)
+        return {place: self.total(layer for layer in self.layers if layer.part_of == place) for place in places}
+
     def _kinds(self) -> set[str]:
         return {layer.kind for layer in self.layers}
 
@@ -98,6 +105,7 @@ class Analysis:
             "inputs": {spec.name: {"shape": spec.shape, "sample": spec.sample} for spec in self.inputs},
             "total": self.total(),
             "kinds": self.kinds(),
+            "novel": self.novel(),
             "layers": [{**dataclasses.asdict(layer), "intensity": layer.intensity} for layer in chosen],
         }
 
@@ -130,6 +138,7 @@ def _layer(node: fx.Node, seen: set[int]) -> LayerAnalysis:
         macs=macs.count(operator, shapes, output, node.kwargs),
         activations=sum(result.elements for result in results),
         bytes=_bytes(node, operator, operands, results),
+        part_of=node.meta.get("op", ""),
     )
 
 

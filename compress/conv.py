@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fnmatch
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
@@ -10,11 +11,17 @@ from typing import TYPE_CHECKING
 
 from convkit.compress import graph as graphs
 from convkit.compress import parts
+from convkit.compress.errors import ConvkitError
 
 if TYPE_CHECKING:
+    import onnx
     from torch import fx, nn
 
 FOLDER = "compress/convs"
+DOMAIN, PART_OF = "convkit", "convkit.op"
+"""Of nodes that stand for one in ONNX files; and the key of a node's metadata that says which it is part of,
+`NAME:PLACE`, PLACE the layer of the network that it is.
+"""
 _PROVEN = Path(__file__).parent / "convs" / "proven"
 TIERS = {
     "T0": "an ordinary convolution once trained",
@@ -27,6 +34,11 @@ TIERS = {
 def named(module: str) -> str:
     """The part that the Python module called `module` holds; "" where it is none."""
     return parts.of_module(FOLDER, module)
+
+
+def tag(node: onnx.NodeProto) -> str:
+    """What an ONNX node says it is part of; "" where it says nothing."""
+    return next((entry.value for entry in node.metadata_props if entry.key == PART_OF), "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,13 +56,17 @@ class Conv:
     """`layers` are the modules that compute it, `tier` (one of TIERS) what becomes of them in an engine.
 
     A network that holds one is traced as any other, and the nodes of each call know that they are its. `kept`:
-    operators and layers inside that stay in float when the rest of the network is quantized, and why.
+    operators, and layers inside by the end of their names (`*` stands for anything), that stay in float when the rest
+    of the network is quantized, and why.
     """
 
     paper: str
     tier: str
     layers: tuple[type[nn.Module], ...]
     examples: Callable[[], Iterable[Example]]
+    usual: Callable[[], Example] | None = None
+    """One of a size that networks have, for benches."""
+
     kept: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -88,11 +104,13 @@ def proof(name: str) -> Proof | None:
 def reason_to_keep(node: fx.Node) -> str:
     """Why the novel convolution that `node` is part of wants it in float; "" where there is no reason."""
     name, _, place = node.meta.get("op", "").partition(":")
-    if not name:
+    try:
+        kept: Mapping[str, str] = parts.load(FOLDER, name).kept if name else {}
+    except ConvkitError:  # a file may be of somebody who has a part that is not here
         return ""
-    kept: Mapping[str, str] = parts.load(FOLDER, name).kept
-    inside = graphs.key(node).removeprefix(f"{place}.")
-    return kept.get(graphs.operator(node), "") or kept.get(inside, "")
+    inside = "." + graphs.key(node).removeprefix(f"{place}.")
+    named = (reason for layer, reason in kept.items() if fnmatch.fnmatchcase(inside, f"*.{layer}"))
+    return kept.get(graphs.operator(node), "") or next(named, "")
 
 
 def kept_in(graph: fx.GraphModule) -> dict[str, str]:

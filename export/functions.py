@@ -13,9 +13,9 @@ from dataclasses import dataclass
 import onnx
 from onnx import helper
 
-DOMAIN = "convkit"
-PART_OF = "convkit.op"
-"""Key of a node's metadata: `NAME:PLACE`, the novel convolution and the layer of the network that it is."""
+from convkit.compress import conv
+from convkit.compress.conv import DOMAIN, PART_OF
+
 _INSIDE = 16
 """Whole numbers up to so many, such as axes and shapes, are constants of the body; other ones are its inputs."""
 _QUANTIZED = ("QuantizeLinear", "DequantizeLinear")
@@ -69,9 +69,9 @@ def _calls(model: onnx.ModelProto) -> Iterator[onnx.NodeProto | _Call]:
     readers: dict[str, set[str]] = {}
     for node in nodes:
         for name in node.input:
-            readers.setdefault(name, set()).add(_tag(node))
-    runs = [(tag, list(run)) for tag, run in itertools.groupby(nodes, _tag)]
-    often = {tag for tag, _ in runs if tag and sum(tag == other for other, _ in runs) > 1}
+            readers.setdefault(name, set()).add(conv.tag(node))
+    runs = [(tag, list(run)) for tag, run in itertools.groupby(nodes, conv.tag)]
+    often = {own for own, _ in runs if own and sum(own == other for other, _ in runs) > 1}
     for tag, run in runs:
         if not tag or tag in often or len(run) == 1 or any(node.op_type in _QUANTIZED for node in run):
             yield from run
@@ -81,10 +81,6 @@ def _calls(model: onnx.ModelProto) -> Iterator[onnx.NodeProto | _Call]:
         makes = [n for node in run for n in node.output if n in leaving or readers.get(n, set()) - {tag}]
         op, _, place = tag.partition(":")
         yield _Call(op, place, run, list(reads), makes)
-
-
-def _tag(node: onnx.NodeProto) -> str:
-    return next((entry.value for entry in node.metadata_props if entry.key == PART_OF), "")
 
 
 def _is_small(tensor: onnx.TensorProto | None) -> bool:
@@ -99,17 +95,19 @@ def _body(
     inside: Sequence[onnx.TensorProto],
     opsets: Iterable[onnx.OperatorSetIdProto],
 ) -> onnx.FunctionProto:
-    """The function without its name; tensors are called by their turn, so that like layers share one."""
+    """The function without its name; tensors are called by their turn, and nodes by their names in the layer, so that
+    like layers share one."""
     names = {name: f"x{turn}" for turn, name in enumerate(outside)}
     names |= {tensor.name: f"c{turn}" for turn, tensor in enumerate(inside)}
     made = [name for node in call.nodes for name in node.output if name]
     names |= {name: f"y{turn}" for turn, name in enumerate(made)}
     nodes = [_constant(tensor, names[tensor.name]) for tensor in inside]
-    for turn, node in enumerate(call.nodes):
+    for node in call.nodes:
         copy = onnx.NodeProto()
         copy.CopyFrom(node)
-        copy.name = f"n{turn}"
+        copy.name = node.name.removeprefix(f"{call.place}.")
         del copy.metadata_props[:], copy.input[:], copy.output[:]
+        copy.metadata_props.add(key=PART_OF, value=call.op)
         copy.input.extend(names.get(name, "") for name in node.input)
         copy.output.extend(names.get(name, "") for name in node.output)
         nodes.append(copy)

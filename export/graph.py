@@ -9,9 +9,9 @@ import onnx
 import torch
 from onnx import AttributeProto, defs, helper
 
+from convkit.compress.conv import PART_OF
 from convkit.compress.errors import ConvkitError
 from convkit.export import tensors
-from convkit.export.functions import PART_OF
 
 
 @dataclass(slots=True)

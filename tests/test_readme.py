@@ -8,7 +8,7 @@ import click
 import pytest
 
 from convkit.cli.step import load_command, parse
-from convkit.compress import parts
+from convkit.compress import conv, parts
 
 ROOT = Path(__file__).parent.parent
 README = (ROOT / "README.md").read_text()
@@ -38,6 +38,29 @@ def test_every_command_is_listed_with_its_line(request: pytest.FixtureRequest) -
     wanted = "\n".join(["| | |", "|---|---|", *lines, ""])
     if request.config.getoption("--regenerate"):
         (ROOT / "README.md").write_text(f"{before}<!-- commands -->\n{wanted}<!-- /commands -->{after}")
+        return
+    assert listed == wanted
+
+
+def test_every_novel_convolution_stands_in_its_table(request: pytest.FixtureRequest) -> None:
+    """With what is proven of it."""
+    page = ROOT / "docs" / "convs.md"
+    before, rest = page.read_text().split("<!-- convs -->\n")
+    listed, after = rest.split("<!-- /convs -->")
+    formats = ("int8", "fp8_e4m3", "fp16", "bf16")
+    lines = [f"| conv | paper | tier | engines | {' | '.join(formats)} |", "|---|---|---|---|---|---|---|---|"]
+    for name in parts.names("compress/convs"):
+        proof = conv.proof(name)
+        assert proof is not None
+        engines = [
+            engine if does == "runs" else f"{engine} ({does.removeprefix('builds for ')})"
+            for engine, does in proof.engines.items()
+        ]
+        noise = [f"{proof.formats[each].sqnr:.0f} dB" if each in proof.formats else "–" for each in formats]
+        lines.append(f"| `{name}` | {proof.paper} | {proof.tier} | {', '.join(engines)} | {' | '.join(noise)} |")
+    wanted = "\n".join([*lines, ""])
+    if request.config.getoption("--regenerate"):
+        page.write_text(f"{before}<!-- convs -->\n{wanted}<!-- /convs -->{after}")
         return
     assert listed == wanted
 

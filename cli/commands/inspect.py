@@ -63,6 +63,9 @@ def _show(found: Analysis, layers: Sequence[LayerAnalysis]) -> None:
     show.table(("layer", "kind", "input", "output", *_COLUMNS), rows, title=found.name)
     kinds = [(kind, *_totals(total)) for kind, total in found.kinds().items()]
     show.table(("kind", "layers", *_COLUMNS), kinds, totals=("total", *_totals(found.total())))
+    novel = [(*place.split(":", 1), *_totals(total)) for place, total in found.novel().items()]
+    if novel:
+        show.table(("novel convolution", "at", "layers", *_COLUMNS), novel)
 
 
 def _measures(layer: LayerAnalysis) -> tuple[object, ...]:

@@ -266,9 +266,10 @@ def _intention(job: Job, wishes: Wishes | None, output: str) -> str:
     from convkit.cli import batches, forecast
     from convkit.compress import placement
     from convkit.compress.apply import prepare
+    from convkit.compress.search import remedies
 
     calibration, held = batches.split(job.data, job.seed)
-    prepared = prepare(job.model, ("simplify", "fold_batch_norm"))
+    prepared = prepare(job.model, remedies.EXACT)
     layers = placement.place(prepared.graph, job.target, job.keep)
     weighted = sum(layer.weight is not None for layer in layers.values())
     words = (

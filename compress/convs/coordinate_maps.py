@@ -54,5 +54,6 @@ PART = Conv(
     tier="T1",
     layers=(CoordinateMaps,),
     examples=_examples,
+    usual=lambda: Example(CoordinateMaps(), {"x": (64, 56, 56)}),
     kept={"Concat": "positions span exactly -1 to 1, whatever the image spans"},
 )

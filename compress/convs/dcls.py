@@ -149,4 +149,5 @@ PART = Conv(
     tier="T0",
     layers=(Dcls1d, Dcls2d, Dcls3d),
     examples=_examples,
+    usual=lambda: Example(Dcls2d(96, 96, 26, dilated_kernel_size=17, padding=8, groups=96), {"x": (96, 56, 56)}),
 )

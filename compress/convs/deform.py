@@ -73,14 +73,18 @@ class DeformConv2d(nn.Module):
         nn.init.kaiming_uniform_(self.weight, a=math.sqrt(5))
 
     def forward(self, x: Tensor, offset: Tensor, mask: Tensor | None = None) -> Tensor:
-        kernel = self.weight.shape[_SPATIAL:]
-        taps = read_taps(x, offset, kernel, self.stride, self.padding, self.dilation)
-        if mask is not None:
-            parts = offset.shape[1] // (2 * math.prod(kernel))
-            weighed = taps.reshape(x.shape[0], parts, -1, *taps.shape[2:])
-            taps = (weighed * mask.reshape(x.shape[0], parts, 1, -1, *mask.shape[2:])).reshape(taps.shape)
-        flat = self.weight.reshape(len(self.weight), -1, 1, 1)
-        return F.conv2d(taps.flatten(1, 2), flat, self.bias, groups=self.groups)
+        taps = read_taps(x, offset, self.weight.shape[_SPATIAL:], self.stride, self.padding, self.dilation)
+        return weighed(taps, self.weight, self.bias, self.groups, mask)
+
+
+def weighed(taps: Tensor, weight: Tensor, bias: Tensor | None, groups: int = 1, mask: Tensor | None = None) -> Tensor:
+    """The convolution of `taps` [N, C, K, Ho, Wo] that `read_taps` has read."""
+    if mask is not None:
+        count = taps.shape[2]
+        masked = taps.reshape(taps.shape[0], mask.shape[1] // count, -1, *taps.shape[2:])
+        taps = (masked * mask.reshape(taps.shape[0], -1, 1, count, *mask.shape[2:])).reshape(taps.shape)
+    flat = weight.reshape(weight.shape[0], -1, 1, 1)
+    return F.conv2d(taps.flatten(1, 2), flat, bias, groups=groups)
 
 
 class DeformBlock(nn.Module):
@@ -145,5 +149,6 @@ PART = Conv(
     tier="T1",
     layers=(DeformConv2d, DeformBlock),
     examples=_examples,
+    usual=lambda: Example(DeformBlock(32, 32, bound=8.0), {"x": (32, 32, 32)}),
     kept={"GridSample": _PLACES, "offset": _PLACES},
 )

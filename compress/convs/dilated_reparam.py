@@ -76,4 +76,5 @@ PART = Conv(
     tier="T0",
     layers=(DilatedReparamBlock,),
     examples=_examples,
+    usual=lambda: Example(DilatedReparamBlock(96, 13), {"x": (96, 28, 28)}),
 )

@@ -49,5 +49,6 @@ PART = Conv(
     tier="T1",
     layers=(ECA,),
     examples=_examples,
+    usual=lambda: Example(ECA(5), {"x": (256, 28, 28)}),
     kept={"Sigmoid": "a gate multiplies every channel: its error is the image's"},
 )

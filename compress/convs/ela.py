@@ -53,5 +53,6 @@ PART = Conv(
     tier="T1",
     layers=(ELA,),
     examples=_examples,
+    usual=lambda: Example(ELA(64), {"x": (64, 56, 56)}),
     kept={"Sigmoid": "gates multiply whole rows and columns: their error is the image's"},
 )

@@ -91,5 +91,6 @@ PART = Conv(
     tier="T1",
     layers=(EvoNorm2dB0, EvoNorm2dS0),
     examples=_examples,
+    usual=lambda: Example(EvoNorm2dS0(96), {"x": (96, 56, 56)}),
     kept={"Div": _DIVIDES, "Sqrt": _DIVIDES},
 )

@@ -79,4 +79,5 @@ PART = Conv(
     tier="T1",
     layers=(GauntTensorProduct,),
     examples=_examples,
+    usual=lambda: Example(GauntTensorProduct(3, 3, 3), {"a": (512, 16), "b": (512, 16)}),
 )

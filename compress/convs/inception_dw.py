@@ -50,4 +50,5 @@ PART = Conv(
     tier="T1",
     layers=(InceptionDWConv2d,),
     examples=_examples,
+    usual=lambda: Example(InceptionDWConv2d(96), {"x": (96, 56, 56)}),
 )

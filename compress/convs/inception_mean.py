@@ -39,4 +39,5 @@ PART = Conv(
     tier="T0",
     layers=(InceptionBlockV1,),
     examples=_examples,
+    usual=lambda: Example(InceptionBlockV1(16, 32), {"x": (16, 24, 24)}),
 )

@@ -121,4 +121,5 @@ PART = Conv(
     tier="T0",
     layers=(*_LAYERS.values(), PHMLinear),
     examples=_examples,
+    usual=lambda: Example(PHConv2d(4, 64, 64, 3, padding=1), {"x": (64, 28, 28)}),
 )

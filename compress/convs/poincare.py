@@ -105,5 +105,6 @@ PART = Conv(
     tier="T1",
     layers=(PoincareConvolution2d,),
     examples=_examples,
+    usual=lambda: Example(PoincareConvolution2d(16, 16, (3, 3), padding=1), {"x": (16, 32, 32)}),
     kept={"Asinh": _CURVED, "Sinh": _CURVED, "Tanh": _CURVED},
 )

@@ -40,5 +40,6 @@ PART = Conv(
     tier="T1",
     layers=(QuantizedCoordinates,),
     examples=_examples,
+    usual=lambda: Example(QuantizedCoordinates(), {"x": (65536, 3)}),
     kept={"Floor": "a step of the grid is finer than any low precision"},
 )

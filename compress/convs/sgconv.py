@@ -126,4 +126,5 @@ PART = Conv(
     tier="T0",
     layers=(GConv,),
     examples=_examples,
+    usual=lambda: Example(GConv(64, 1024), {"u": (64, 1024)}),
 )

@@ -31,15 +31,16 @@ class Remedy:
     calibrators: tuple[str, ...] | None = None
 
 
-_EXACT = ("simplify", "fold_batch_norm")
+EXACT = ("simplify", "fold_batch_norm", "merge_parallel")
+"""Methods that change no number, and come first."""
 REMEDIES = (
-    Remedy("measured ranges, bias correction", (*_EXACT, "bias_correction")),
-    Remedy("balanced channels, measured ranges, bias correction", (*_EXACT, "balance_channels", "bias_correction")),
-    Remedy("equalized, measured ranges, bias correction", (*_EXACT, "equalize", "bias_correction")),
-    Remedy("measured ranges", _EXACT),
-    Remedy("percentile ranges, bias correction", (*_EXACT, "bias_correction"), ("percentile",)),
-    Remedy("min-max ranges, bias correction", (*_EXACT, "bias_correction"), ("minmax",)),
-    Remedy("least squares ranges, bias correction", (*_EXACT, "bias_correction"), ("mse",)),
+    Remedy("measured ranges, bias correction", (*EXACT, "bias_correction")),
+    Remedy("balanced channels, measured ranges, bias correction", (*EXACT, "balance_channels", "bias_correction")),
+    Remedy("equalized, measured ranges, bias correction", (*EXACT, "equalize", "bias_correction")),
+    Remedy("measured ranges", EXACT),
+    Remedy("percentile ranges, bias correction", (*EXACT, "bias_correction"), ("percentile",)),
+    Remedy("min-max ranges, bias correction", (*EXACT, "bias_correction"), ("minmax",)),
+    Remedy("least squares ranges, bias correction", (*EXACT, "bias_correction"), ("mse",)),
 )
 _ALWAYS = 2
 """Remedies tried even when the first is good already, less those that change nothing: the best of them is kept."""
@@ -133,9 +134,9 @@ def with_methods(names: Sequence[str]) -> Remedy:
     an unknown name.
     """
     asked = dict.fromkeys(names)
-    before = [name for name in asked if _method(name).before and name not in _EXACT]
+    before = [name for name in asked if _method(name).before and name not in EXACT]
     after = [name for name in asked if not _method(name).before]
-    return Remedy(", ".join(("measured ranges", *before, *after)), (*_EXACT, *before, *after))
+    return Remedy(", ".join(("measured ranges", *before, *after)), (*EXACT, *before, *after))
 
 
 def _method(name: str) -> Method:

@@ -27,8 +27,8 @@ def _resize(
     known = exact if len(exact) == len(places) else _ratios(places, sizes or b.val.shape[2:])
     if known is not None:
         return b.op("Resize", x, None, b.constant([1.0, 1.0, *known], torch.float32), **how)
-    axes = list(range(2, 2 + len(places)))
-    return b.op("Resize", x, None, None, b.sizes(tuple(sizes or b.val.shape[2:])), **how, axes=axes)
+    # Of all axes: TensorRT's parser takes no sizes of some of them where a size is free.
+    return b.op("Resize", x, None, None, b.sizes((*shape(x)[:2], *(sizes or b.val.shape[2:]))), **how)
 
 
 def _ratios(given: Sequence[Size], wanted: Sequence[Size]) -> list[float] | None:

@@ -42,7 +42,7 @@ def export(module: nn.Module, shapes: Shapes, name: str) -> tuple[ExportedProgra
                 prefer_deferred_runtime_asserts_over_guards=True,
             )  # fmt: skip
     except Exception as error:
-        raise _explained(error, name, samples, shapes) from error
+        raise _explained(error, name, samples, shapes, _layer(error, module)) from error
     return program, names, _free_sizes(program, names, shapes)
 
 
@@ -87,8 +87,8 @@ def _free_sizes(program: ExportedProgram, names: list[str], shapes: Shapes) -> F
     return FreeSizes(symbols, samples)
 
 
-def _explained(error: Exception, name: str, samples: Mapping[str, Tensor], shapes: Shapes) -> ConvkitError:
-    place = _line(error)
+def _explained(error: Exception, name: str, samples: Mapping[str, Tensor], shapes: Shapes, layer: str) -> ConvkitError:
+    place = f"{layer}{_line(error)}"
     if isinstance(error, GuardOnDataDependentSymNode):
         return ConvkitError(
             f"{name} decides by the values of its input{place}: one graph cannot hold both ways",
@@ -114,6 +114,14 @@ def _explained(error: Exception, name: str, samples: Mapping[str, Tensor], shape
 
 def _pinned(declared: InputShape, axis: int) -> list[Dim]:
     return [declared.sample[i] if i == axis else dim for i, dim in enumerate(declared.shape)]
+
+
+def _layer(error: BaseException, module: nn.Module) -> str:
+    """` in its layer NAME`, the innermost one whose forward did not end; nothing where that is the whole module."""
+    names = {id(layer): name for name, layer in module.named_modules()}
+    calls = (frame.f_locals.get("self") for frame, _ in traceback.walk_tb(error.__traceback__))
+    found = [names.get(id(layer), "") for layer in calls if isinstance(layer, nn.Module)]
+    return next((f" in its layer {name!r}" for name in reversed(found) if name), "")
 
 
 def _line(error: BaseException) -> str:

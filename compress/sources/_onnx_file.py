@@ -11,12 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import onnx
-import onnx.inliner
 from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, EncodeError, Message
 from onnx import TensorProto
 
 from convkit.compress.errors import ConvkitError
+from convkit.compress.sources._onnx_functions import inlined
 
 OLDEST, NEWEST = 9, 25
 """Opsets of ai.onnx that convkit reads."""
@@ -29,7 +29,7 @@ _ONE_PIECE = 2**31 - 1
 def read(path: Path) -> tuple[onnx.ModelProto, str]:
     """As `whole`, functions inlined."""
     model, digest = whole(path)
-    return _inlined(path, model), digest
+    return inlined(path, model, _AGAIN), digest
 
 
 def whole(path: Path) -> tuple[onnx.ModelProto, str]:
@@ -190,12 +190,3 @@ def _shapes_present(model: onnx.ModelProto) -> Iterator[None]:
     yield
     for tensor in bare:
         tensor.ClearField("shape")
-
-
-def _inlined(path: Path, model: onnx.ModelProto) -> onnx.ModelProto:
-    if not model.functions:
-        return model
-    try:
-        return onnx.inliner.inline_local_functions(model, convert_version=True)
-    except (RuntimeError, ValueError, EncodeError, DecodeError) as error:
-        raise ConvkitError(f"{path}: its local functions cannot be inlined: {_line(error)}", hint=_AGAIN) from error

@@ -1,7 +1,8 @@
 """What `make bench` runs: convkit and other quantizers on the same networks, data and engines, held against limits.
 
 python -m tests.bench -o OUT [PART...]     PART: networks, commands, resolve, sensitivity, latency, enumerated,
-                                           rounding, matrix, mixed; on request, zero-shot, and gpu where there is one
+                                           rounding, matrix, mixed, convs; on request, zero-shot, and gpu
+                                           where there is one
 
 Each part leaves PART.json in OUT; REPORT.md there holds all of them as tables.
 """
@@ -23,6 +24,7 @@ from tests.bench import (
     cases,
     cifar,
     comparison,
+    convs,
     engines,
     enumerated,
     gpu,
@@ -209,6 +211,7 @@ RUNS: Mapping[str, Callable[[Run, dict[str, Any]], Iterator[Line]]] = {
     "matrix": matrices,
     "mixed": mixes,
     "zero-shot": zero_shots,
+    "convs": lambda run, report: convs.lines(run.say, report),
     "gpu": gpus,
 }
 

@@ -29,12 +29,13 @@ def made(name: str) -> list[Example]:
 
 
 def traced(example: Example, sizes: str = "N") -> Model:
+    sizes = "1" if example.batches == (1,) else sizes
     shapes = [parse_shape(f"{key}:{'x'.join([sizes, *map(str, shape)])}") for key, shape in example.shapes.items()]
     return factory.from_module(example.layer.eval(), ModelRef("convs:example", shapes=dict(shapes)))
 
 
-def inputs(example: Example, batch: int) -> dict[str, torch.Tensor]:
-    generator = torch.Generator().manual_seed(batch)
+def inputs(example: Example, batch: int, seed: int | None = None) -> dict[str, torch.Tensor]:
+    generator = torch.Generator().manual_seed(batch if seed is None else seed)
     return {key: torch.randn(batch, *shape, generator=generator) for key, shape in example.shapes.items()}
 
 

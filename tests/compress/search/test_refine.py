@@ -230,13 +230,32 @@ def test_no_cost_is_corrected_below_nothing() -> None:
 def test_the_second_finalist_leaves_room_to_the_limit() -> None:
     problem = instance.network(12, 14)
     whole = problem.cost(dict.fromkeys(problem.options, FLOAT))
-    wish = Wish({"seconds": 0.5 * whole.seconds})
+    limit = 0.5 * whole.seconds
+    wish = Wish({"seconds": limit})
     refined = refine(problem, Device.of(problem, 3).measure, wish, ROUNDS)
     roomy = with_room(refined, wish, 0.97)
-    kept = [t for t in refined.trials if t.measured.seconds <= 0.97 * wish.limits["seconds"]]
+    tables = refined.problem
+    kept = [t for t in refined.trials if max(t.measured.seconds, tables.cost(t.formats).seconds) <= 0.97 * limit]
     assert kept
     assert roomy.measured.loss == min(trial.measured.loss for trial in kept)
     assert with_room(refined, wish, 1e-6) is refined.best
+
+
+def test_a_lucky_measurement_is_no_room() -> None:
+    """It was measured well within the limit, the tables that everything corrected have it beyond."""
+    device = Device.of(SMALL, seed=3, own=0.0, pair=0.0)
+    plans = device.every()
+    limit = _limit(device, plans, 0.5)
+    refined = refine(SMALL, device.measure, Wish({"seconds": limit}), ROUNDS)
+    over = next(
+        dict(zip(SMALL.options, plan, strict=True))
+        for plan in itertools.product(*SMALL.options.values())
+        if refined.problem.cost(dict(zip(SMALL.options, plan, strict=True))).seconds > limit
+    )
+    cost = refined.problem.cost(over)
+    lucky = Trial(over, cost, dataclasses.replace(cost, loss=0.0, seconds=0.9 * limit))
+    trials = (*refined.trials, lucky)
+    assert with_room(dataclasses.replace(refined, trials=trials), Wish({"seconds": limit}), 0.97) != lucky
 
 
 def test_what_an_earlier_search_measured_may_have_room() -> None:

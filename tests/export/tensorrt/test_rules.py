@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
 
 from convkit.compress.errors import ConvkitError
 from convkit.export import lint
@@ -92,3 +94,25 @@ def test_few_products_for_one_position_run_in_float(
 ) -> None:
     layer = Layer("Conv", number, kernel=(1, 1), inputs=inputs, outputs=96, size=size, by_channel=by_channel)
     assert found(layer, 89, tmp_path) == (([], number) if runs else (["single_positions"], "fp32"))
+
+
+@pytest.mark.parametrize("size", ["N", 2])
+def test_sizes_of_some_axes_need_sizes_that_are_known(size: str | int, tmp_path: Path) -> None:
+    """As the builder has it."""
+    nodes = [helper.make_node("Resize", ["x", "", "", "s"], ["y"], "resize", axes=[2, 3], mode="linear")]
+    tensors = {"s": numpy_helper.from_array(np.array([9, 7]), "s")}
+    sizes = [size, 4, 5, 6], [size, 4, 9, 7]
+    inputs, outputs = (
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name, shape in zip("xy", sizes, strict=True)
+    )
+    graph = helper.make_graph(nodes, "graph", [inputs], [outputs], list(tensors.values()))
+    file = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    onnx.save(file, tmp_path / "net.onnx")
+    found = [one.rule for one in lint.lint(file, RTX, lint.Device(89))]
+    if size == "N":
+        assert found == ["resize_sizes"]
+        with pytest.raises(ConvkitError, match="refuses"):
+            build.build(RTX, tmp_path / "net.onnx", Settings(sm=89))
+    else:
+        assert found == []
+        assert build.build(RTX, tmp_path / "net.onnx", Settings(sm=89)).engine

@@ -1,0 +1,93 @@
+"""Learned delays between spiking neurons: each synapse is one tap of a convolution in time, and neurons fire in turn.
+
+Hammouamri et al., Learning Delays in Spiking Neural Networks using Dilated Convolutions with Learnable Spacings, ICLR
+2024, equations 2-6. Neurons leak and integrate: v' = v (1 - 1 / tau) + input; at 1 they fire, and begin anew.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from convkit.compress.conv import Conv, Example
+from convkit.compress.convs.dcls import Dcls1d
+
+
+class LIF(nn.Module):
+    """currents [N, C, T] to spikes, 0 or 1, of as many steps; without `fires` to potentials."""
+
+    def __init__(self, tau: float, *, threshold: float = 1.0, fires: bool = True) -> None:
+        super().__init__()
+        if tau < 1:
+            raise ValueError(f"a neuron keeps 1 - 1 / tau of its potential: tau is 1 at least, not {tau:g}")
+        self.kept, self.threshold, self.fires = 1 - 1 / tau, threshold, fires
+
+    def forward(self, currents: Tensor) -> Tensor:
+        steps: list[Tensor] = []
+        potential = torch.zeros_like(currents[..., 0])
+        for step in range(currents.shape[-1]):
+            potential = potential * self.kept + currents[..., step]
+            if self.fires:
+                spike = (potential >= self.threshold).to(currents.dtype)
+                potential = potential * (1 - spike)
+                steps.append(spike)
+            else:
+                steps.append(potential)
+        return torch.stack(steps, -1)
+
+
+class DelayedLayer(nn.Module):
+    """spikes [N, Cin, T] to [N, Cout, T + (delays - 1) // 2]: a delay of up to `delays` - 1 steps in each synapse.
+
+    As evaluated: delays are whole steps, and a synapse is one tap.
+    """
+
+    def __init__(self, in_features: int, out_features: int, delays: int, tau: float, *, fires: bool = True) -> None:
+        super().__init__()
+        self.conv = Dcls1d(in_features, out_features, 1, dilated_kernel_size=delays, bias=False, version="max")
+        self.norm = nn.BatchNorm1d(out_features)
+        self.neurons = LIF(tau, fires=fires)
+        self.delays = delays
+
+    def forward(self, spikes: Tensor) -> Tensor:
+        whole = (self.conv.P + self.delays // 2).round().clamp(0, self.delays - 1)
+        taps = torch.arange(self.delays, dtype=whole.dtype, device=whole.device)
+        kernel = self.conv.weight * (whole[0] == taps).to(whole.dtype)
+        padded = F.pad(spikes, (self.delays - 1, (self.delays - 1) // 2))
+        made: Tensor = self.neurons(self.norm(F.conv1d(padded, kernel)))
+        return made
+
+
+class _Spiking(nn.Module):
+    """Two layers on what of a signal is above nothing, and potentials behind."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.last = DelayedLayer(5, 6, 7, 2.0), DelayedLayer(6, 3, 4, 5.0, fires=False)
+        for norm in (self.first.norm, self.last.norm):
+            nn.init.uniform_(norm.weight, 1.0, 2.0)
+            nn.init.normal_(norm.bias, 0.5, 0.3)
+
+    def forward(self, signal: Tensor) -> Tensor:
+        made: Tensor = self.last(self.first((signal > 0).to(signal.dtype)))
+        return made
+
+
+def _examples() -> Iterator[Example]:
+    """Delays of odd and even numbers, spikes and potentials."""
+    yield Example(_Spiking(), {"signal": (5, 9)})
+    yield Example(LIF(3.0), {"currents": (4, 11)})
+
+
+_STATE = "an error of a potential is there until the neuron fires, or fires in its place"
+PART = Conv(
+    paper="Learning Delays in Spiking Neural Networks (ICLR 2024)",
+    tier="T2",
+    layers=(LIF, DelayedLayer),
+    examples=_examples,
+    usual=lambda: Example(DelayedLayer(140, 256, 25, 10.05), {"spikes": (140, 100)}),
+    kept={"Mul": _STATE, "Add": _STATE},
+)

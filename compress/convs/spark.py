@@ -1,0 +1,79 @@
+"""Masked convolution: what hidden patches would leak into their neighbours is set to nothing behind each layer.
+
+Tian et al., SparK: Designing BERT for Convolutional Networks, ICLR 2023, section 3.1. It is for pre-training; the
+weights are then those of ordinary layers, into which they load under the same names.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from convkit.compress.conv import Conv, Example
+
+
+def shown(x: Tensor, active: Tensor) -> Tensor:
+    """x [N, C, H, W] where `active` [N, 1, h, w], of h | H and w | W patches, is 1, and nothing elsewhere."""
+    height, width = (int(size) for size in x.shape[2:])
+    rows, columns = (int(size) for size in active.shape[2:])
+    if height % rows or width % columns:
+        raise ValueError(f"a map of {height}x{width} does not part into {rows}x{columns} patches")
+    return x * F.interpolate(active, scale_factor=(float(height // rows), float(width // columns)))
+
+
+class SparseConv2d(nn.Conv2d):
+    """x [N, C, H, W] and `active` [N, 1, h, w]."""
+
+    def forward(self, x: Tensor, active: Tensor) -> Tensor:  # type: ignore[override]
+        return shown(super().forward(x), active)
+
+
+class SparseMaxPool2d(nn.MaxPool2d):
+    """As SparseConv2d takes it."""
+
+    def forward(self, x: Tensor, active: Tensor) -> Tensor:  # type: ignore[override]
+        return shown(super().forward(x), active)
+
+
+class SparseBatchNorm2d(nn.BatchNorm2d):
+    """By its running statistics, which pre-training takes from active places."""
+
+    def forward(self, x: Tensor, active: Tensor) -> Tensor:  # type: ignore[override]
+        return shown(super().forward(x), active)
+
+
+class _Masked(nn.Module):
+    """An encoder on the patches where `field` is above nothing."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = SparseConv2d(3, 6, 3, padding=1, bias=False), SparseConv2d(6, 4, 3, padding=1)
+        self.norm, self.pool = SparseBatchNorm2d(6), SparseMaxPool2d(2)
+
+    def forward(self, x: Tensor, field: Tensor) -> Tensor:
+        active = (field > 0).to(x.dtype)
+        made = self.norm(self.first(shown(x, active), active), active).relu()
+        hidden: Tensor = self.second(self.pool(made, active), active)
+        return hidden
+
+
+def _examples() -> Iterator[Example]:
+    """Patches of images that are not square."""
+    for patches, size in (((2, 3), (8, 12)), ((3, 1), (12, 6))):
+        net = _Masked()
+        if net.norm.running_mean is not None and net.norm.running_var is not None:
+            nn.init.normal_(net.norm.running_mean)
+            nn.init.uniform_(net.norm.running_var, 0.3, 2.0)
+        nn.init.normal_(net.norm.bias)
+        yield Example(net, {"x": (3, *size), "field": (1, *patches)})
+
+
+PART = Conv(
+    paper="SparK: Designing BERT for Convolutional Networks (ICLR 2023)",
+    tier="T1",
+    layers=(SparseConv2d, SparseMaxPool2d, SparseBatchNorm2d),
+    examples=_examples,
+    usual=lambda: Example(_Masked(), {"x": (3, 224, 224), "field": (1, 7, 7)}),
+)

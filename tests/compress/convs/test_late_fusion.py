@@ -1,0 +1,32 @@
+"""Networks of series beside torch's own attention, and an ensemble beside its networks."""
+
+import pytest
+import torch
+from torch import nn
+
+from convkit.compress.convs.late_fusion import LateFusion, TemporalBlock, VariableAttention
+
+
+def test_attention_is_that_of_torch() -> None:
+    torch.manual_seed(0)
+    layer, x = VariableAttention(3, 6, 2, filters=2, heads=3), torch.randn(2, 3, 6)
+    reference = nn.MultiheadAttention(12, 3, batch_first=True)
+    with torch.no_grad():
+        reference.in_proj_weight.copy_(torch.cat([p.weight for p in (layer.query, layer.key, layer.value)]))
+        reference.in_proj_bias.copy_(torch.cat([p.bias for p in (layer.query, layer.key, layer.value)]))
+        reference.out_proj.load_state_dict(layer.mixed.state_dict())
+        seen = layer.conv(x).relu().reshape(2, 3, -1)
+        wanted = layer.out((seen + reference(seen, seen, seen)[0]).flatten(1))
+        assert (layer(x) - wanted).abs().max() <= 1e-5
+
+
+def test_an_ensemble_is_the_mean_of_its_networks() -> None:
+    torch.manual_seed(0)
+    networks = [nn.Sequential(TemporalBlock(3, 4, 3), nn.Flatten(), nn.Linear(32, 2)).eval() for _ in range(3)]
+    x = torch.randn(2, 3, 8)
+    assert (LateFusion(networks)(x) - sum(net(x) for net in networks) / 3).abs().max() <= 1e-6
+
+
+def test_heads_that_do_not_part_are_refused() -> None:
+    with pytest.raises(ValueError, match="18 features of a variable do not part into 4 heads"):
+        VariableAttention(2, 6, 2, filters=3, heads=4)

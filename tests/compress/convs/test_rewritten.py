@@ -1,0 +1,102 @@
+"""Layers that are ordinary ones once their weights are rewritten, and norms that slide, beside their formulae."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.ndimage import correlate
+from scipy.special import expit
+from torch import nn
+
+from convkit.compress.convs.re_dilation import DispersedConv2d, ReDilatedConv2d
+from convkit.compress.convs.sub_pixel_conv import SubPixelConv2d
+from convkit.compress.convs.time_norm import TimeLayerNorm, TimeRMSNorm
+
+
+def numbers(tensor: torch.Tensor) -> np.ndarray:
+    return tensor.detach().double().numpy()
+
+
+def test_a_kernel_twice_as_far_apart() -> None:
+    """As a dense kernel with nothing between its taps."""
+    torch.manual_seed(0)
+    conv, x = nn.Conv2d(1, 1, 3), torch.randn(1, 1, 9, 8)
+    wide = np.zeros((5, 5))
+    wide[::2, ::2] = numpy_kernel = numbers(conv.weight)[0, 0]
+    assert numpy_kernel.shape == (3, 3)
+    wanted = correlate(numbers(x)[0, 0], wide, mode="constant") + conv.bias.item()
+    assert np.abs(numbers(ReDilatedConv2d(conv, 2)(x))[0, 0] - wanted).max() <= 1e-6
+
+
+def test_a_factor_that_is_not_whole_widens_the_image() -> None:
+    """A kernel of one position sees the image widened and narrowed again: a ramp, the same but at its edges."""
+    conv = nn.Conv2d(1, 1, 1)
+    nn.init.ones_(conv.weight)
+    nn.init.zeros_(conv.bias)
+    x = torch.arange(12.0).expand(1, 1, 9, 12)
+    made = ReDilatedConv2d(conv, 1.5)(x)
+    assert made.shape == x.shape
+    assert (made - x)[..., 2:-2].abs().max() <= 1e-5
+
+
+def test_a_dispersed_kernel() -> None:
+    torch.manual_seed(0)
+    conv, matrix, x = nn.Conv2d(1, 1, 3), torch.randn(25, 9), torch.randn(1, 1, 7, 6)
+    kernel = (numbers(matrix) @ numbers(conv.weight).ravel()).reshape(5, 5)
+    wanted = correlate(numbers(x)[0, 0], kernel, mode="constant") + conv.bias.item()
+    assert np.abs(numbers(DispersedConv2d(conv, matrix)(x))[0, 0] - wanted).max() <= 1e-5
+
+
+@pytest.mark.parametrize("order", ["crd", "dcr"])
+def test_every_channel_goes_to_its_place(order: str) -> None:
+    torch.manual_seed(0)
+    layer, x = SubPixelConv2d(2, 3, 1, 2, order=order), torch.randn(1, 2, 3, 4)
+    rows = np.einsum("oi,ihw->ohw", numbers(layer.conv.weight)[..., 0, 0], numbers(x)[0])
+    rows = rows + numbers(layer.conv.bias)[:, None, None]
+    made = numbers(layer(x))[0]
+    for channel in range(3):
+        for a in range(2):
+            for b in range(2):
+                row = channel * 4 + a * 2 + b if order == "crd" else (a * 2 + b) * 3 + channel
+                assert np.abs(made[channel, a::2, b::2] - rows[row]).max() <= 1e-6
+
+
+@pytest.mark.parametrize("kind", [TimeLayerNorm, TimeRMSNorm])
+def test_norms_slide(kind: type[nn.Module]) -> None:
+    torch.manual_seed(0)
+    norm, x, log_snr = kind(6), torch.randn(3, 5, 6), torch.tensor([-4.0, 0.5, 7.0])
+    for parameter in norm.parameters():
+        nn.init.normal_(parameter)
+
+    def at(parameter: nn.Module) -> np.ndarray:
+        ends = [numbers(end) for end in (parameter.param0, parameter.param1)]
+        slope, shift = numbers(parameter.nodecay_weight) + 1, numbers(parameter.nodecay_bias)
+        share = expit(slope * numbers(log_snr)[:, None] / 4 + shift)
+        return (share * ends[0] + (1 - share) * ends[1])[:, None]
+
+    image = numbers(x)
+    if kind is TimeLayerNorm:
+        centred = image - image.mean(-1, keepdims=True)
+        wanted = centred / np.sqrt(image.var(-1, keepdims=True) + 1e-5) * at(norm.weight) + at(norm.bias)
+    else:
+        wanted = image / np.sqrt((image**2).mean(-1, keepdims=True) + 1e-5) * at(norm.weight)
+    assert np.abs(numbers(norm(x, log_snr)) - wanted).max() <= 1e-5
+
+
+def test_at_a_fixed_time_it_is_an_ordinary_norm() -> None:
+    torch.manual_seed(0)
+    norm, x = TimeLayerNorm(6), torch.randn(2, 5, 6)
+    for parameter in norm.parameters():
+        nn.init.normal_(parameter)
+    assert (norm.at(1.5)(x) - norm(x, torch.full((2,), 1.5))).abs().max() <= 1e-6
+
+
+def test_what_cannot_be_is_refused() -> None:
+    conv = nn.Conv2d(2, 2, 3)
+    with pytest.raises(ValueError, match="at least 1, not 0.5"):
+        ReDilatedConv2d(conv, 0.5)
+    with pytest.raises(ValueError, match="stride of 1"):
+        ReDilatedConv2d(nn.Conv2d(2, 2, 3, stride=2), 2)
+    with pytest.raises(ValueError, match="odd"):
+        DispersedConv2d(conv, torch.zeros(16, 9))
+    with pytest.raises(ValueError, match="crd or dcr, not 'rcd'"):
+        SubPixelConv2d(2, 2, 3, 2, order="rcd")
