@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from convkit.cli import goodness, options, show
 from convkit.cli.contest import ORIGINAL
-from convkit.compress import conv, metric, record
+from convkit.compress import membership, metric, record
 from convkit.compress import plan as plans
 from convkit.export import artifact, exporter
 
@@ -30,7 +30,7 @@ def report(job: Job, outcome: Outcome, searched: Searched | None) -> dict[str, A
         "estimated_latency": job.estimated,
         "engine": {"original": dict(outcome.knobs), "kept": dict(outcome.plan.engine)},
         "quantized_layers": sum(layer.weight is not None for layer in best.values()),
-        "kept_in_float": conv.kept_in(job.model.graph),
+        "kept_in_float": membership.kept_in(job.model.graph),
         "held_back_samples": outcome.held_back,
         "remark": goodness.remark(outcome.held_back),
         "attempts": [{"remedy": a.remedy, "good": a.good, "scores": dict(a.scores)} for a in outcome.attempts],

@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import fnmatch
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from convkit.compress import graph as graphs
 from convkit.compress import parts
 from convkit.compress.errors import ConvkitError
 
 if TYPE_CHECKING:
-    import onnx
-    from torch import fx, nn
+    from torch import nn
 
 FOLDER = "compress/convs"
-DOMAIN, PART_OF = "convkit", "convkit.op"
-"""Of nodes that stand for one in ONNX files; and the key of a node's metadata that says which it is part of,
-`NAME:PLACE`, PLACE the layer of the network that it is.
-"""
 _PROVEN = Path(__file__).parent / "convs" / "proven"
 TIERS = {
     "T0": "an ordinary convolution once trained",
@@ -29,16 +22,6 @@ TIERS = {
     "T2": "standard operators where sizes, batch or periods are fixed",
     "T3": "a dense form for small grids",
 }
-
-
-def named(module: str) -> str:
-    """The part that the Python module called `module` holds; "" where it is none."""
-    return parts.of_module(FOLDER, module)
-
-
-def tag(node: onnx.NodeProto) -> str:
-    """What an ONNX node says it is part of; "" where it says nothing."""
-    return next((entry.value for entry in node.metadata_props if entry.key == PART_OF), "")
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,19 +84,9 @@ def proof(name: str) -> Proof | None:
     return Proof(**found | {"formats": {key: ProvenFormat(**value) for key, value in found["formats"].items()}})
 
 
-def reason_to_keep(node: fx.Node) -> str:
-    """Why the novel convolution that `node` is part of wants it in float; "" where there is no reason."""
-    name, _, place = node.meta.get("op", "").partition(":")
-    try:
-        kept: Mapping[str, str] = parts.load(FOLDER, name).kept if name else {}
-    except ConvkitError:  # a file may be of somebody who has a part that is not here
-        return ""
-    inside = "." + graphs.key(node).removeprefix(f"{place}.")
-    named = (reason for layer, reason in kept.items() if fnmatch.fnmatchcase(inside, f"*.{layer}"))
-    return kept.get(graphs.operator(node), "") or next(named, "")
-
-
-def kept_in(graph: fx.GraphModule) -> dict[str, str]:
-    """What stays in float for such a reason: layers, or tensors of what is no layer, each with the reason."""
-    reasons = {graphs.key(node): reason_to_keep(node) for node in graphs.computes(graph)}
-    return {name: reason for name, reason in reasons.items() if reason}
+def load(name: str) -> Conv:
+    """The part called `name`. Raises ConvkitError for one that there is not, or that is something else."""
+    found = parts.load(FOLDER, name)
+    if not isinstance(found, Conv):
+        raise ConvkitError(f"the part {name!r} of {FOLDER} is a {type(found).__name__}, not a Conv", hint="repair it")
+    return found

@@ -20,6 +20,8 @@ from typing import Any
 
 from convkit.compress.errors import ConvkitError
 
+_LONGEST = 100
+"""Characters of a name."""
 _PACKAGE = Path(__file__).resolve().parent.parent
 
 
@@ -38,8 +40,9 @@ def load(folder: str, name: str) -> Any:  # noqa: ANN401 - each folder has its o
     entry = _brought(folder)[name]
     try:
         return entry.load()
-    except (ImportError, AttributeError) as error:
-        reason = f"{name!r} cannot be loaded from {entry.value!r} of the package {_package(entry)}: {error}"
+    except (Exception, SystemExit) as error:  # a stranger's module may raise anything
+        why = f"{type(error).__name__}: {error}"
+        reason = f"{name!r} cannot be loaded from {entry.value!r} of the package {_package(entry)}: {why}"
         raise ConvkitError(reason, hint="repair that package, or uninstall it") from error
 
 
@@ -55,7 +58,7 @@ def about(folder: str, name: str, suffix: str = ".py") -> str:
     """One line on a part: the first sentence of its docstring, or the `about:` of a data file. Imports nothing."""
     text = _source(folder, name, suffix)
     if suffix == ".py":
-        first = (ast.get_docstring(ast.parse(text)) or "").split("\n\n")[0]
+        first = (_docstring(text) or "").split("\n\n")[0]
         return " ".join(first.split()).split(". ")[0].removesuffix(".")
     line = re.search(r"^about: *(.*)$", text, re.MULTILINE)
     return line[1].strip("\"'") if line else ""
@@ -74,16 +77,26 @@ def _source(folder: str, name: str, suffix: str) -> str:
         return path(folder, name, suffix).read_text()
     try:
         found = find_spec(_brought(folder)[name].module)
-    except ImportError:
+    except Exception:  # noqa: BLE001 - the package above it is run, and may raise anything
         found = None
-    return Path(found.origin).read_text() if found and found.origin and found.origin.endswith(".py") else ""
+    if found is None or found.origin is None or not found.origin.endswith(".py"):
+        return ""
+    return Path(found.origin).read_text(errors="replace")
+
+
+def _docstring(text: str) -> str | None:
+    try:
+        return ast.get_docstring(ast.parse(text))
+    except (SyntaxError, ValueError):  # what is wrong with it, loading it says
+        return None
 
 
 @functools.cache
 def _brought(folder: str) -> Mapping[str, metadata.EntryPoint]:
     """Parts that installed packages bring."""
     group = f"convkit.{folder.rpartition('/')[2]}"
-    return {entry.name: entry for entry in metadata.entry_points(group=group) if _is_name(entry.name)}
+    found = {entry.name: entry for entry in metadata.entry_points(group=group) if _is_name(entry.name)}
+    return {name: entry for name, entry in found.items() if not _is_own(folder, name, ".py")}
 
 
 def _package(entry: metadata.EntryPoint) -> str:
@@ -95,7 +108,8 @@ def _dotted(folder: str) -> str:
 
 
 def _is_name(name: str) -> bool:
-    return name.replace("-", "_").isidentifier() and not name.startswith("_")
+    plain = len(name) <= _LONGEST and name.replace("-", "_").isidentifier()
+    return plain and not name.startswith("_")
 
 
 def _is_own(folder: str, name: str, suffix: str) -> bool:

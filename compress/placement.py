@@ -17,8 +17,8 @@ from torch import fx, nn
 from convkit.compress import format as formats
 from convkit.compress import graph as graphs
 from convkit.compress import ops, pads
-from convkit.compress.conv import reason_to_keep
 from convkit.compress.errors import ConvkitError
+from convkit.compress.membership import reason_to_keep
 from convkit.compress.plan import LayerPlan
 from convkit.compress.target import Rule, Target
 

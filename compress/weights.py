@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 
 from convkit.compress import format as formats
 from convkit.compress import graph as graphs
-from convkit.compress import ops
+from convkit.compress import membership, ops
 from convkit.compress.format import Format, Integer
 from convkit.compress.plan import LayerPlan
 
@@ -268,6 +268,7 @@ def _replace(graph: fx.GraphModule, node: fx.Node, module: nn.Module, weight: fx
         attributes = _geometry(module)
         replacement = graphs.call(node, function, (source, weight, bias), name, str(node.target), **attributes)
     replacement.meta.update(tensor=node.meta.get("tensor"))
+    membership.carry(node, replacement)
     node.replace_all_uses_with(replacement)
     graph.graph.erase_node(node)
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass
 import onnx
 from onnx import helper
 
-from convkit.compress import conv
-from convkit.compress.conv import DOMAIN, PART_OF
+from convkit.compress import membership
+from convkit.compress.membership import DOMAIN
 
 _INSIDE = 16
 """Whole numbers up to so many, such as axes and shapes, are constants of the body; other ones are its inputs."""
@@ -50,7 +50,7 @@ def with_functions(model: onnx.ModelProto) -> onnx.ModelProto:
         body = _body(call, outside, [constants[name] for name in inside], model.opset_import)
         function = bodies.setdefault((call.op, body.SerializeToString(deterministic=True)), body)
         if not function.name:
-            known = sum(op == call.op for op, _ in bodies)
+            known = sum(_title(op) == _title(call.op) for op, _ in bodies)
             function.name = _title(call.op) + ("" if known == 1 else f"_{known}")
         written.append(helper.make_node(function.name, outside, call.makes, call.place, domain=DOMAIN))
     if bodies:
@@ -69,8 +69,8 @@ def _calls(model: onnx.ModelProto) -> Iterator[onnx.NodeProto | _Call]:
     readers: dict[str, set[str]] = {}
     for node in nodes:
         for name in node.input:
-            readers.setdefault(name, set()).add(conv.tag(node))
-    runs = [(tag, list(run)) for tag, run in itertools.groupby(nodes, conv.tag)]
+            readers.setdefault(name, set()).add(membership.tag(node))
+    runs = [(tag, list(run)) for tag, run in itertools.groupby(nodes, membership.tag)]
     often = {own for own, _ in runs if own and sum(own == other for other, _ in runs) > 1}
     for tag, run in runs:
         if not tag or tag in often or len(run) == 1 or any(node.op_type in _QUANTIZED for node in run):
@@ -106,8 +106,8 @@ def _body(
         copy = onnx.NodeProto()
         copy.CopyFrom(node)
         copy.name = node.name.removeprefix(f"{call.place}.")
-        del copy.metadata_props[:], copy.input[:], copy.output[:]
-        copy.metadata_props.add(key=PART_OF, value=call.op)
+        del copy.input[:], copy.output[:]
+        membership.retold(copy, f"{call.op}:")
         copy.input.extend(names.get(name, "") for name in node.input)
         copy.output.extend(names.get(name, "") for name in node.output)
         nodes.append(copy)

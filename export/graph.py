@@ -9,7 +9,7 @@ import onnx
 import torch
 from onnx import AttributeProto, defs, helper
 
-from convkit.compress.conv import PART_OF
+from convkit.compress import membership
 from convkit.compress.errors import ConvkitError
 from convkit.export import tensors
 
@@ -19,8 +19,8 @@ class GraphWriter:
     """Collects nodes and initializers; `opset` rises when an operator came later."""
 
     opset: int
-    part_of: str = ""
-    """The novel convolution that nodes are part of from now on, and its place: `NAME:PLACE`."""
+    told: Mapping[str, str] = field(default_factory=dict)
+    """The metadata of nodes from now on."""
     nodes: list[onnx.NodeProto] = field(default_factory=list)
     initializers: list[onnx.TensorProto] = field(default_factory=list)
     _values: set[str] = field(default_factory=set)
@@ -37,8 +37,7 @@ class GraphWriter:
         schema = self._schema(operator)
         node = helper.make_node(operator, _without_trailing_blanks(inputs), outputs, _unique(name, self._node_names))
         node.attribute.extend(_attributes(schema, attributes))
-        if self.part_of:
-            node.metadata_props.add(key=PART_OF, value=self.part_of)
+        membership.write(node, self.told)
         self.nodes.append(node)
 
     def initializer(self, name: str, tensor: torch.Tensor, *, transposed: bool = False) -> str:

@@ -10,7 +10,7 @@ from torch import Tensor, fx, nn
 import convkit
 from convkit.compress import format as formats
 from convkit.compress import graph as graphs
-from convkit.compress import pads, pairs, weights
+from convkit.compress import membership, pads, pairs, weights
 from convkit.compress.errors import ConvkitError
 from convkit.compress.floating import ExMy
 from convkit.compress.model import Model, with_shapes
@@ -55,7 +55,7 @@ class _ModelWriter:
 
     def write(self) -> None:
         for node in self.model.graph.graph.nodes:
-            self.graph.part_of = node.meta.get("op", "")
+            self.graph.told = membership.metadata(node.meta)
             if node.op == "call_module":
                 self._layer(node)
             elif node.op == "call_function" and node not in self.pads and node.target is not python_operator.getitem:

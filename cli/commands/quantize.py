@@ -244,10 +244,10 @@ def _with_wishes(job: Job, precision: str | None, methods: tuple[str, ...]) -> t
 
 def _kept(job: Job) -> str:
     """What novel convolutions keep in float, by reason."""
-    from convkit.compress import conv
+    from convkit.compress import membership
 
     reasons: dict[str, list[str]] = {}
-    for name, reason in conv.kept_in(job.model.graph).items():
+    for name, reason in membership.kept_in(job.model.graph).items():
         reasons.setdefault(reason, []).append(name)
     return "; ".join(f"in float: {', '.join(names)} ({reason})" for reason, names in reasons.items())
 

@@ -58,7 +58,7 @@ class Builder:
         self.val: Any = None
         self.layer = ""
         self.label = ""
-        self.part_of = ""
+        self.tags: tuple[str, ...] = ()
         self.operands: list[fx.Node] = []
         self._fresh: list[fx.Node] = []
         self._taken: set[str] = set()
@@ -75,9 +75,9 @@ class Builder:
         self._taken.add(found)
         return found
 
-    def begin(self, source: fx.Node, layer: str, label: str, part_of: str = "") -> None:
-        """Take the aten node `source` in hand; `part_of`: the novel convolution that it is part of."""
-        self.val, self.layer, self.label, self.part_of = source.meta.get("val"), layer, label, part_of
+    def begin(self, source: fx.Node, layer: str, label: str, tags: tuple[str, ...] = ()) -> None:
+        """Take the aten node `source` in hand; `tags`: the novel convolutions that it is part of, outermost first."""
+        self.val, self.layer, self.label, self.tags = source.meta.get("val"), layer, label, tags
         self.operands, self._fresh = [], []
 
     def finish(self, result: Operand | tuple[Operand, ...]) -> None:
@@ -112,8 +112,8 @@ class Builder:
 
     def _made(self, node: fx.Node) -> fx.Node:
         node.meta["layer"] = self.layer
-        if self.part_of:
-            node.meta["op"] = self.part_of
+        if self.tags:
+            node.meta |= {"op": self.tags[0], "tags": self.tags}
         self._fresh.append(node)
         return node
 

@@ -13,8 +13,6 @@ from pathlib import Path
 import torch
 from torch import fx
 
-from convkit.compress import conv
-
 _FRAME = re.compile(r'File "(?P<file>[^"]+)", line (?P<line>\d+), in ')
 _LAYER = re.compile(r"(conv\w*|linear)$", re.IGNORECASE)
 _CONTAINERS = ("Sequential", "ModuleList", "ModuleDict", "Module")
@@ -35,23 +33,19 @@ def of(node: fx.Node) -> tuple[str, str]:
     return path, re.sub(r"[^\w.]", "_", label)
 
 
-def part_of(node: fx.Node) -> str:
-    """The outermost novel convolution that a node is part of, and the layer that it is: `NAME:PLACE`, or nothing."""
-    for path, kind in (node.meta.get("nn_module_stack") or {}).values():
-        module = kind.rpartition(".")[0] if isinstance(kind, str) else kind.__module__
-        name = conv.named(module)
-        if name:
-            return f"{name}:{path.replace('@', '.')}"
-    return ""
+def stack(node: fx.Node) -> list[tuple[str, str]]:
+    """Names and classes of the layers that a node stands in, the outermost first."""
+    layers = (node.meta.get("nn_module_stack") or {}).values()
+    return [
+        (path, kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}") for path, kind in layers
+    ]
 
 
 def _innermost(node: fx.Node) -> tuple[str, str]:
-    stack = node.meta.get("nn_module_stack") or {}
-    for path, kind in reversed(list(stack.values())):
+    for path, kind in reversed(stack(node)):
         if not path.startswith("_empty_nn_module_stack"):
-            name = kind if isinstance(kind, str) else f"{kind.__module__}.{kind.__qualname__}"
             # A module's second call is marked `relu@1`.
-            return re.sub(r"@\d+", "", path), name
+            return re.sub(r"@\d+", "", path), kind
     return "", ""
 
 

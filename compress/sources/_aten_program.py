@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, fx
 from torch.export import graph_signature
 
+from convkit.compress import membership
 from convkit.compress.errors import ConvkitError
 from convkit.compress.model import Model, TensorSpec
 from convkit.compress.sources import _aten, _aten_alias, _aten_place, _aten_size
@@ -37,8 +38,16 @@ class FreeSizes:
         return TensorSpec(name, shape, str(tensor.dtype).removeprefix("torch."), sample)
 
 
-def to_model(program: ExportedProgram, inputs: Sequence[str], sizes: FreeSizes, name: str, digest: str) -> Model:
-    """The Model of `program`, whose inputs are called `inputs`; parameters are shared with it.
+def to_model(
+    program: ExportedProgram,
+    inputs: Sequence[str],
+    sizes: FreeSizes,
+    name: str,
+    digest: str,
+    owners: Mapping[str, str] | None = None,
+) -> Model:
+    """The Model of `program`, whose inputs are called `inputs`; parameters are shared with it. `owners`: novel
+    convolutions by their layers, where these are known.
 
     Raises ConvkitError that names the operator, layer and line which has no ONNX form.
     """
@@ -49,7 +58,7 @@ def to_model(program: ExportedProgram, inputs: Sequence[str], sizes: FreeSizes, 
     outputs = [builder.unique(output) for output in _output_names(program)]
     for node in program.graph.nodes:
         if node.op == "call_function":
-            _write(builder, node, environment)
+            _write(builder, node, environment, owners)
     results = _results(program, builder, environment, outputs)
     specs = tuple(sizes.spec(output, made.meta["val"]) for output, made in zip(outputs, results, strict=True))
     given = tuple(sizes.spec(input_name, made.meta["val"]) for input_name, made in fed.items())
@@ -63,6 +72,7 @@ def _module(builder: Builder, results: Sequence[fx.Node]) -> fx.GraphModule:
         node.meta.pop("val", None)
     module = fx.GraphModule(builder.root, builder.graph, class_name="Model")
     module.graph.lint()
+    membership.mark(module)
     return module.eval()
 
 
@@ -136,7 +146,7 @@ def _tensor(program: ExportedProgram, name: str) -> Tensor:
     return held
 
 
-def _write(builder: Builder, node: fx.Node, environment: _aten.Environment) -> None:
+def _write(builder: Builder, node: fx.Node, environment: _aten.Environment, owners: Mapping[str, str] | None) -> None:
     if not _makes_tensor(node):
         environment[node] = node.meta.get("val")
         return
@@ -144,7 +154,7 @@ def _write(builder: Builder, node: fx.Node, environment: _aten.Environment) -> N
         environment[node] = _pick(node, environment)
         return
     layer, label = _aten_place.of(node)
-    builder.begin(node, layer, label, _aten_place.part_of(node))
+    builder.begin(node, layer, label, membership.tags(_aten_place.stack(node), owners))
     try:
         result = _aten.translate(builder, node, environment)
     except ConvkitError as error:

@@ -113,7 +113,12 @@ def _explained(error: Exception, name: str, samples: Mapping[str, Tensor], shape
 
 
 def _pinned(declared: InputShape, axis: int) -> list[Dim]:
-    return [declared.sample[i] if i == axis else dim for i, dim in enumerate(declared.shape)]
+    """The shape with a number on `axis`; other free sizes but the batch need a sample."""
+    free = [
+        dim if i == 0 or not isinstance(dim, str) else f"{dim}={declared.sample[i]}"
+        for i, dim in enumerate(declared.shape)
+    ]
+    return [declared.sample[i] if i == axis else dim for i, dim in enumerate(free)]
 
 
 def _layer(error: BaseException, module: nn.Module) -> str:

@@ -68,8 +68,8 @@ class Graph:
         self._attributes: dict[str, fx.Node] = {}
         self._parameters: dict[tuple[str, str], nn.Parameter] = {}
         self._taken: set[str] = set(readers)
-        self.part_of = ""
-        """What the next nodes are part of: `NAME:PLACE`, a novel convolution."""
+        self.told: Mapping[str, str] = {}
+        """What the file says of the next nodes, as `membership` has it."""
 
     def input(self, spec: TensorSpec, sample: Tensor) -> None:
         """A placeholder for `spec`."""
@@ -155,7 +155,7 @@ class Graph:
         result = run(op, lambda: function(*values, **op.attributes))
         layer = layer_path(op.name, op.kind)
         node = self.fx.call_function(function, args, op.attributes)
-        node.meta["op"] = self.part_of
+        node.meta |= self.told
         free = op.kind in _FREE_SHAPE or self._is_computed(op)
         if not free and all(a in self._static for a in args if isinstance(a, fx.Node)):
             self._static.add(node)
@@ -185,7 +185,7 @@ class Graph:
         before = self.node(source)
         result = run(op, lambda: layer.module(self._examples[before]))
         node = self.fx.call_module(path, (before,))
-        node.meta["op"] = self.part_of
+        node.meta |= self.told
         if before in self._static:
             self._static.add(node)
         self._bind(node, op.outputs[0], result, path)

@@ -10,7 +10,7 @@ import onnx
 import torch
 from torch import Tensor
 
-from convkit.compress import conv, ops
+from convkit.compress import membership, ops
 from convkit.compress.errors import ConvkitError
 from convkit.compress.model import TensorSpec
 from convkit.compress.sources._onnx_graph import Graph, run
@@ -57,7 +57,7 @@ class Importer:
         for node in source.node:
             if node.op_type == "Constant" or node.output[0] in self._absorbed:
                 continue
-            made, self.graph.part_of = operation(node), conv.tag(node)
+            made, self.graph.told = operation(node), membership.meta(node)
             self._require_inputs(made)
             for op in normalised(made, self.graph):
                 self._place(op)

@@ -55,11 +55,13 @@ def build(ref: ModelRef) -> nn.Module:
 
 def from_module(module: nn.Module, ref: ModelRef) -> Model:
     """The Model of a module; `ref` names it and gives the inputs' shapes."""
+    from convkit.compress import membership
     from convkit.compress.sources import _aten_program, _aten_trace, _weights
 
     _weights.check_finite(dict(module.named_parameters()), dict(module.named_buffers()))
     program, inputs, sizes = _aten_trace.export(module, ref.shapes, ref.path)
-    return _aten_program.to_model(program, inputs, sizes, ref.path.rpartition(":")[2], _digest(module, ref))
+    name, digest = ref.path.rpartition(":")[2], _digest(module, ref)
+    return _aten_program.to_model(program, inputs, sizes, name, digest, membership.owners(module))
 
 
 def _digest(module: nn.Module, ref: ModelRef) -> str:

@@ -15,7 +15,7 @@ import pytest
 import torch
 
 from convkit.compress import conv as convs
-from convkit.compress import parts
+from convkit.compress import membership, parts
 from convkit.compress.apply import apply_prepared, prepare
 from convkit.compress.conv import FOLDER, Conv, Example, Proof, ProvenFormat
 from convkit.compress.model import Model
@@ -97,7 +97,7 @@ def _in(example: Example, number: str, *, built: bool) -> ProvenFormat:
     calibration, held = ([inputs(example, batch, seed) for seed in seeds] for seeds in ((4, 5), (6, 7)))
     plan = uniform(model, number, target, EXACT, calibration)
     made = apply_prepared(model, plan, target, calibration)
-    assert not convs.kept_in(model.graph).keys() & plan.layers.keys()
+    assert not membership.kept_in(model.graph).keys() & plan.layers.keys()
     if built:
         with tempfile.TemporaryDirectory() as folder:
             path = exporter.find(target.name)[0].write(made, Path(folder), target.opset).path

@@ -78,8 +78,25 @@ def test_it_is_a_node_of_its_own_that_the_engine_computes(site: Path) -> None:
 
 
 def test_one_that_cannot_be_imported_is_told_by_its_package(site: Path) -> None:
-    (site / "ring.py").write_text('"""Broken."""\nimport nothing_of_this_name\n')
+    (site / "ring.py").write_text('"""Broken."""\nraise RuntimeError("at import")\n')
     code = "from convkit.compress import parts; parts.load('compress/convs', 'ring')"
     done = subprocess.run([sys.executable, "-c", code], env=beside(site), capture_output=True, text=True, check=False)
-    assert "'ring' cannot be loaded from 'ring:PART' of the package ringed" in done.stderr
+    assert "'ring' cannot be loaded from 'ring:PART' of the package ringed: RuntimeError: at import" in done.stderr
     assert "Broken" in run(site, "list", "convs").stdout
+    (site / "ring.py").write_text("def f(:\n")
+    assert "ring" in run(site, "list", "convs").stdout
+
+
+def test_a_name_that_convkit_has_is_convkits(site: Path) -> None:
+    (site / "ringed-1.0.dist-info" / "entry_points.txt").write_text("[convkit.convs]\neca = ring:PART\n")
+    assert "ring" not in json.loads(run(site, "list", "convs", "--json").stdout)["convs"]
+    words = ["export", "net:build", "--shape", "input:Nx3x12x12", "--target", "onnxruntime-cpu", "-o", "out"]
+    run(site, *words)
+    (file,) = (site / "out").rglob("*.onnx")
+    assert not onnx.load(file).functions
+
+
+def test_a_part_that_is_something_else_is_told(site: Path) -> None:
+    (site / "ring.py").write_text(RING.replace("PART = Conv(", "PART = dict(paper=").split("PART")[0] + "PART = {}\n")
+    words = ["export", "net:build", "--shape", "input:Nx3x12x12", "--target", "onnxruntime-cpu", "-o", "out"]
+    assert "is a dict, not a Conv" in run(site, *words, code=2).stderr

@@ -136,7 +136,7 @@ def test_outputs_are_called_by_their_keys() -> None:
     [
         ("ByValue", r"decides by the values of its input .*broken.py:\d+"),
         ("ByItem", r"decides by the values of its input .*broken.py:\d+"),
-        ("FixedBatch", "fixes the size 'N' of input 'x'.*--shape x:1x3xHxW"),
+        ("FixedBatch", "fixes the size 'N' of input 'x'.*--shape x:1x3xH=8xW=8"),
         ("Fails", r"does not run on x:2x3x8x8 .*broken.py:\d+.*no such head"),
         ("Unknown", r"linalg_svd.* in layer 'head.1' has no ONNX form .*broken.py:\d+"),
         ("diverged", "'conv.weight' holds NaN"),
