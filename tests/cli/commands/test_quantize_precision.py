@@ -63,7 +63,14 @@ def test_every_layer_in_the_formats_asked_for(folder: Path, text: str, weight: s
 def test_the_methods_asked_for_in_place_of_the_usual(folder: Path) -> None:
     (remedy, plan), *_ = tried(folder, methods=("norm_reestimation", "equalize", "learned_round"))
     assert remedy == "measured ranges, equalize, norm_reestimation, learned_round"
-    assert plan.methods == ("simplify", "fold_batch_norm", "equalize", "norm_reestimation", "learned_round")
+    assert plan.methods == (
+        "simplify",
+        "fold_batch_norm",
+        "merge_parallel",
+        "equalize",
+        "norm_reestimation",
+        "learned_round",
+    )
 
 
 def test_layers_go_back_to_float_where_what_is_asked_for_is_not_good(folder: Path) -> None:
@@ -78,7 +85,7 @@ def test_every_placement_keeps_to_it(folder: Path, tmp_path: Path) -> None:
     made = candidates(work, tmp_path / "made")
     assert made
     for text, _ in made.values():
-        assert "fold_batch_norm, learned_round" in text
+        assert "fold_batch_norm, merge_parallel, learned_round" in text
         assert "weight: int8" not in text
         assert "weight: int4" in text
 
