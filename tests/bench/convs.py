@@ -90,14 +90,14 @@ def timed(name: str, example: Example) -> Timed:
     model = prepare(factory.from_module(example.layer.eval(), ModelRef("convs:usual", shapes=dict(shapes))), EXACT)
     options = Options(threads=THREADS)
     with tempfile.TemporaryDirectory() as folder:
-        candidates = [Candidate(LAYER, LAYER, name, options)]
+        candidates = [Candidate(LAYER, "eager", name, options)]
         for engine in ENGINES:
             path = Path(folder) / f"{engine}.onnx"
             path.write_bytes(exporter.of_engine(engine).proto(model, exporter.OPSET).SerializeToString())
             candidates.append(Candidate(engine, engine, str(path), options))
 
         def opened(candidate: Candidate) -> InlineWorker:
-            session = _Layer(example) if candidate.engine == LAYER else open_session(
+            session = _Layer(example) if candidate.name == LAYER else open_session(
                 candidate.engine, candidate.path, candidate.options
             )  # fmt: skip
             return InlineWorker(session, SystemClock())
