@@ -41,18 +41,25 @@ class Waves(nn.Module):
         return torch.sin(self.linear(x))
 
 
-class Magnet(nn.Module):
-    """The network of coordinates: [1, channels, k, k]. Names are those of the reference implementation."""
+class _Slow(nn.Module):
+    """What both networks of coordinates are made of. Names are those of the reference implementation."""
 
-    def __init__(
-        self, channels: int, kernel_size: int, *, hidden: int = 16, layers: int = 2, omega_0: float = 1.0
-    ) -> None:
+    def __init__(self, channels: int, kernel_size: int, hidden: int, layers: int, omega_0: float) -> None:
         super().__init__()
         self.linears = nn.ModuleList(Linear2d(hidden, hidden) for _ in range(layers))
         self.filters = nn.ModuleList(Waves(hidden, omega_0) for _ in range(layers + 1))
         self.output_linear = Linear2d(hidden, channels)
-        self.bias_p = nn.Parameter(torch.zeros(1, 1, kernel_size, kernel_size))
         self.size = kernel_size
+
+
+class Magnet(_Slow):
+    """The network of coordinates: [1, channels, k, k]."""
+
+    def __init__(
+        self, channels: int, kernel_size: int, *, hidden: int = 16, layers: int = 2, omega_0: float = 1.0
+    ) -> None:
+        super().__init__(channels, kernel_size, hidden, layers, omega_0)
+        self.bias_p = nn.Parameter(torch.zeros(1, 1, kernel_size, kernel_size))
 
     def forward(self) -> Tensor:
         place = _coordinates(self.size).to(self.bias_p)
@@ -63,20 +70,16 @@ class Magnet(nn.Module):
         return found
 
 
-class LocalMagnet(nn.Module):
+class LocalMagnet(_Slow):
     """The network of coordinates and of one image x [1, C, H, W]: a kernel [1, C, k, k]."""
 
     def __init__(
         self, channels: int, kernel_size: int, *, hidden: int = 16, layers: int = 2, omega_0: float = 1.0
     ) -> None:
-        super().__init__()
-        self.linears = nn.ModuleList(Linear2d(hidden, hidden) for _ in range(layers))
-        self.filters = nn.ModuleList(Waves(hidden, omega_0) for _ in range(layers + 1))
-        self.output_linear = Linear2d(hidden, channels)
+        super().__init__(channels, kernel_size, hidden, layers, omega_0)
         self.bias_pk = nn.Parameter(torch.zeros(1, 1, kernel_size, kernel_size))
         self.fast_reduce, self.fast_fc1 = Linear2d(channels, hidden), Linear2d(hidden, hidden)
         self.fast_linears_x = nn.ModuleList(Linear2d(hidden, hidden) for _ in range(layers))
-        self.size = kernel_size
 
     def forward(self, x: Tensor) -> Tensor:
         if x.shape[0] != 1:
