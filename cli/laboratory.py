@@ -28,6 +28,7 @@ ROUND_SHARE = 0.4
 """Seconds that a round of candidates takes, as part of the final measurement's."""
 _ERRORS = 1.96
 """Half the width of a 95 % interval in standard errors."""
+_ROOMY = ("searched, with room", "searched, with more room")
 BISECTIONS = 4
 """Looks along the front for the loss that is still good."""
 
@@ -166,8 +167,8 @@ class Lab:
                 high = middle - 1
         return max(0.0, 0.0 if found is None else self.loss(found), order[low].cost["loss"])
 
-    def finalists(self, best: Trial, roomy: Trial) -> list[Candidate]:
-        """The best choice, the same with learned rounding, one with room to the limits, all layers in the target's own
+    def finalists(self, best: Trial, roomy: Sequence[Trial]) -> list[Candidate]:
+        """The best choice, the same with learned rounding, those with room to the limits, all layers in the target's own
         format, and all of them in float where its precision is not the original's."""
         found: dict[bytes, Candidate] = {}
         for name, plan in self._plans(best, roomy).items():
@@ -177,12 +178,12 @@ class Lab:
                 found[path.read_bytes()] = Candidate(name, plan, path, self.scores(plan)["sqnr"])
         return list(found.values())
 
-    def _plans(self, best: Trial, roomy: Trial) -> dict[str, Plan]:
+    def _plans(self, best: Trial, roomy: Sequence[Trial]) -> dict[str, Plan]:
         chosen, floating = self.space.plan_of(best.formats), self.space.precision.floating
         plans = {
             "searched": chosen,
             "searched, learned rounding": with_learned_rounding(chosen),
-            "searched, with room": self.space.plan_of(roomy.formats),
+            **{name: self.space.plan_of(trial.formats) for name, trial in zip(_ROOMY, roomy, strict=False)},
         }
         if self.space.has(uniform := self.space.uniform()):
             plans["uniform"] = uniform

@@ -35,8 +35,10 @@ FRONT = 24
 """Points of the predicted front."""
 ROUNDS = 3
 """How often candidates are measured and the tables corrected."""
-ROOM = 0.97
-"""Part of the limits within which a second finalist lies, for where the last measurement puts the first beyond them."""
+ROOM, AMPLE = 0.97, 0.9
+"""Parts of the limits within which other finalists lie, for where the last measurement puts the first beyond them; the
+second of time alone, which is never measured twice alike.
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +48,8 @@ class Hunt:
     lab: Lab
     front: Sequence[Choice]
     refined: Refined
-    roomy: Trial
-    """The best choice that does not lie just beside a limit."""
+    roomy: Sequence[Trial]
+    """The best choices that do not lie just beside a limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,7 +124,7 @@ def _hunt(means: Means, lab: Lab) -> Hunt:
         refined = refining.refine(space.open, lab.measure, wish, ROUNDS, known)
     if refined.factor is not None:
         means.say.found(f"choices take {refined.factor:.2f}x what the latency table says of them")
-    return Hunt(lab, front, refined, refining.with_room(refined, wish, ROOM))
+    return Hunt(lab, front, refined, [refining.with_room(refined, wish, part) for part in wish.rooms or (ROOM,)])
 
 
 def _start(job: Job, wishes: Wishes) -> Job:
@@ -147,7 +149,8 @@ def _wish(means: Means, lab: Lab, front: Sequence[Choice]) -> Wish:
     same = {"loss": lab.space.criterion.same(lab.task.of_float)}
     if not budgets:
         return Wish({"loss": lab.good_loss(front)}, minimise="seconds", same=same)
-    return Wish({budget.quantity: budget.absolute(whole[budget.quantity]) for budget in budgets}, same=same)
+    limits = {budget.quantity: budget.absolute(whole[budget.quantity]) for budget in budgets}
+    return Wish(limits, same=same, rooms=(ROOM, AMPLE) if "seconds" in limits else ())
 
 
 def _ended(means: Means, hunts: Sequence[Hunt], tried: Sequence[Attempt]) -> Searched:

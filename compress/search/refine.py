@@ -43,7 +43,8 @@ class Wish:
 
     A round looks for it at the parts `around` of the limits on what is measured: what is promised just beside a limit
     is told by its measurement on which side it lies. `within`: relative differences of prediction and measurement
-    that count as agreement; those of up to `same` do, however small the quantity is.
+    that count as agreement; those of up to `same` do, however small the quantity is. What is promised at the parts
+    `rooms` is measured once, at the end: a limit on what is measured is kept surely only by what keeps off it.
     """
 
     limits: Mapping[str, float]
@@ -51,6 +52,7 @@ class Wish:
     around: tuple[float, ...] = (1.0, 0.98, 1.02)
     within: Mapping[str, float] = field(default_factory=lambda: dict(AGREEMENT))
     same: Mapping[str, float] = field(default_factory=dict)
+    rooms: tuple[float, ...] = ()
 
     def allows(self, cost: Cost) -> bool:
         return all(meets(cost[name], limit) for name, limit in self.limits.items())
@@ -115,8 +117,13 @@ def refine(problem: Problem, measure: Measure, wish: Wish, rounds: int, known: S
     if not trials:
         raise ValueError("no plan is possible")
     current = _corrected(problem, trials)
-    best = min(trials, key=lambda trial: wish.rank(trial.measured))
     agreed = _as_predicted(trials, wish) and not _unmeasured([_promised(current, wish, trials, 1.0)], trials)
+    spare = _unmeasured((_promised(current, wish, trials, part) for part in wish.rooms), trials)
+    if spare:
+        last = max(trial.turn for trial in trials)
+        trials += [_trial(choice, found, last) for choice, found in zip(spare, measure(spare), strict=True)]
+        current = _corrected(problem, trials)
+    best = min(trials, key=lambda trial: wish.rank(trial.measured))
     factor = _common_factor(problem, trials)
     return Refined(best, wish.allows(best.measured), agreed, tuple(trials), current, factor)
 

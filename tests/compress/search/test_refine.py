@@ -241,6 +241,23 @@ def test_the_second_finalist_leaves_room_to_the_limit() -> None:
     assert with_room(refined, wish, 1e-6) is refined.best
 
 
+def test_what_keeps_off_the_limit_is_measured_too() -> None:
+    """Once each, behind the rounds, and what it teaches is in the tables."""
+    problem = instance.network(12, 14)
+    limit = 0.6 * problem.cost(dict.fromkeys(problem.options, FLOAT)).seconds
+    plain = refine(problem, Device.of(problem, 3).measure, Wish({"seconds": limit}), ROUNDS)
+    rooms = (0.97, 0.8)
+    wish = Wish({"seconds": limit}, rooms=rooms)
+    refined = refine(problem, Device.of(problem, 3).measure, wish, ROUNDS)
+    spare = refined.trials[len(plain.trials) :]
+    assert refined.trials[: len(plain.trials)] == plain.trials
+    assert 1 <= len(spare) <= len(rooms)
+    assert all(trial.turn == plain.trials[-1].turn for trial in spare)
+    assert min(trial.predicted.seconds for trial in spare) <= 0.8 * limit
+    assert all(trial.measured.seconds > 0.85 * limit for trial in plain.trials)
+    assert refined.agreed == plain.agreed
+
+
 def test_a_lucky_measurement_is_no_room() -> None:
     """It was measured well within the limit, the tables that everything corrected have it beyond."""
     device = Device.of(SMALL, seed=3, own=0.0, pair=0.0)
