@@ -61,6 +61,17 @@ def settings(asked: dict[str, Any], writer: Exporter, target: str) -> Settings |
     return found
 
 
+def kernels(asked: dict[str, Any]) -> tuple[str, ...]:
+    """Names of the kernels that are asked for. Raises ConvkitError for one that there is not."""
+    from convkit.export import kernel
+    from convkit.export.kernels import ALL
+
+    for name in asked["kernel"]:
+        if name != ALL:
+            kernel.load(name)
+    return tuple(asked["kernel"])
+
+
 def _bytes(text: str) -> int:
     number = text.rstrip("BbGgIiKkMm ")
     unit = text[len(number) :].strip().upper()
@@ -96,6 +107,13 @@ _OPTIONS = (
         help="Layers of your own. A library goes into the engine; of Python, register(trt) is called to build it, and "
         "whoever runs it must call that too.",
     ),
+    click.option(
+        "--kernel",
+        multiple=True,
+        metavar="NAME|all",
+        help="Have one of convkit's own kernels, of `convkit list kernels`, compute what it finds; whoever runs the "
+        "engine needs convkit.",
+    ),
     click.option("--builder-level", type=click.IntRange(0, 5), help="How long the builder searches."),
     click.option("--no-build", is_flag=True, help="Write the ONNX file alone."),
 )
@@ -109,6 +127,7 @@ NAMES = (
     "hardware_compatible",
     "timing_cache",
     "plugin",
+    "kernel",
     "builder_level",
     "no_build",
 )

@@ -168,8 +168,8 @@ class Lab:
         return max(0.0, 0.0 if found is None else self.loss(found), order[low].cost["loss"])
 
     def finalists(self, best: Trial, roomy: Sequence[Trial]) -> list[Candidate]:
-        """The best choice, the same with learned rounding, those with room to the limits, all layers in the target's own
-        format, and all of them in float where its precision is not the original's."""
+        """The best choice, the same with learned rounding, those with room to the limits, all layers in the target's
+        own format, and all of them in float where its precision is not the original's."""
         found: dict[bytes, Candidate] = {}
         for name, plan in self._plans(best, roomy).items():
             self.say(f"building {name}")

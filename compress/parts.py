@@ -20,26 +20,31 @@ from typing import Any
 
 from convkit.compress.errors import ConvkitError
 
+_KINDS = {"export/ops": "kernels"}
+"""Folders whose last name another folder has, too."""
 _LONGEST = 100
 """Characters of a name."""
 _PACKAGE = Path(__file__).resolve().parent.parent
 
 
 def names(folder: str, suffix: str = ".py") -> list[str]:
-    """Names of the parts in `folder` (such as `compress/formats`), sorted."""
-    files = (_PACKAGE / folder).glob(f"*{suffix}")
-    own = {f.stem for f in files if not f.stem.startswith("_")}
-    return sorted(own | (_brought(folder).keys() if suffix == ".py" else set()))
+    """Names of the parts in `folder` (such as `compress/formats`), sorted. A suffix like `/kernel.py` is of parts that
+    are folders."""
+    files = (str(file.relative_to(_PACKAGE / folder)) for file in (_PACKAGE / folder).glob(f"*{suffix}"))
+    own = {file.removesuffix(suffix) for file in files if not file.startswith("_")}
+    return sorted(own | (_brought(folder).keys() if suffix.endswith(".py") else set()))
 
 
-def load(folder: str, name: str) -> Any:  # noqa: ANN401 - each folder has its own type of part
-    """The part called `name` in `folder`; an unknown name is the user's error and says what there is."""
-    _check(folder, name, ".py")
-    if _is_own(folder, name, ".py"):
-        return importlib.import_module(f"{_dotted(folder)}.{name}").PART
+def load(folder: str, name: str, file: str = "") -> Any:  # noqa: ANN401 - each folder has its own type of part
+    """The part called `name` in `folder`, or what the module `file` of that part holds, where parts are folders; an
+    unknown name is the user's error and says what there is."""
+    inner = f"/{file}.py" if file else ".py"
+    _check(folder, name, inner)
+    if _is_own(folder, name, inner):
+        return importlib.import_module(f"{_dotted(folder)}.{name}{'.' if file else ''}{file}").PART
     entry = _brought(folder)[name]
     try:
-        return entry.load()
+        return importlib.import_module(f"{entry.module}.{file}").PART if file else entry.load()
     except (Exception, SystemExit) as error:  # a stranger's module may raise anything
         why = f"{type(error).__name__}: {error}"
         reason = f"{name!r} cannot be loaded from {entry.value!r} of the package {_package(entry)}: {why}"
@@ -57,7 +62,7 @@ def of_module(folder: str, module: str) -> str:
 def about(folder: str, name: str, suffix: str = ".py") -> str:
     """One line on a part: the first sentence of its docstring, or the `about:` of a data file. Imports nothing."""
     text = _source(folder, name, suffix)
-    if suffix == ".py":
+    if suffix.endswith(".py"):
         first = (_docstring(text) or "").split("\n\n")[0]
         return " ".join(first.split()).split(". ")[0].removesuffix(".")
     line = re.search(r"^about: *(.*)$", text, re.MULTILINE)
@@ -76,7 +81,8 @@ def _source(folder: str, name: str, suffix: str) -> str:
     if _is_own(folder, name, suffix):
         return path(folder, name, suffix).read_text()
     try:
-        found = find_spec(_brought(folder)[name].module)
+        inner = suffix.removesuffix(".py").replace("/", ".")
+        found = find_spec(f"{_brought(folder)[name].module}{inner}")
     except Exception:  # noqa: BLE001 - the package above it is run, and may raise anything
         found = None
     if found is None or found.origin is None or not found.origin.endswith(".py"):
@@ -94,7 +100,7 @@ def _docstring(text: str) -> str | None:
 @functools.cache
 def _brought(folder: str) -> Mapping[str, metadata.EntryPoint]:
     """Parts that installed packages bring."""
-    group = f"convkit.{folder.rpartition('/')[2]}"
+    group = f"convkit.{_KINDS.get(folder, folder.rpartition('/')[2])}"
     found = {entry.name: entry for entry in metadata.entry_points(group=group) if _is_name(entry.name)}
     return {name: entry for name, entry in found.items() if not _is_own(folder, name, ".py")}
 

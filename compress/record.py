@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
-_PACKAGES = ("torch", "onnx", "onnxruntime", "openvino", "numpy", "scipy")
+_PACKAGES = ("torch", "onnx", "onnxruntime", "openvino", "numpy", "scipy", "triton")
 _CHUNK = 1 << 20
 
 

@@ -50,8 +50,8 @@ def with_functions(model: onnx.ModelProto) -> onnx.ModelProto:
         body = _body(call, outside, [constants[name] for name in inside], model.opset_import)
         function = bodies.setdefault((call.op, body.SerializeToString(deterministic=True)), body)
         if not function.name:
-            known = sum(_title(op) == _title(call.op) for op, _ in bodies)
-            function.name = _title(call.op) + ("" if known == 1 else f"_{known}")
+            known = sum(titled(op) == titled(call.op) for op, _ in bodies)
+            function.name = titled(call.op) + ("" if known == 1 else f"_{known}")
         written.append(helper.make_node(function.name, outside, call.makes, call.place, domain=DOMAIN))
     if bodies:
         del model.graph.node[:]
@@ -123,7 +123,7 @@ def _constant(tensor: onnx.TensorProto, name: str) -> onnx.NodeProto:
     return helper.make_node("Constant", [], [name], name, value=value)
 
 
-def _title(op: str) -> str:
+def titled(op: str) -> str:
     """`inception_dw` as InceptionDw."""
     return "".join(word.capitalize() for word in op.split("_"))
 

@@ -101,7 +101,7 @@ def lint(model: onnx.ModelProto, engine: str, device: Device | None = None) -> l
     rules = {name: rule for name, rule in rules.items() if engine in rule.engines}
     if not rules:
         raise ConvkitError(f"there are no rules for {engine}", hint="lint for trt or trt-rtx")
-    file = _file(model, device or Device())
+    file = described(model, device)
     order = {id(node): place for place, node in enumerate(model.graph.node)}
     found: list[tuple[int, Finding]] = []
     for name, rule in rules.items():
@@ -112,7 +112,8 @@ def lint(model: onnx.ModelProto, engine: str, device: Device | None = None) -> l
     return [finding for _, finding in sorted(found, key=lambda pair: (pair[0], pair[1].rule))]
 
 
-def _file(model: onnx.ModelProto, device: Device) -> File:
+def described(model: onnx.ModelProto, device: Device | None = None) -> File:
+    """`model` as rules look at it."""
     import onnx
 
     shaped = inferred(model)
@@ -131,7 +132,7 @@ def _file(model: onnx.ModelProto, device: Device) -> File:
             readers.setdefault(name, []).append(node)
     makers = {name: node for node in model.graph.node for name in node.output}
     shapes = {value.name: tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim) for value in values}
-    return File(model, types, makers, readers, tensors, shapes, device)
+    return File(model, types, makers, readers, tensors, shapes, device or Device())
 
 
 def inferred(model: onnx.ModelProto) -> onnx.ModelProto:

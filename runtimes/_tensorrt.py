@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from convkit.compress.errors import ConvkitError, NotAvailableError
 from convkit.compress.model import TensorSpec
-from convkit.export.tensorrt import package, plugin
+from convkit.export import kernel
+from convkit.export.tensorrt import kernel_plugin, package, plugin
 from convkit.runtimes.session import NodeTime, Options, Runtime, check_file, check_inputs, cuda, node_time
 from convkit.runtimes.session.knobs import PLUGIN, switch
 
@@ -45,6 +46,8 @@ class TensorRtSession:
         self._log = package.Logger(self._trt)
         self._plugins = tuple(str(Path(file).absolute()) for file in [options.plugin] if file)
         plugin.register(self._trt, self._plugins)
+        if kernel.is_here():
+            kernel_plugin.register(self._trt)
         engine, self._layers = self._read(Path(path))
         self._engine, self._context = self._opened(engine)
         self._device, self._buffers = cuda.Device(), cuda.Buffers()

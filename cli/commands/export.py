@@ -6,7 +6,7 @@ must open it, else nothing is written.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -76,6 +76,7 @@ def export(
       convkit export models.unet:UNet --weights unet.safetensors --target openvino -o out/
       convkit export net.onnx --plan plan.yaml --target onnxruntime-cpu --data calib.npz -o out/
       convkit export net.onnx --plan plan.yaml --target trt-rtx --sm 89 -o out/
+      convkit export net.pt2 --target trt-rtx --sm 89 --kernel all -o out/
     """
     from dataclasses import replace
     from functools import partial
@@ -90,7 +91,7 @@ def export(
     place.check(output, plan)
     decided = plans.read(plan) if plan else None
     writer, found = exporter.find(target)
-    build = engine_options.settings(asked, writer, target)
+    build, kernels = engine_options.settings(asked, writer, target), engine_options.kernels(asked)
     as_it_is = build is not None and decided is None and opset is None
     taken = original.as_it_is(model) if as_it_is else None
     if taken is not None:
@@ -105,7 +106,7 @@ def export(
         unchanged = decided is not None and not decided.layers and opset is None
         own = original.own_bytes(model.path, source) if unchanged else None
         write = partial(_kept, writer, own) if own else partial(_made, writer, source, _opset(opset, found))
-    report = _write(write, writer, output, _Context(target, digests, decided, build))
+    report = _write(write, writer, output, _Context(target, digests, decided, build, kernels))
     _show(report, output, as_json=as_json)
     _check(report)
 
@@ -121,6 +122,7 @@ class _Context:
     digests: dict[str, str]
     plan: Plan | None
     build: Settings | None
+    kernels: tuple[str, ...] = ()
 
 
 def _opset(asked: int | None, target: Target | None) -> int:
@@ -161,8 +163,10 @@ def _write(write: Callable[[Path], Artifact], writer: Exporter, output: str, con
     from convkit.export import artifact
 
     with record.output_folder(output) as folder:
-        written = write(folder)
+        written, taken = _with_kernels(write(folder), context.kernels)
         report = _report(written, _opened(writer, written.path))
+        if taken:
+            report["kernels"] = taken
         digests, facts = {**context.digests, "artifact": written.digest}, {}
         if context.build is not None:
             asserted = _built(writer, written.path, context.build)
@@ -181,6 +185,21 @@ def _built(writer: Exporter, path: Path, settings: Settings) -> Asserted:
     with show.progress("export") as say:
         say(f"building an engine with {writer.builds}")
         return build_and_assert(str(writer.builds), path, settings)
+
+
+def _with_kernels(written: Artifact, names: Sequence[str]) -> tuple[Artifact, dict[str, str]]:
+    """The file with what kernels compute as nodes of theirs, and which kernel's each is."""
+    if not names:
+        return written, {}
+    from dataclasses import replace
+
+    import onnx
+
+    from convkit.export import artifact, kernels
+
+    model = onnx.load(written.path)
+    taken = kernels.with_kernels(model, names)
+    return replace(written, digest=artifact.write_onnx(model, written.path)), taken
 
 
 def _made(writer: Exporter, model: Model, opset: int, folder: Path) -> Artifact:
@@ -237,6 +256,8 @@ def _report(written: Artifact, opened: dict[str, str]) -> dict[str, Any]:
 
 
 def _show(report: dict[str, Any], output: str, *, as_json: bool) -> None:
+    from collections import Counter
+
     if as_json:
         show.json(report)
         return
@@ -247,6 +268,9 @@ def _show(report: dict[str, Any], output: str, *, as_json: bool) -> None:
     opened = ", ".join(f"{engine} {version}" for engine, version in report["opened_by"].items())
     if "engine" in report:
         _show_engine(report["engine"], output)
+    if "kernels" in report:
+        counts = Counter(report["kernels"].values())
+        show.text(f"computed by kernels of convkit: {', '.join(f'{name} {count}' for name, count in counts.items())}")
     show.text(f"{Path(output) / artifact['file']}: {artifact['bytes']:,} bytes, opset {report['opset']}")
     show.text(f"opened by {opened}" if opened else "checked by onnx; no engine was asked to open it")
 

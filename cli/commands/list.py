@@ -19,6 +19,7 @@ KINDS = {
     "engines": ("runtimes", ".py"),
     "exports": ("export/engines", ".py"),
     "formats": ("compress/formats", ".py"),
+    "kernels": ("export/ops", "/kernel.py"),
     "methods": ("compress/methods", ".py"),
     "metrics": ("compress/metrics", ".py"),
     "recipes": ("recipes", ".yaml"),
@@ -65,8 +66,10 @@ def _proven(names: Iterable[str]) -> dict[str, Any]:
     from dataclasses import asdict
 
     from convkit.compress import conv
+    from convkit.export import kernel
 
-    return {name: asdict(proof) for name in names if (proof := conv.proof(name)) is not None}
+    found = {name: proof for name in names if (proof := conv.proof(name)) is not None}
+    return {name: asdict(proof) | {"kernels": kernel.of_conv(name)} for name, proof in found.items()}
 
 
 def _rows(convs: Mapping[str, str], proven: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
@@ -78,7 +81,8 @@ def _rows(convs: Mapping[str, str], proven: Mapping[str, Any]) -> Iterator[tuple
             continue
         engines = [f"{engine} {does.partition(';')[0]}" for engine, does in proof["engines"].items()]
         formats = [f"{number} {found['sqnr']:.0f} dB" for number, found in proof["formats"].items()]
-        yield name, proof["paper"], proof["tier"], ", ".join(engines), ", ".join(formats) or "in float", "–"
+        own = ", ".join(proof["kernels"]) or "–"
+        yield name, proof["paper"], proof["tier"], ", ".join(engines), ", ".join(formats) or "in float", own
 
 
 def _parts(kind: str) -> dict[str, str]:

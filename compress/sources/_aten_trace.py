@@ -31,7 +31,7 @@ def export(module: nn.Module, shapes: Shapes, name: str) -> tuple[ExportedProgra
     Raises ConvkitError when inputs and forward's parameters do not match, for control flow that depends on the data
     (file and line), for a free size that the model fixes, and for whatever forward raises on these shapes.
     """
-    names = _inputs(module, shapes, name)
+    names = inputs(module, shapes, name)
     samples = {key: _sample(module, *shapes[key]) for key in names}
     free = {key: {i: ExportDim.DYNAMIC for i, dim in enumerate(shapes[key][0]) if isinstance(dim, str)}
             for key in names}  # fmt: skip
@@ -46,8 +46,8 @@ def export(module: nn.Module, shapes: Shapes, name: str) -> tuple[ExportedProgra
     return program, names, _free_sizes(program, names, shapes)
 
 
-def _inputs(module: nn.Module, shapes: Shapes, name: str) -> list[str]:
-    """The inputs in the order of forward's parameters."""
+def inputs(module: nn.Module, shapes: Shapes, name: str) -> list[str]:
+    """The inputs in the order of forward's parameters. Raises ConvkitError where they and `shapes` do not match."""
     taken = inspect.signature(module.forward).parameters.values()
     kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD, inspect.Parameter.POSITIONAL_ONLY)
     named = [p for p in taken if p.kind not in kinds]

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 
 from convkit.compress import record
 from convkit.compress.errors import ConvkitError
-from convkit.export.tensorrt import child, dump, package, plugin, precision
+from convkit.export import kernel, kernels
+from convkit.export.tensorrt import child, dump, kernel_plugin, package, plugin, precision
 from convkit.export.tensorrt.dump import EngineLayer
 from convkit.export.tensorrt.request import Profile, Settings
 
@@ -52,9 +53,13 @@ def build(name: str, model: Path, settings: Settings, timeout: float = TIMEOUT) 
     proto = onnx.load(model)
     package.check_sm(name, settings.sm, fp8=any(f == "fp8_e4m3" for _, f in precision.planned(proto).values()))
     settings = dataclasses.replace(settings, profile=_shapes(proto, settings.profile))
+    used = kernels.used(proto)
+    for own in used:
+        kernel.load(own)  # says what is missing before anything is built
     with tempfile.TemporaryDirectory(prefix="convkit-") as scratch:
         folder = Path(scratch)
-        asked = {"package": name, "model": str(model.absolute()), "settings": dataclasses.asdict(settings)}
+        asked: dict[str, Any] = {"package": name, "model": str(model.absolute()), "kernels": used}
+        asked["settings"] = dataclasses.asdict(settings)
         record.write_json(folder / child.REQUEST, asked)
         found = _run(name, folder, settings.plugins, timeout)
         if found["wrong"]:
@@ -64,7 +69,7 @@ def build(name: str, model: Path, settings: Settings, timeout: float = TIMEOUT) 
         if settings.cache:
             record.write_bytes(settings.cache, (folder / child.CACHE).read_bytes())
         engine = (folder / child.ENGINE).read_bytes()
-    warnings = [text for level, text in found["said"] if level == "WARNING"]
+    warnings = [text for level, text in found["said"] if level == "WARNING" and kernel_plugin.NO_STATE not in text]
     return Built(engine, dump.layers(found["log"]), found["version"], found["seconds"], warnings)
 
 

@@ -50,6 +50,10 @@ def _built(trt: Any, asked: Mapping[str, Any], log: package.Logger, folder: Path
     """
     builder, settings = trt.Builder(log.log), asked["settings"]
     plugin.register(trt, settings["plugins"])
+    if asked["kernels"]:
+        from convkit.export.tensorrt import kernel_plugin
+
+        kernel_plugin.register(trt, asked["kernels"], settings["sm"])
     network = builder.create_network(_strongly_typed(trt))
     parser = trt.OnnxParser(network, log.log)
     if not parser.parse_from_file(asked["model"]):

@@ -72,10 +72,12 @@ def raised(said: str, files: Sequence[str]) -> ConvkitError | None:
     that. It may crash of that, may take it for a no, and may build an engine without the plugin's own fields.
     """
     own = [file for file in files if _in_python(file)]
-    match = _RAISED.search(said) if own else None
+    match = _RAISED.search(said)
     if match is None:
         return None
     method, words, frames = match.groups()
+    if not own:
+        return ConvkitError(f"a kernel of convkit's fails as the engine is built, in {method}(): {words}")
     places = [(file, line) for file, line in _FRAME.findall(frames) if file in own]
     names = Path(places[0][0]).name if places else " or ".join(Path(file).name for file in own)
     where = f"line {places[0][1]}, " if places else ""

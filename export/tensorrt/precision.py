@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from convkit.export import lint
+from convkit.export import kernels, lint
 from convkit.export.tensorrt.dump import EngineLayer
 
 if TYPE_CHECKING:
@@ -46,7 +46,7 @@ class Finding:
 
 
 def planned(model: onnx.ModelProto) -> dict[str, tuple[str, str]]:
-    """(operator, format) by name of each node with a weight that is a constant.
+    """(operator, format) by name of each node with a weight that is a constant, and of each kernel's of convkit's.
 
     A node runs in the type of the codes where both what it reads and its weight are dequantized; where only the weight
     is, that saves storage and the node runs in the type of the numbers.
@@ -60,12 +60,15 @@ def planned(model: onnx.ModelProto) -> dict[str, tuple[str, str]]:
             # Behind a layer of the user's own nothing is told of what is read; all that a node reads is of one type.
             kind = next(filter(None, (types.get(name) for name in node.input)), 0)
             found[node.name] = node.op_type, low or _named(kind)
+        elif kernels.is_kernels(node):  # what it multiplies with stands last
+            found[node.name] = node.op_type, _named(types.get(node.input[-1], 0))
     return found
 
 
 def compare(model: onnx.ModelProto, engine: Sequence[EngineLayer]) -> list[Finding]:
     """A Finding for every node of `planned`, in their order."""
     sizes, followers, found = _sizes(model), _followers(model), []
+    own = {node.name for node in model.graph.node if kernels.is_kernels(node)}
     unnamed = [layer for layer in engine if not layer.nodes and layer.kind not in _GENERATED]
     for name, (operator, number) in planned(model).items():
         size = sizes.get(name, 0)
@@ -75,7 +78,8 @@ def compare(model: onnx.ModelProto, engine: Sequence[EngineLayer]) -> list[Findi
             unnamed = [layer for layer in unnamed if layer is not kernel]
         if kernel is None:
             kernel = _written_out(name, size, followers, engine)
-        ran = None if kernel is None else _runs_in(kernel, size)
+        runs = _multiplies_in if name in own else _runs_in
+        ran = None if kernel is None else runs(kernel, size)
         found.append(Finding(name, operator, number, ran, None if kernel is None else kernel.name))
     return found
 
@@ -93,6 +97,12 @@ def _runs_in(layer: EngineLayer, size: int) -> str | None:
     if held is None and layer.kind in _GENERATED and len(parts) == 1:
         (held,) = parts
     return held if held in (*read, *made) else next(iter(read), None)
+
+
+def _multiplies_in(layer: EngineLayer, _: int) -> str | None:
+    """The type of a kernel of convkit's: that of its weights, or where it has none of what it reads."""
+    held = {constant.dtype for constant in layer.constants} & {"fp32", "fp16", "bf16"}
+    return held.pop() if len(held) == 1 else next((tensor.dtype for tensor in layer.inputs), None)
 
 
 def _kernel(node: str, size: int, engine: Sequence[EngineLayer]) -> EngineLayer | None:

@@ -1,7 +1,7 @@
 """What `make bench` runs: convkit and other quantizers on the same networks, data and engines, held against limits.
 
 python -m tests.bench -o OUT [PART...]     PART: networks, commands, resolve, sensitivity, latency, enumerated,
-                                           rounding, matrix, mixed, convs; on request, zero-shot, and gpu
+                                           rounding, matrix, mixed, convs; on request, zero-shot, gpu, kernels
                                            where there is one
 
 Each part leaves PART.json in OUT; REPORT.md there holds all of them as tables.
@@ -28,6 +28,7 @@ from tests.bench import (
     engines,
     enumerated,
     gpu,
+    kernels,
     latency,
     limits,
     matrix,
@@ -47,7 +48,7 @@ from tests.bench.limits import Line
 from tests.bench.networks import OCR
 from tests.bench.product import Quantized
 
-_ON_REQUEST = ("zero-shot", "gpu")
+_ON_REQUEST = ("zero-shot", "gpu", "kernels")
 TARGETS = {"onnxruntime": "onnxruntime-cpu", "openvino": "openvino-cpu"}
 
 
@@ -213,6 +214,7 @@ RUNS: Mapping[str, Callable[[Run, dict[str, Any]], Iterator[Line]]] = {
     "zero-shot": zero_shots,
     "convs": lambda run, report: convs.lines(run.say, report),
     "gpu": gpus,
+    "kernels": lambda run, report: kernels.lines(run.say, report),
 }
 
 

@@ -1,0 +1,102 @@
+"""Handwritten digits, 8 x 8 grey values raised to 16 x 16, and a small network around novel convolutions.
+
+The images are those of the UCI's optical recognition of handwritten digits, which scikit-learn carries: 1797 images, of
+which the last 360 are by other writers.
+"""
+
+from __future__ import annotations
+
+import gzip
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from convkit.compress import package
+from convkit.compress.convs.dcls import Dcls2d
+from convkit.compress.convs.deform import DeformBlock
+from convkit.compress.convs.eca import ECA
+from convkit.compress.convs.ela import ELA
+from convkit.compress.convs.evonorm import EvoNorm2dS0
+from convkit.compress.convs.inception_dw import InceptionDWConv2d
+from convkit.compress.convs.lie_group import GroupConv2d, GroupPool, LiftConv2d
+from convkit.compress.convs.phc import PHConv2d
+from convkit.compress.convs.poincare import PoincareConvolution2d
+from convkit.compress.convs.unireplknet import UniRepLKNetBlock
+
+if TYPE_CHECKING:
+    import numpy as np
+
+HELD = 360
+"""Images of other writers."""
+_FILE = "pkg://sklearn/datasets/data/digits.csv.gz"
+_SIDE, _WHITE = 8, 16.0
+
+
+def training() -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """({input: [1437, 1, 16, 16]}, digits)."""
+    return _images(slice(None, -HELD))
+
+
+def validation() -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Those of other writers."""
+    return _images(slice(-HELD, None))
+
+
+def _images(rows: slice) -> tuple[dict[str, np.ndarray], np.ndarray]:
+    import numpy as np
+
+    with gzip.open(package.resolve(_FILE), "rt") as file:
+        table = np.loadtxt(file, delimiter=",", dtype=np.float32)[rows]
+    images = table[:, :-1].reshape(-1, 1, _SIDE, _SIDE) / _WHITE
+    return {"input": images.repeat(2, axis=2).repeat(2, axis=3)}, table[:, -1].astype(np.int64)
+
+
+class Block(nn.Module):
+    """x + what a layer and a pointwise convolution make of it."""
+
+    def __init__(self, layer: nn.Module, channels: int) -> None:
+        super().__init__()
+        self.layer, self.norm = layer, nn.BatchNorm2d(channels)
+        self.pointwise = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        made: Tensor = x + self.pointwise(self.norm(self.layer(x)).relu())
+        return made
+
+
+def _gated(gate: nn.Module, channels: int) -> nn.Module:
+    return nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1, groups=channels), gate)
+
+
+LAYERS: dict[str, Callable[[int], nn.Module]] = {
+    "dcls": lambda c: Dcls2d(c, c, 12, dilated_kernel_size=7, padding=3, groups=c),
+    "deform": lambda c: DeformBlock(c, c, bound=4.0, depthwise=True),
+    "eca": lambda c: _gated(ECA(3), c),
+    "ela": lambda c: _gated(ELA(c), c),
+    "evonorm": lambda c: _gated(EvoNorm2dS0(c, c // 8), c),
+    "inception_dw": lambda c: InceptionDWConv2d(c, band_kernel_size=7),
+    "phc": lambda c: PHConv2d(4, c, c, 3, padding=1),
+    "poincare": lambda c: PoincareConvolution2d(c, c, (3, 3), padding=1),
+    "unireplknet": lambda c: UniRepLKNetBlock(c, 7),
+}
+
+
+def build(layers: Sequence[str], channels: int = 32) -> nn.Module:
+    """A stem, a block around each of the `layers`, the image halved behind the first, and ten classes."""
+    stem = nn.Sequential(nn.Conv2d(1, channels, 3, padding=1), nn.BatchNorm2d(channels), nn.ReLU())
+    blocks: list[nn.Module] = [Block(LAYERS[name](channels), channels) for name in layers]
+    blocks.insert(1, nn.MaxPool2d(2))
+    return nn.Sequential(stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 10))
+
+
+def rotations(turns: int = 4, channels: int = 8) -> nn.Module:
+    """Convolutions over the plane's rotations by parts of a circle, and the largest of all."""
+    angles = torch.arange(turns) * (2 * torch.pi / turns)
+    samples = torch.stack((angles.cos(), -angles.sin(), angles.sin(), angles.cos()), -1).reshape(-1, 2, 2)
+    return nn.Sequential(
+        LiftConv2d(samples, 1, channels, 5, padding=2), nn.BatchNorm2d(channels * turns), nn.ReLU(), nn.MaxPool2d(2),
+        GroupConv2d(samples, channels, 2 * channels, 5, padding=2), nn.BatchNorm2d(2 * channels * turns), nn.ReLU(),
+        GroupPool(turns), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(8 * channels, 10),
+    )  # fmt: skip

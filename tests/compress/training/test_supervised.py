@@ -1,0 +1,92 @@
+"""The plain loop: it learns, the same each time, and says what it cannot learn from."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from convkit.compress.data import Data
+from convkit.compress.errors import ConvkitError
+from convkit.compress.training.supervised import Schedule, outputs, train, usual_loss
+
+SCHEDULE = Schedule(epochs=8, batch=16, rate=0.02)
+
+
+def classes(count: int = 200) -> Data:
+    """The side of a line that a point lies on."""
+    points = np.random.default_rng(0).normal(size=(count, 2)).astype(np.float32)
+    return Data({"x": points}, (points @ [1.0, -2.0] > 0).astype(np.int64), "points")
+
+
+class Net(nn.Module):
+    def __init__(self, made: int = 2) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.layers = nn.Sequential(nn.Linear(2, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, made))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.layers(x)
+
+
+def test_it_learns_classes() -> None:
+    module, data, told = Net(), classes(), list[tuple[int, float]]()
+    losses = train(module, data, SCHEDULE, "cross_entropy", lambda epoch, loss: told.append((epoch, loss)))
+    assert told == list(enumerate(losses, 1))
+    assert losses[-1] < losses[0] / 3
+    assert not module.training
+    assert (outputs(module, data, 7).argmax(1) == data.labels).mean() > 0.95
+
+
+def test_it_learns_arrays() -> None:
+    data = classes()
+    wanted = data.arrays["x"] @ np.array([[1.0, 0.5], [-2.0, 1.0]], np.float32)
+    for loss in ("mse", "l1"):
+        losses = train(Net(), Data(data.arrays, wanted, "arrays"), SCHEDULE, loss)
+        assert losses[-1] < losses[0] / 2
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_one_others() -> None:
+    made = []
+    for seed in (0, 0, 1):
+        module = Net()
+        train(module, classes(), replace(SCHEDULE, epochs=2, seed=seed), "cross_entropy")
+        made.append(torch.cat([parameter.flatten() for parameter in module.parameters()]))
+    assert torch.equal(made[0], made[1])
+    assert not torch.equal(made[0], made[2])
+
+
+@pytest.mark.parametrize(
+    ("labels", "loss"),
+    [
+        (np.array([0, 1]), "cross_entropy"),
+        (np.array([0.0, 1.0]), "mse"),
+        (np.zeros((2, 3)), "mse"),
+        (np.eye(2, dtype=bool), "mse"),
+    ],
+)
+def test_labels_tell_the_loss(labels: np.ndarray, loss: str) -> None:
+    assert usual_loss(labels) == loss
+
+
+@pytest.mark.parametrize(
+    ("labels", "loss", "words"),
+    [
+        (None, "mse", "the training data has no labels"),
+        (np.zeros(200, np.int64), "mse", "are none for mse"),
+        (np.zeros((200, 2), np.float32), "cross_entropy", "are none for cross_entropy"),
+        (np.zeros((200, 3), np.float32), "l1", r"the network makes \[16, 2\], labels are \[16, 3\]"),
+    ],
+)
+def test_what_it_cannot_learn_from_is_told(labels: np.ndarray | None, loss: str, words: str) -> None:
+    with pytest.raises(ConvkitError, match=words):
+        train(Net(), Data(classes().arrays, labels, "none"), SCHEDULE, loss)
+
+
+def test_a_rate_that_is_too_large_is_told() -> None:
+    data = classes()
+    wild = Data({"x": data.arrays["x"] * 1e30}, data.arrays["x"] * np.float32(1e30), "wild")
+    with pytest.raises(ConvkitError, match="the loss of epoch 1 is") as caught:
+        train(Net(), wild, replace(SCHEDULE, rate=1e6), "mse")
+    assert "--rate" in caught.value.hint
