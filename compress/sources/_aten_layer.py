@@ -37,6 +37,19 @@ def _install(module: Any, weight: Constant | None, bias: Constant | None) -> nn.
     return module  # type: ignore[no-any-return]
 
 
+def _rank(b: Builder, x: Operand, weight: Operand) -> int:
+    """Spatial axes. Raises ConvkitError for a tensor without a batch, which torch takes and engines do not."""
+    axes = len(shape(weight))
+    if len(shape(x)) != axes:
+        sizes = "x".join(map(str, shape(x)))
+        layer = _path(b, weight) if isinstance(weight, Constant) else b.label
+        raise ConvkitError(
+            f"layer {layer!r} reads {sizes}, which has no batch",
+            hint=f"give shapes with one, such as --shape input:1x{sizes}",
+        )
+    return axes - 2
+
+
 def _conv(
     b: Builder,
     x: Operand,
@@ -47,7 +60,7 @@ def _conv(
     dilation: Sequence[int],
     groups: int,
 ) -> Result:
-    rank = len(shape(weight)) - 2
+    rank = _rank(b, x, weight)
     stride, dilation = per_axis(stride, rank), per_axis(dilation, rank)
     if isinstance(padding, str):
         x, padding = _same(b, x, weight, padding, dilation)
@@ -87,7 +100,7 @@ def _conv_transpose(
     groups: int,
     dilation: Sequence[int],
 ) -> Result:
-    rank = len(shape(weight)) - 2
+    rank = _rank(b, x, weight)
     stride, padding, extra, dilation = (per_axis(v, rank) for v in (stride, padding, output_padding, dilation))
     if isinstance(weight, fx.Node) or isinstance(bias, fx.Node):
         pads = [*padding, *padding]

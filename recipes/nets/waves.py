@@ -41,6 +41,6 @@ def travels(count: int, seed: int) -> tuple[dict[str, np.ndarray], np.ndarray]:
     return {"input": start.astype(np.float32)}, end.astype(np.float32)
 
 
-def build(modes: int = 12, width: int = 24) -> nn.Module:
+def build(modes: int = 12, width: int = 16) -> nn.Module:
     """Transform-Once: three layers between one cosine transform and its inverse."""
     return nn.Sequential(TransformOnce(modes, width, 1, 1, nlayers=3, act="gelu"))

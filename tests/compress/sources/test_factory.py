@@ -120,6 +120,18 @@ def test_integers_that_are_not_declared_are_asked_for(dtype: str) -> None:
     assert line.endswith("; say so: --shape tokens:int64:…")
 
 
+@pytest.mark.parametrize(("layer", "shape"), [("conv2d", "input:3x8x8"), ("conv_transpose1d", "input:3x8")])
+def test_an_input_without_a_batch_is_told_with_the_layer(layer: str, shape: str) -> None:
+    """torch takes it, engines do not."""
+    sizes = shape.partition(":")[2]
+    kind = {"conv2d": nn.Conv2d, "conv_transpose1d": nn.ConvTranspose1d}[layer]
+    line = refusal(ref("torch.nn:" + kind.__name__, shape, in_channels=3, out_channels=4, kernel_size=3))
+    assert (
+        f"layer {layer!r} reads {sizes}, which has no batch; give shapes with one, such as --shape input:1x{sizes}"
+        in line
+    )
+
+
 def test_one_hot_codes_are_of_int64() -> None:
     assert "a one_hot of float32, not int64," in refusal(ref("OneHot"))
 

@@ -1,0 +1,95 @@
+"""Networks and data of recipes that begin without weights: they trace, hold what they are named after, and learn."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from convkit.cli import recipe
+from convkit.compress import conv, data, membership, parts
+from convkit.compress.data import DataRef
+from convkit.compress.model import ModelRef, TensorSpec, parse_shape
+from convkit.compress.sources import factory
+from convkit.compress.training.supervised import Schedule, train, usual_loss
+
+NAMES = [name for name in parts.names("recipes", ".yaml") if name != "lite0"]
+FAMILIES = {
+    "digits_deformable": {"deform"},
+    "digits_gates": {"eca", "ela", "evonorm"},
+    "digits_hyperbolic": {"poincare"},
+    "digits_hypercomplex": {"phc"},
+    "digits_large_kernels": {"dcls", "inception_dw", "unireplknet"},
+    "digits_rotations": {"lie_group"},
+    "photos_sub_pixel": {"sub_pixel_conv"},
+    "pitch_ensemble": {"late_fusion"},
+    "pitch_long_kernels": {"sgconv"},
+    "pitch_periods": {"times_block"},
+    "pitch_state_spaces": {"lssl"},
+    "waves_transform_once": {"transform_once"},
+}
+
+
+@pytest.fixture(params=NAMES)
+def step(request: pytest.FixtureRequest) -> recipe.Step:
+    """The recipe's training."""
+    (found,) = (step for step in recipe.load(request.param).steps if step.command == "train")
+    return found
+
+
+def built(step: recipe.Step) -> tuple[torch.nn.Module, ModelRef]:
+    torch.manual_seed(0)
+    words = step.settings
+    ref = ModelRef(str(words["model"]), None, dict(words["arg"]), dict([parse_shape(str(words["shape"]))]))  # type: ignore[call-overload]
+    return factory.build(ref), ref
+
+
+def read(step: recipe.Step, name: str, ref: ModelRef) -> data.Data:
+    specs = tuple(TensorSpec(key, own.shape, "float32", own.sample) for key, own in ref.shapes.items())
+    return data.load(DataRef(step.settings[name]["path"]), specs)  # type: ignore[index]
+
+
+def test_every_recipe_has_its_family() -> None:
+    assert FAMILIES.keys() == {*NAMES}
+    known = {*parts.names(conv.FOLDER)}
+    assert all(found <= known for found in FAMILIES.values())
+
+
+def test_a_network_is_traced_and_made_of_what_it_is_named_after(
+    step: recipe.Step, request: pytest.FixtureRequest
+) -> None:
+    module, ref = built(step)
+    model = factory.from_module(module, ref)
+    found = {str(node.meta["op"]).partition(":")[0] for node in model.graph.graph.nodes if node.meta.get("op")}
+    assert found >= FAMILIES[request.node.callspec.params["step"]]
+    assert {*membership.owners(module).values()} >= found
+    x = torch.from_numpy(read(step, "validation", ref).arrays["input"][:3])
+    with torch.no_grad():
+        wanted = module.eval()(x)
+    (made,) = model({"input": x}).values()
+    assert (made - wanted).abs().max() <= 1e-5 * wanted.abs().max()
+
+
+def test_a_step_of_training_lessens_the_loss(step: recipe.Step) -> None:
+    module, ref = built(step)
+    held = read(step, "validation", ref)
+    few = held.batch(slice(0, 64))
+    assert few.labels is not None
+    losses = train(module, few, Schedule(4, 16, 3e-3), usual_loss(few.labels))
+    assert losses[-1] < losses[0]
+
+
+def test_data_is_the_same_each_time_and_parts_are_apart(step: recipe.Step) -> None:
+    _, ref = built(step)
+    learnt, held = (read(step, name, ref) for name in ("data", "validation"))
+    assert read(step, "validation", ref).digest == held.digest
+    rows = {sample.tobytes() for sample in held.arrays["input"]}
+    assert not rows & {sample.tobytes() for sample in learnt.arrays["input"]}
+    assert np.isfinite(learnt.arrays["input"]).all()
+    assert len(held) >= 100
+
+
+def test_nets_stand_beside_the_recipes() -> None:
+    folder = Path(recipe.__file__).resolve().parents[1] / "recipes" / "nets"
+    named = {str(recipe.load(name).steps[0].settings["model"]).split(":")[0].rpartition(".")[2] for name in NAMES}
+    assert named == {file.stem for file in folder.glob("*.py")} - {"__init__"}
