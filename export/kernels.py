@@ -26,8 +26,8 @@ from convkit.export.pattern import Network, attributes
 CALL, NAMESPACE, VERSION = "call", "plugin_namespace", "plugin_version"
 """Attributes of a kernel's node: its own as JSON, and what makes the parser ask for a plugin."""
 ALL = "all"
-_SEED, _SMALL = 0, 24
-"""Where the two are compared, free sizes are so large."""
+_SEED, _FREE = 0, (2, 24)
+"""Where the two are compared, a free batch and other free sizes are so large."""
 _CLOSE = 1e-5
 """Of the largest number made: so far may two orders of the same sums in float32 lie apart."""
 
@@ -122,8 +122,8 @@ def _agrees(model: onnx.ModelProto, network: Network, kernel: Kernel, taken: Tak
 
     draw = np.random.default_rng(_SEED)
     names = [operand for operand in taken.operands if isinstance(operand, str)]
-    drawn = {name: draw.normal(0.3, 1, [size or _SMALL for size in network.shape(name)]).astype(np.float32)
-             for name in dict.fromkeys(names)}  # fmt: skip
+    shapes = {name: [size or _FREE[axis > 0] for axis, size in enumerate(network.shape(name))] for name in names}
+    drawn = {name: draw.normal(0.3, 1, shape).astype(np.float32) for name, shape in shapes.items()}
     operands = [drawn[one] if isinstance(one, str) else one for one in taken.operands]
     tensors = {name: torch.from_numpy(np.array(one)) for name, one in zip(kernel.tensors, operands, strict=True)}
     alone = _alone(model, network, taken, drawn).SerializeToString()

@@ -61,7 +61,7 @@ def build(name: str, model: Path, settings: Settings, timeout: float = TIMEOUT) 
         asked: dict[str, Any] = {"package": name, "model": str(model.absolute()), "kernels": used}
         asked["settings"] = dataclasses.asdict(settings)
         record.write_json(folder / child.REQUEST, asked)
-        found = _run(name, folder, settings.plugins, timeout)
+        found = _run(name, folder, settings.plugins, timeout, kernels=bool(used))
         if found["wrong"]:
             raise ConvkitError(*found["wrong"])
         if found["errors"]:
@@ -96,7 +96,7 @@ def _sizes(value: onnx.ValueInfoProto) -> list[int | None]:
     return [dim.dim_value if dim.HasField("dim_value") else None for dim in value.type.tensor_type.shape.dim]
 
 
-def _run(name: str, folder: Path, plugins: Sequence[str], timeout: float) -> dict[str, Any]:
+def _run(name: str, folder: Path, plugins: Sequence[str], timeout: float, *, kernels: bool) -> dict[str, Any]:
     """What the child found. The parser opens its library by a name that the package may lack: a link stands for it."""
     known = package.PACKAGES[name]
     for library in package.libraries(name):
@@ -113,7 +113,7 @@ def _run(name: str, folder: Path, plugins: Sequence[str], timeout: float) -> dic
         )
     except subprocess.TimeoutExpired as error:
         raise ConvkitError(f"{known.about} did not end within {timeout:g} s", hint="try a smaller network") from error
-    failed = plugin.raised(done.stderr, plugins)
+    failed = plugin.raised(done.stderr, plugins, kernels=kernels)
     if failed is not None:  # first of all: what else went wrong may come of it
         raise failed
     if not (folder / child.RESULT).is_file():

@@ -65,14 +65,15 @@ def register(trt: Any, files: Sequence[str]) -> None:  # noqa: ANN401 - the pack
             raise ConvkitError(f"plugin {Path(file).name} registers no creator", hint=f"{_SHAPE}; {why}")
 
 
-def raised(said: str, files: Sequence[str]) -> ConvkitError | None:
-    """The error of a plugin in Python that raised as the builder asked it something; `said` is what the process wrote.
+def raised(said: str, files: Sequence[str], *, kernels: bool = False) -> ConvkitError | None:
+    """The error of a plugin in Python that raised as the builder asked it something; `said` is what the process wrote,
+    `kernels` whether convkit's own were there.
 
     The package's bindings catch what a method raises, write it to stderr and tell TensorRT that the call failed, if
     that. It may crash of that, may take it for a no, and may build an engine without the plugin's own fields.
     """
     own = [file for file in files if _in_python(file)]
-    match = _RAISED.search(said)
+    match = _RAISED.search(said) if own or kernels else None
     if match is None:
         return None
     method, words, frames = match.groups()

@@ -11,9 +11,12 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convkit.compress import package
+from convkit.compress.convs.coordinate_maps import CoordinateMaps
+from convkit.compress.convs.cross_d import CrossDConv2d
 from convkit.compress.convs.dcls import Dcls2d
 from convkit.compress.convs.deform import DeformBlock
 from convkit.compress.convs.eca import ECA
@@ -23,6 +26,8 @@ from convkit.compress.convs.inception_dw import InceptionDWConv2d
 from convkit.compress.convs.lie_group import GroupConv2d, GroupPool, LiftConv2d
 from convkit.compress.convs.phc import PHConv2d
 from convkit.compress.convs.poincare import PoincareConvolution2d
+from convkit.compress.convs.sepc import PyramidConv
+from convkit.compress.convs.spark import SparseBatchNorm2d, SparseConv2d, SparseMaxPool2d
 from convkit.compress.convs.unireplknet import UniRepLKNetBlock
 
 if TYPE_CHECKING:
@@ -70,7 +75,45 @@ def _gated(gate: nn.Module, channels: int) -> nn.Module:
     return nn.Sequential(nn.Conv2d(channels, channels, 3, padding=1, groups=channels), gate)
 
 
+class Pyramid(nn.Module):
+    """The image, half of it and a quarter, convolved with each other, and classes of all three."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, channels, 3, padding=1)
+        self.levels = nn.ModuleList(PyramidConv(channels, channels, iBN=True) for _ in range(2))
+        self.head = nn.Linear(3 * channels, 10)
+
+    def forward(self, image: Tensor) -> Tensor:
+        fine = self.stem(image).relu()
+        half = F.max_pool2d(fine, 2)
+        levels = [fine, half, F.max_pool2d(half, 2)]
+        for layer in self.levels:
+            levels = layer(levels)
+        made: Tensor = self.head(torch.cat([level.mean((2, 3)) for level in levels], 1))
+        return made
+
+
+class Sparse(nn.Module):
+    """Convolutions of the patches that hold ink alone."""
+
+    def __init__(self, channels: int, patch: int = 4) -> None:
+        super().__init__()
+        self.first, self.second = (SparseConv2d(read, channels, 3, padding=1) for read in (1, channels))
+        self.norms = nn.ModuleList(SparseBatchNorm2d(channels) for _ in range(2))
+        self.pool, self.head, self.patch = SparseMaxPool2d(2), nn.Linear(4 * channels, 10), patch
+
+    def forward(self, image: Tensor) -> Tensor:
+        active = (F.max_pool2d(image, self.patch) > 0).to(image.dtype)
+        hidden = self.pool(self.norms[0](self.first(image, active), active).relu(), active)
+        hidden = self.norms[1](self.second(hidden, active), active).relu()
+        made: Tensor = self.head(F.adaptive_avg_pool2d(hidden, 2).flatten(1))
+        return made
+
+
 LAYERS: dict[str, Callable[[int], nn.Module]] = {
+    "coordinate_maps": lambda c: nn.Sequential(CoordinateMaps(), nn.Conv2d(c + 2, c, 3, padding=1)),
+    "cross_d": lambda c: CrossDConv2d(c, c, 3),
     "dcls": lambda c: Dcls2d(c, c, 12, dilated_kernel_size=7, padding=3, groups=c),
     "deform": lambda c: DeformBlock(c, c, bound=4.0, depthwise=True),
     "eca": lambda c: _gated(ECA(3), c),
@@ -89,6 +132,16 @@ def build(layers: Sequence[str], channels: int = 32) -> nn.Module:
     blocks: list[nn.Module] = [Block(LAYERS[name](channels), channels) for name in layers]
     blocks.insert(1, nn.MaxPool2d(2))
     return nn.Sequential(stem, *blocks, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(channels, 10))
+
+
+def pyramid(channels: int = 24) -> nn.Module:
+    """SEPC's convolutions across scales, with a norm of all of them together."""
+    return nn.Sequential(Pyramid(channels))
+
+
+def sparse(channels: int = 32) -> nn.Module:
+    """SparK's masked convolutions."""
+    return nn.Sequential(Sparse(channels))
 
 
 def rotations(turns: int = 4, channels: int = 8) -> nn.Module:

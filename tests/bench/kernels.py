@@ -14,7 +14,7 @@ import torch
 from convkit.cli import figures, show
 from convkit.export import kernel as kernels
 from convkit.export.kernel import Case, Kernel
-from convkit.runtimes.bench.estimate import Interval, paired_ratio, point
+from convkit.runtimes.bench.estimate import Interval, paired_ratio
 from convkit.runtimes.session import cuda
 from tests.bench.limits import Line
 
@@ -46,9 +46,6 @@ def lines(say: Callable[[str], None], report: dict[str, Any]) -> Iterator[Line]:
     for one in found:
         for name, ratio in one.ratios.items():
             yield Line(f"{one.kernel}, {cuda.about()}", f"time over {name}'s", ratio, "<=", 1.0, "x")
-        yield Line(
-            f"{one.kernel}, {cuda.about()}", "part of the floor", point(one.floor / one.seconds[OWN]), ">=", 0, "x"
-        )
 
 
 def timed(name: str, copying: float, say: Callable[[str], None]) -> Timed:

@@ -15,6 +15,11 @@ from convkit.compress.training.supervised import Schedule, train, usual_loss
 
 NAMES = [name for name in parts.names("recipes", ".yaml") if name != "lite0"]
 FAMILIES = {
+    "clouds_equivariant": {"ponita"},
+    "digits_positions": {"coordinate_maps", "cross_d"},
+    "digits_pyramid": {"sepc"},
+    "digits_sparse": {"spark"},
+    "voxels_motion": {"flow4d"},
     "digits_deformable": {"deform"},
     "digits_gates": {"eca", "ela", "evonorm"},
     "digits_hyperbolic": {"poincare"},
