@@ -93,7 +93,7 @@ def periods() -> nn.Module:
 class _Periods(nn.Module):
     """TimesNet's block over what a stem makes of the wave: its periods are rows of images."""
 
-    def __init__(self, channels: int = 16, frequencies: tuple[int, ...] = (2, 4, 8, 16)) -> None:
+    def __init__(self, channels: int = 12, frequencies: tuple[int, ...] = (4, 8, 16)) -> None:
         super().__init__()
         self.stem = nn.Conv1d(1, channels, 16, stride=4, padding=6)
         self.block = TimesBlock(LENGTH // 4, frequencies, d_model=channels, d_ff=channels)
