@@ -80,13 +80,16 @@ def train(
       convkit train models:build --shape x:Nx3x32x32 --data photos:training --epochs 30 --gate "top1 >= 90" -o out/
       convkit export models:build --weights out/weights.safetensors --shape x:Nx3x32x32 -o float/
     """
+    import torch
+
     from convkit.compress.training.supervised import Schedule, usual_loss
     from convkit.runtimes.bench import gate
 
     place.check(output)
     parsed = tuple(gate.parse(text) for text in gates)
     _check(model, validation, metric, parsed)
-    torch = _seeded(threads, seed)
+    torch.set_num_threads(threads)
+    torch.manual_seed(seed)
     learns, judged = _loaded(model, data, validation)
     if learns.labels is None:
         raise ConvkitError(f"{data.path} has no labels to learn from", hint="give them as `labels`, or --labels")
@@ -97,16 +100,14 @@ def train(
     trained = _trained(module, learns, Schedule(epochs, batch, rate, seed=seed), loss)
     score = {} if judged is None else _scored(module, judged, metric)
     with record.output_folder(output) as folder:
-        _write(folder, trained.module)
+        _write(folder, module)
         digests = {"data": learns.digest, **({"validation": judged.digest} if judged else {})}
-        manifest = record.manifest(
-            command=options.command_line(), digests=digests, seed=seed, threads=torch.get_num_threads()
-        )
+        manifest = record.manifest(command=options.command_line(), digests=digests, seed=seed, threads=threads)
         report = _report(trained, loss, score, parsed)
         record.write_json(folder / record.MANIFEST, manifest)
         record.write_json(folder / "report.json", report)
     _show(report, output, as_json=as_json)
-    missed = [judged["gate"] for judged in report["gates"] if not judged["holds"]]
+    missed = [one["gate"] for one in report["gates"] if not one["holds"]]
     if missed:
         raise VerdictError(f"the trained network misses {missed[0]!r}", hint="train longer, or with another --rate")
 
@@ -116,7 +117,7 @@ PART = train
 
 @dataclass(frozen=True, slots=True)
 class _Trained:
-    module: nn.Module
+    parameters: int
     losses: Sequence[float]
     seconds: float
 
@@ -136,14 +137,6 @@ def _check(model: ModelRef, validation: DataRef | None, metric: str | None, gate
         raise ConvkitError(f"one metric is scored, not {' and '.join(dict.fromkeys(named))}", hint="gate that one")
     if gates and validation is None:
         raise ConvkitError("--gate is given without --validation", hint="add --validation")
-
-
-def _seeded(threads: int, seed: int) -> Any:  # noqa: ANN401 - torch, imported where it is used
-    import torch
-
-    torch.set_num_threads(threads)
-    torch.manual_seed(seed)
-    return torch
 
 
 def _loaded(model: ModelRef, data: DataRef, validation: DataRef | None) -> tuple[Data, Data | None]:
@@ -170,7 +163,7 @@ def _trained(module: nn.Module, data: Data, schedule: Schedule, loss: str) -> _T
     with show.progress("train") as say:
         say.found(f"{count:,} parameters, {len(data):,} samples, {loss}")
         losses = learn(module, data, schedule, loss, lambda epoch, value: say(f"epoch {epoch}: loss {value:.4f}"))
-    return _Trained(module, losses, time.monotonic() - start)
+    return _Trained(count, losses, time.monotonic() - start)
 
 
 def _scored(module: nn.Module, data: Data, metric: str | None) -> dict[str, float]:
@@ -193,7 +186,7 @@ def _write(folder: Path, module: nn.Module) -> None:
 def _report(trained: _Trained, loss: str, score: Mapping[str, float], gates: Sequence[Gate]) -> dict[str, Any]:
     return {
         "schema_version": SCHEMA_VERSION,
-        "parameters": sum(parameter.numel() for parameter in trained.module.parameters()),
+        "parameters": trained.parameters,
         "loss": loss,
         "losses": list(trained.losses),
         "scores": dict(score),

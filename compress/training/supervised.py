@@ -60,16 +60,18 @@ def train(
     module.train()
     losses = []
     for epoch in range(schedule.epochs):
-        total = 0.0
+        total, seen = 0.0, 0
         for rows in torch.split(torch.randperm(count, generator=order), schedule.batch):
+            if len(rows) == 1 and seen:
+                continue  # norms have no variance of one sample; it is another one in the next epoch
             found = _loss(loss, _first(module(**{name: x[rows] for name, x in arrays.items()})), labels[rows])
             optimizer.zero_grad()
             found.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(module.parameters(), _CLIP)
             optimizer.step()
             rising.step()
-            total += float(found.detach()) * len(rows)
-        losses.append(total / count)
+            total, seen = total + float(found.detach()) * len(rows), seen + len(rows)
+        losses.append(total / seen)
         if not math.isfinite(losses[-1]):
             raise ConvkitError(f"the loss of epoch {epoch + 1} is {losses[-1]}", hint="give a smaller --rate")
         if say is not None:

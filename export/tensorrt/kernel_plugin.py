@@ -50,15 +50,15 @@ def _creator(trt: Any, name: str, sm: int | None) -> Any:
 
         def create_plugin(self, node: str, fields: Any, phase: Any) -> Any:
             given = {field.name: bytes(field.data).rstrip(b"\0").decode() for field in fields}
-            return plugin(json.loads(given.get(_STATE) or _state(json.loads(given[CALL]), {}, [])))
+            return plugin(json.loads(given.get(_STATE) or _state(json.loads(given[CALL]), [])))
 
     return Creator()
 
 
-def _state(attributes: dict[str, Any], types: dict[str, str], binaries: Sequence[Binary]) -> str:
+def _state(attributes: dict[str, Any], binaries: Sequence[Binary]) -> str:
     """What an engine holds of a node."""
     held = [asdict(binary) | {"code": base64.b64encode(binary.code).decode()} for binary in binaries]
-    return json.dumps({"attributes": attributes, "types": types, "binaries": held})
+    return json.dumps({"attributes": attributes, "binaries": held})
 
 
 def _plugin(trt: Any, name: str, sm: int | None) -> type:  # noqa: C901 - the package's classes are written where it is known
@@ -104,7 +104,7 @@ def _plugin(trt: Any, name: str, sm: int | None) -> type:  # noqa: C901 - the pa
             kinds = {key: types[desc.type] for key, desc in found.items()}
             attributes = self.state["attributes"]
             made = compiled(self.kernel, Call(shapes, attributes), kinds, _device() if sm is None else sm)
-            self.state = json.loads(_state(attributes, kinds, made))
+            self.state = json.loads(_state(attributes, made))
 
         def get_workspace_size(self, inputs: Any, outputs: Any) -> int:
             names = (*self.kernel.tensors, OUTPUT)

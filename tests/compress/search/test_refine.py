@@ -13,7 +13,7 @@ from convkit.compress.option import FLOAT, Option
 from convkit.compress.search import budget
 from convkit.compress.search.correction import Sight, corrected_by
 from convkit.compress.search.problem import Choice, Cost, Edge, Formats, Problem, corrected
-from convkit.compress.search.refine import GIVEN, Measured, Trial, Wish, refine, with_room
+from convkit.compress.search.refine import Measured, Wish, refine
 from tests.compress.search import instance
 from tests.compress.search.problems import scaled
 
@@ -67,7 +67,7 @@ class Device:
 SMALL = instance.network(6, 8, seed=5, options=4)
 
 
-def _limit(device: Device, plans: Sequence[Cost], part: float) -> float:
+def limit_at(device: Device, plans: Sequence[Cost], part: float) -> float:
     low, high = min(plan.seconds for plan in plans), device.cost(dict.fromkeys(SMALL.options, FLOAT)).seconds
     return low + part * (high - low)
 
@@ -78,7 +78,7 @@ def test_the_plan_lies_within_a_percent_of_the_true_front(seed: int) -> None:
     plans = device.every()
     assert len(plans) >= 500
     for part in (0.1, 0.3, 0.6):
-        found = refine(SMALL, device.measure, Wish({"seconds": _limit(device, plans, part)}), ROUNDS)
+        found = refine(SMALL, device.measure, Wish({"seconds": limit_at(device, plans, part)}), ROUNDS)
         best = found.best.measured
         assert found.allowed
         assert len(found.trials) <= 12
@@ -88,7 +88,7 @@ def test_the_plan_lies_within_a_percent_of_the_true_front(seed: int) -> None:
 
 def test_true_tables_are_believed_at_once() -> None:
     device = Device(SMALL, {})
-    limit = _limit(device, device.every(), 0.4)
+    limit = limit_at(device, device.every(), 0.4)
     found = refine(SMALL, device.measure, Wish({"seconds": limit}, around=(1.0,)), ROUNDS)
     choice = budget.solve(SMALL, {"seconds": limit})
     assert choice is not None
@@ -98,7 +98,7 @@ def test_true_tables_are_believed_at_once() -> None:
 
 def test_prediction_and_measurement_meet() -> None:
     device = Device.of(SMALL, seed=1)
-    found = refine(SMALL, device.measure, Wish({"seconds": _limit(device, device.every(), 0.4)}), ROUNDS)
+    found = refine(SMALL, device.measure, Wish({"seconds": limit_at(device, device.every(), 0.4)}), ROUNDS)
     assert found.agreed
     for trial in found.trials:
         again = found.problem.cost(trial.formats)
@@ -132,7 +132,7 @@ def test_gains_are_learned_as_losses_are(seed: int) -> None:
     device = dataclasses.replace(Device.of(problem, seed), pairs={})
     plans = device.every()
     most = max(abs(plan.loss) for plan in plans)
-    wish = Wish({"seconds": _limit(device, plans, 0.3)}, same={"loss": 0.01 * most})
+    wish = Wish({"seconds": limit_at(device, plans, 0.3)}, same={"loss": 0.01 * most})
     found = refine(problem, device.measure, wish, ROUNDS)
     best = min(plan.loss for plan in plans if plan.seconds <= wish.limits["seconds"])
     assert found.allowed
@@ -163,7 +163,7 @@ def test_a_wish_out_of_reach_ends_with_the_nearest() -> None:
 
 def test_what_was_measured_before_is_not_measured_again() -> None:
     device = Device.of(SMALL, seed=0)
-    wish = Wish({"seconds": _limit(device, device.every(), 0.3)})
+    wish = Wish({"seconds": limit_at(device, device.every(), 0.3)})
     whole = refine(SMALL, device.measure, wish, ROUNDS)
     device.count = 0
     resumed = refine(SMALL, device.measure, wish, ROUNDS, known=whole.trials[: device.batches[0]])
@@ -189,7 +189,7 @@ def test_without_a_plan_there_is_nothing_to_refine() -> None:
 
 def test_a_common_factor_is_told() -> None:
     twice = Device(scaled(SMALL, "seconds", 2.0), {})
-    wish = Wish({"seconds": _limit(twice, twice.every(), 0.4)})
+    wish = Wish({"seconds": limit_at(twice, twice.every(), 0.4)})
     assert refine(SMALL, twice.measure, wish, ROUNDS).factor == pytest.approx(2.0)
     assert refine(SMALL, Device(SMALL, {}).measure, wish, ROUNDS).factor is None
 
@@ -206,7 +206,7 @@ def test_changes_of_format_that_the_table_has_too_cheap_are_learned(seed: int) -
     ]
     device = Device(dataclasses.replace(SMALL, edges=tuple(dear)), {})
     plans = device.every()
-    limit = _limit(device, plans, 0.4)
+    limit = limit_at(device, plans, 0.4)
     found = refine(SMALL, device.measure, Wish({"seconds": limit}), ROUNDS)
     best = min(plan.loss for plan in plans if plan.seconds <= limit)
     assert found.agreed
@@ -225,70 +225,6 @@ def test_no_cost_is_corrected_below_nothing() -> None:
         found = corrected_by(SMALL, seen, draw)
         assert all(cost.seconds >= 0 and cost.loss >= 0 for known in found.options.values() for cost in known.values())
         assert all(seconds >= 0 for edge in found.edges for seconds in edge.directed.values())
-
-
-def test_the_second_finalist_leaves_room_to_the_limit() -> None:
-    problem = instance.network(12, 14)
-    whole = problem.cost(dict.fromkeys(problem.options, FLOAT))
-    limit = 0.5 * whole.seconds
-    wish = Wish({"seconds": limit})
-    refined = refine(problem, Device.of(problem, 3).measure, wish, ROUNDS)
-    roomy = with_room(refined, wish, 0.97)
-    tables = refined.problem
-    kept = [t for t in refined.trials if max(t.measured.seconds, tables.cost(t.formats).seconds) <= 0.97 * limit]
-    assert kept
-    assert roomy.measured.loss == min(trial.measured.loss for trial in kept)
-    assert with_room(refined, wish, 1e-6) is refined.best
-
-
-def test_what_keeps_off_the_limit_is_measured_too() -> None:
-    """Once each, behind the rounds, and what it teaches is in the tables."""
-    problem = instance.network(12, 14)
-    limit = 0.6 * problem.cost(dict.fromkeys(problem.options, FLOAT)).seconds
-    plain = refine(problem, Device.of(problem, 3).measure, Wish({"seconds": limit}), ROUNDS)
-    rooms = (0.97, 0.8)
-    wish = Wish({"seconds": limit}, rooms=rooms)
-    refined = refine(problem, Device.of(problem, 3).measure, wish, ROUNDS)
-    spare = refined.trials[len(plain.trials) :]
-    assert refined.trials[: len(plain.trials)] == plain.trials
-    assert 1 <= len(spare) <= len(rooms)
-    assert all(trial.turn == plain.trials[-1].turn for trial in spare)
-    assert min(trial.predicted.seconds for trial in spare) <= 0.8 * limit
-    assert all(trial.measured.seconds > 0.85 * limit for trial in plain.trials)
-    assert refined.agreed == plain.agreed
-
-
-def test_a_lucky_measurement_is_no_room() -> None:
-    """It was measured well within the limit, the tables that everything corrected have it beyond."""
-    device = Device.of(SMALL, seed=3, own=0.0, pair=0.0)
-    plans = device.every()
-    limit = _limit(device, plans, 0.5)
-    refined = refine(SMALL, device.measure, Wish({"seconds": limit}), ROUNDS)
-    over = next(
-        dict(zip(SMALL.options, plan, strict=True))
-        for plan in itertools.product(*SMALL.options.values())
-        if refined.problem.cost(dict(zip(SMALL.options, plan, strict=True))).seconds > limit
-    )
-    cost = refined.problem.cost(over)
-    lucky = Trial(over, cost, dataclasses.replace(cost, loss=0.0, seconds=0.9 * limit))
-    trials = (*refined.trials, lucky)
-    assert with_room(dataclasses.replace(refined, trials=trials), Wish({"seconds": limit}), 0.97) != lucky
-
-
-def test_what_an_earlier_search_measured_may_have_room() -> None:
-    """The network in float has none to offer: it is there anyway."""
-    problem = instance.network(12, 14)
-    whole = problem.cost(dict.fromkeys(problem.options, FLOAT))
-    device = Device.of(problem, 3)
-    earlier = refine(problem, device.measure, Wish({"seconds": 0.5 * whole.seconds}), ROUNDS)
-    known = [dataclasses.replace(trial, turn=GIVEN) for trial in earlier.trials]
-    formats = dict.fromkeys(problem.options, FLOAT)
-    known.append(Trial(formats, whole, dataclasses.replace(whole, loss=0.0)))
-    wish = Wish({"seconds": 1.001 * whole.seconds})
-    refined = dataclasses.replace(earlier, trials=tuple(known))
-    roomy = with_room(refined, wish, 0.97)
-    assert roomy in known[:-1]
-    assert roomy.measured.loss == min(trial.measured.loss for trial in known[:-1])
 
 
 def test_files_that_are_larger_than_counted_are_told_and_another_plan_is_looked_for() -> None:

@@ -47,6 +47,11 @@ def test_it_learns_arrays() -> None:
         assert losses[-1] < losses[0] / 2
 
 
+def test_a_last_batch_of_one_sample_is_left_for_the_next_epoch() -> None:
+    """A norm has no variance of it."""
+    assert len(train(Net(), classes(65), replace(SCHEDULE, epochs=2), "cross_entropy")) == 2
+
+
 def test_the_same_seed_gives_the_same_weights_and_another_one_others() -> None:
     made = []
     for seed in (0, 0, 1):
