@@ -32,12 +32,6 @@ def module(node: fx.Node) -> nn.Module | None:
     return owner.get_submodule(str(node.target))
 
 
-def is_shared(node: fx.Node) -> bool:
-    """Whether the layer that `node` calls is called elsewhere too, so that its weight must not change."""
-    calls = [n for n in node.graph.nodes if n.op == "call_module" and n.target == node.target]
-    return len(calls) > 1
-
-
 def operator(node: fx.Node) -> str:
     """ONNX operator that `node` computes; "" for inputs, constants, the output and getitem.
 

@@ -25,6 +25,8 @@ _KEYS = {"op": "convkit.op", "keep": "convkit.keep"}
 that it is, and the reason to stay in float.
 """
 _TAG = re.compile(r"[A-Za-z][\w-]{0,99}:", re.ASCII)
+_CALL = re.compile(r"_\d+$", re.ASCII)
+"""What further calls of a layer are told apart by."""
 
 
 def owners(module: nn.Module) -> dict[str, str]:
@@ -59,7 +61,7 @@ def mark(graph: fx.GraphModule) -> None:
 def _reason(node: fx.Node, tag: str) -> str:
     name, _, place = tag.partition(":")
     kept = conv.load(name).kept
-    inside = "." + graphs.key(node).removeprefix(f"{place}.")
+    inside = "." + _CALL.sub("", graphs.key(node).removeprefix(f"{place}."))
     named = (reason for layer, reason in kept.items() if fnmatch.fnmatchcase(inside, f"*.{layer}"))
     return kept.get(graphs.operator(node), "") or next(named, "")
 

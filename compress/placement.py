@@ -80,7 +80,7 @@ def _has_weight(node: fx.Node) -> bool:
     layer = graphs.module(node)
     # The output channels of a grouped transposed kernel lie along no one axis.
     grouped = isinstance(layer, nn.modules.conv._ConvTransposeNd) and layer.groups > 1  # noqa: SLF001
-    return layer is not None and not grouped and not graphs.is_shared(node)
+    return layer is not None and not grouped
 
 
 def _follows(node: fx.Node, low: set[fx.Node], target: Target) -> bool:

@@ -106,12 +106,18 @@ def notes(plan: Plan, target: Target) -> list[str]:
 def plan_bytes(graph: fx.GraphModule, layers: Mapping[str, LayerPlan]) -> dict[str, int]:
     """Bytes of weight, scales and bias of every layer of `graph`, packed as `layers` say; float32 where they do not.
 
-    A layer that is called twice is counted once.
+    A weight that several layers share is in the file once as long as they keep it in float.
     """
     found: dict[str, int] = {}
+    seen: set[int] = set()
     for node in graphs.computes(graph):
-        if node.op == "call_module" and graphs.key(node) not in found:
-            found[graphs.key(node)] = layer_bytes(node, layers.get(graphs.key(node)))
+        if node.op == "call_module":
+            layer = layers.get(graphs.key(node))
+            weight = id(getattr(graphs.module(node), "weight", node))
+            again = (layer is None or layer.weight is None) and weight in seen
+            found[graphs.key(node)] = 0 if again else layer_bytes(node, layer)
+            if layer is None or layer.weight is None:
+                seen.add(weight)
     return found
 
 

@@ -27,7 +27,7 @@ def align(graph: fx.GraphModule) -> fx.GraphModule:
     merged, aligned = pads.mergeable(graph), dict[fx.Node, fx.Node]()
     for node in list(graphs.computes(graph)):
         conv, source = graphs.module(node), node.args[0]
-        if not isinstance(conv, _CONVS) or not isinstance(source, fx.Node) or graphs.is_shared(node):
+        if not isinstance(conv, _CONVS) or not isinstance(source, fx.Node):
             continue
         image = source.args[0] if source in merged else source
         missing = -conv.in_channels % _STEP

@@ -84,7 +84,7 @@ class _Channels:
         """Number the channels of what `node` makes; whether it is a layer that can take scales up."""
         layer = graphs.module(node)
         known = bool(node.all_input_nodes) and _read(node) in self.numbers
-        if isinstance(layer, Conv) and known and graphs.is_float(node) and not graphs.is_shared(node):
+        if isinstance(layer, Conv) and known and graphs.is_float(node):
             self._new(node)
             return True
         if graphs.is_float(node) and self._passed(node):

@@ -36,8 +36,6 @@ def _pair(node: fx.Node) -> tuple[Conv, Conv] | None:
     second = None if reader is None else graphs.module(reader)
     if reader is None or not _is_conv(first) or not _is_conv(second):
         return None
-    if graphs.is_shared(node) or graphs.is_shared(reader):
-        return None
     assert isinstance(first, Conv)  # noqa: S101 - just asked
     assert isinstance(second, Conv)  # noqa: S101
     return first, second

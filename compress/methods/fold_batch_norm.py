@@ -22,7 +22,7 @@ def fold(graph: fx.GraphModule) -> fx.GraphModule:
         layer = graphs.module(producer)
         if not isinstance(layer, nn.modules.conv._ConvNd | nn.Linear):  # noqa: SLF001 - torch's only common class
             continue
-        if graphs.sole_user(producer) is not node or graphs.is_shared(producer) or _is_sequence(producer):
+        if graphs.sole_user(producer) is not node or _is_sequence(producer):
             continue
         _fold_into(layer, norm)
         graphs.bypass(node, producer)

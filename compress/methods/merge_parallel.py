@@ -86,7 +86,7 @@ def _may_merge(node: fx.Node) -> bool:
     layer = graphs.module(node)
     if not isinstance(layer, Conv) or layer.transposed or isinstance(layer.padding, str):
         return False
-    return graphs.sole_user(node) is not None and not graphs.is_shared(node) and layer.padding_mode == "zeros"
+    return graphs.sole_user(node) is not None and layer.padding_mode == "zeros"
 
 
 def _merged(one: Conv | None, other: Conv) -> Conv | None:

@@ -26,7 +26,7 @@ def sub_pixel(graph: fx.GraphModule) -> fx.GraphModule:
     """`graph` with 2-D transposed convolutions as sub-pixel ones, where that costs few multiplications more."""
     for node in list(graphs.computes(graph)):
         layer = graphs.module(node)
-        if not isinstance(layer, nn.ConvTranspose2d) or graphs.is_shared(node):
+        if not isinstance(layer, nn.ConvTranspose2d):
             continue
         axes = _axes(layer)
         if axes is not None:

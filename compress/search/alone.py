@@ -124,18 +124,14 @@ def compute(node: fx.Node, values: Values, parameters: Mapping[str, Tensor] | No
 def sites(model: Model, target: Target, plan: Plan, options: Mapping[str, Sequence[Option]]) -> dict[str, Site]:
     """A Site for each layer that `options` names, ranges and rules from `plan`.
 
-    Raises ConvkitError for a layer that the model has not or calls twice, for activations in the format of an operator
-    that the target runs in float only, and where a range is missing.
+    Raises ConvkitError for a layer that the model has not, for activations in the format of an operator that the target
+    runs in float only, and where a range is missing.
     """
-    found: dict[str, list[fx.Node]] = {}
-    for node in graphs.computes(model.graph):
-        found.setdefault(graphs.key(node), []).append(node)
-    for name in options:
-        if name not in found:
-            raise ConvkitError(f"there is no layer {name!r}", hint="`convkit inspect` lists them")
-        if len(found[name]) > 1:
-            raise ConvkitError(f"layer {name!r} is called more than once", hint="leave it in float")
-    return {name: _site(found[name][0], target, plan, chosen) for name, chosen in options.items()}
+    found = {graphs.key(node): node for node in graphs.computes(model.graph)}
+    unknown = next((name for name in options if name not in found), None)
+    if unknown is not None:
+        raise ConvkitError(f"there is no layer {unknown!r}", hint="`convkit inspect` lists them")
+    return {name: _site(found[name], target, plan, chosen) for name, chosen in options.items()}
 
 
 def _site(node: fx.Node, target: Target, plan: Plan, options: Iterable[Option]) -> Site:

@@ -63,7 +63,6 @@ class Builder:
         self._fresh: list[fx.Node] = []
         self._taken: set[str] = set()
         self._attributes: dict[int, fx.Node] = {}
-        self._layers: dict[str, nn.Module] = {}
         self._constants = 0
 
     def unique(self, name: str) -> str:
@@ -118,7 +117,9 @@ class Builder:
         return node
 
     def call(self, path: str, module: nn.Module, x: Operand) -> fx.Node:
-        """A call of the layer `module`, which stands at `path`; calls of one layer share one module."""
+        """A call of the layer `module`, which stands at `path`. Each call is a layer of its own, `path_1` the second,
+        that holds the same parameters: what lies around it may want another format of it than what lies around others.
+        """
         target = self._place(path or self.label, module)
         node = self._made(self.graph.call_module(target, (self.node(x),)))
         node.meta |= {"layer": target, "value": self.unique(target)}
@@ -126,15 +127,11 @@ class Builder:
 
     def _place(self, path: str, module: nn.Module) -> str:
         count, target = 0, path
-        while target in self._layers or hasattr(_owner(self.root, target), target.rpartition(".")[2]):
-            held = self._layers.get(target)
-            if held is not None and _alike(held, module):
-                return target
-            if held is None and _adopt(self.root, target, module):
+        while hasattr(_owner(self.root, target), target.rpartition(".")[2]):
+            if _adopt(self.root, target, module):
                 break
             count += 1
             target = f"{path}_{count}"
-        self._layers[target] = module
         setattr(_owner(self.root, target), target.rpartition(".")[2], module)
         return target
 
@@ -223,12 +220,6 @@ def _owner(root: nn.Module, path: str) -> nn.Module:
             module.add_module(part, child)
         module = child
     return module
-
-
-def _alike(one: nn.Module, other: nn.Module) -> bool:
-    """Same kind of layer, same settings, same tensors."""
-    tensors = [[id(t) for t in (*m.parameters(), *(b for b in m.buffers() if b.ndim))] for m in (one, other)]
-    return type(one) is type(other) and one.extra_repr() == other.extra_repr() and tensors[0] == tensors[1]
 
 
 def _adopt(root: nn.Module, path: str, module: nn.Module) -> bool:

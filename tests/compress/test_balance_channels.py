@@ -97,7 +97,7 @@ def test_channels_are_balanced_across(shape: str) -> None:
     assert all(ratio < (100 if shape == "added" else 1.001) for ratio in spread.values())
 
 
-@pytest.mark.parametrize("reader", ["Sigmoid", "Clip", "output", "Mul", "shared"])
+@pytest.mark.parametrize("reader", ["Sigmoid", "Clip", "output", "Mul"])
 def test_channels_that_something_else_reads_keep_their_scale(reader: str) -> None:
     net = Net(seed=4)
     one = uneven(net, "x") if reader == "Clip" else net.op("Relu", uneven(net, "x"))
@@ -105,12 +105,6 @@ def test_channels_that_something_else_reads_keep_their_scale(reader: str) -> Non
         model = net.model(net.conv(net.relu6(one), 4))
     elif reader == "output":
         model = net.model(net.conv(one, 4), one)
-    elif reader == "shared":
-        weight, geometry = net.weight(net.normal(6, 6, 3, 3, gain=0.3)), {"pads": [1] * 4, "kernel_shape": [3, 3]}
-        model = net.model(net.op("Conv", net.op("Relu", net.op("Conv", one, weight, **geometry)), weight, **geometry))
-        first, second = [n for n in model.graph.graph.nodes if n.op == "call_module"][1:]
-        second.target = first.target
-        model.graph.recompile()
     else:
         other = net.op(reader, one, *([one] if reader == "Mul" else []))
         model = net.model(net.conv(one, 4), net.conv(other, 4, channels=6))

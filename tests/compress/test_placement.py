@@ -87,17 +87,6 @@ def test_what_only_moves_codes_towards_float_stays_in_float() -> None:
     assert tensors == ["x", "conv0"]
 
 
-def test_a_shared_layer_stays_in_float_and_the_rest_does_not() -> None:
-    net = Net("N", 4, 8, 8)
-    weight, bias = net.weight(net.normal(4, 4, 3, 3, gain=0.2)), net.weight(net.normal(4))
-    first = net.op("Conv", "x", weight, bias, pads=[1] * 4)
-    second = net.op("Conv", net.op("Relu", first), weight, bias, pads=[1] * 4)
-    model = ready(net, net.conv(second, 4))
-    one, other, last = [n for n in model.graph.graph.nodes if n.op == "call_module"]
-    other.target = one.target
-    assert [*placement.place(model.graph, TARGET)] == [last.target]
-
-
 def test_a_transposed_convolution_stays_in_float_on_onnxruntime() -> None:
     net = Net()
     weight = net.weight(net.normal(8, 4, 2, 2, gain=0.3))

@@ -75,8 +75,9 @@ def test_shared_layers_functional_weights_and_buffers() -> None:
     model = factory.from_module(source, ref("Shared"))
     assert_same(model, source, {"x": torch.randn(3, 3, 9, 10)})
     targets = [node.target for node in model.graph.graph.nodes if node.op == "call_module"]
-    assert targets == ["conv", "conv", "conv2d", "normed"]
-    assert model.graph.get_parameter("conv.weight") is source.conv.weight
+    assert targets == ["conv", "conv_1", "conv2d", "normed"]
+    for layer in ("conv", "conv_1"):
+        assert model.graph.get_parameter(f"{layer}.weight") is source.conv.weight
 
 
 def test_the_source_is_left_as_it_was() -> None:
