@@ -84,6 +84,7 @@ TAKEN = {
     "evonorm": ("evonorm", 3),
     "grn": ("unireplknet", 2),
     "long_conv": ("sgconv", 2),
+    "strip_gate": ("ela", 4),
     "tap_conv": ("inception_dw", 3),
     "time_norm": ("time_norm", 2),
 }
@@ -166,6 +167,7 @@ BUILT = [
     ("evonorm", "evonorm", 89),
     ("unireplknet", "grn", 86),
     ("eca", "channel_gate", 75),
+    ("ela", "strip_gate", 89),
     ("sgconv", "long_conv", 80),
     ("time_norm", "time_norm", 120),
 ]
