@@ -40,7 +40,7 @@ _BATCH, _SHOWN = 64, 6
 @options.data(required=True, what="What it learns from, with labels")
 @click.option("--validation", type=options.DataSet(), metavar="PATH", help="What it is scored on, with labels.")
 @click.option("--epochs", type=click.IntRange(1), default=10, show_default=True, help="Passes over the data.")
-@click.option("--batch", type=click.IntRange(2), default=_BATCH, show_default=True, help="Samples of one step.")
+@click.option("--batch", type=click.IntRange(1), help=f"Samples of one step.  [default: {_BATCH}, or all it takes]")
 @click.option(
     "--rate",
     type=click.FloatRange(0, min_open=True),
@@ -62,7 +62,7 @@ def train(
     data: DataRef,
     validation: DataRef | None,
     epochs: int,
-    batch: int,
+    batch: int | None,
     rate: float,
     loss: str | None,
     metric: str | None,
@@ -88,6 +88,7 @@ def train(
     place.check(output)
     parsed = tuple(gate.parse(text) for text in gates)
     _check(model, validation, metric, parsed)
+    batch, most = _batches(model, batch)
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
     learns, judged = _loaded(model, data, validation)
@@ -96,9 +97,9 @@ def train(
     loss = loss or usual_loss(learns.labels)
     module, metric = _built(model), metric or (parsed[0].quantity if parsed else None)
     if judged is not None:
-        _scored(module, judged, metric)  # what cannot be scored is told before an hour of training
+        _scored(module, judged, metric, most)  # what cannot be scored is told before an hour of training
     trained = _trained(module, learns, Schedule(epochs, batch, rate, seed=seed), loss)
-    score = {} if judged is None else _scored(module, judged, metric)
+    score = {} if judged is None else _scored(module, judged, metric, most)
     with record.output_folder(output) as folder:
         _write(folder, module)
         digests = {"data": learns.digest, **({"validation": judged.digest} if judged else {})}
@@ -139,6 +140,15 @@ def _check(model: ModelRef, validation: DataRef | None, metric: str | None, gate
         raise ConvkitError("--gate is given without --validation", hint="add --validation")
 
 
+def _batches(model: ModelRef, asked: int | None) -> tuple[int, int]:
+    """Samples of a step, and of what is scored at a time: no more than inputs of a fixed batch hold."""
+    fixed = {name: own.shape[0] for name, own in model.shapes.items() if own.shape and isinstance(own.shape[0], int)}
+    name, most = min(fixed.items(), key=lambda one: one[1], default=("", _BATCH))
+    if fixed and asked is not None and asked > most:
+        raise ConvkitError(f"{name} takes {most} samples at a time, not --batch {asked}", hint="give N in its place")
+    return asked or most, most
+
+
 def _loaded(model: ModelRef, data: DataRef, validation: DataRef | None) -> tuple[Data, Data | None]:
     from convkit.compress import data as data_sets
     from convkit.compress.model import TensorSpec
@@ -166,11 +176,11 @@ def _trained(module: nn.Module, data: Data, schedule: Schedule, loss: str) -> _T
     return _Trained(count, losses, time.monotonic() - start)
 
 
-def _scored(module: nn.Module, data: Data, metric: str | None) -> dict[str, float]:
+def _scored(module: nn.Module, data: Data, metric: str | None, batch: int) -> dict[str, float]:
     from convkit.compress import metric as metrics
     from convkit.compress.training.supervised import outputs
 
-    made = {OUTPUT: outputs(module, data, _BATCH)}
+    made = {OUTPUT: outputs(module, data, batch)}
     name = metric or metrics.defaults(made, data.labels)[0]
     wanted = {OUTPUT: data.labels} if data.labels is not None and data.labels.dtype.kind == "f" else None
     return {name: metrics.evaluate(name, made, wanted, data.labels)}

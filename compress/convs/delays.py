@@ -1,11 +1,14 @@
 """Learned delays between spiking neurons: each synapse is one tap of a convolution in time, and neurons fire in turn.
 
 Hammouamri et al., Learning Delays in Spiking Neural Networks using Dilated Convolutions with Learnable Spacings, ICLR
-2024, equations 2-6. Neurons leak and integrate: v' = v (1 - 1 / tau) + input; at 1 they fire, and begin anew.
+2024, equations 2-6. Neurons leak and integrate: v' = v (1 - 1 / tau) + input; at 1 they fire, and begin anew. Neither a
+whole delay nor a spike has a gradient: in training they lend that of taps between steps, and of an arc tangent (Fang et
+al., Incorporating Learnable Membrane Time Constant, ICCV 2021, section 4).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -14,6 +17,14 @@ from torch import Tensor, nn
 
 from convkit.compress.conv import Conv, Example
 from convkit.compress.convs.dcls import Dcls1d
+
+_STEEP = 2.0
+"""Slope of the arc tangent at the threshold."""
+
+
+def _lent(value: Tensor, smooth: Tensor) -> Tensor:
+    """`value` with the gradient of `smooth`."""
+    return value.detach() + (smooth - smooth.detach())
 
 
 class LIF(nn.Module):
@@ -32,6 +43,8 @@ class LIF(nn.Module):
             potential = potential * self.kept + currents[..., step]
             if self.fires:
                 spike = (potential >= self.threshold).to(currents.dtype)
+                if self.training:
+                    spike = _lent(spike, ((potential - self.threshold) * (math.pi / 2 * _STEEP)).atan() / math.pi)
                 potential = potential * (1 - spike)
                 steps.append(spike)
             else:
@@ -42,7 +55,7 @@ class LIF(nn.Module):
 class DelayedLayer(nn.Module):
     """spikes [N, Cin, T] to [N, Cout, T + (delays - 1) // 2]: a delay of up to `delays` - 1 steps in each synapse.
 
-    As evaluated: delays are whole steps, and a synapse is one tap.
+    Delays are whole steps, and a synapse is one tap, in training too.
     """
 
     def __init__(self, in_features: int, out_features: int, delays: int, tau: float, *, fires: bool = True) -> None:
@@ -56,6 +69,8 @@ class DelayedLayer(nn.Module):
         whole = (self.conv.P + self.delays // 2).round().clamp(0, self.delays - 1)
         taps = torch.arange(self.delays, dtype=whole.dtype, device=whole.device)
         kernel = self.conv.weight * (whole[0] == taps).to(whole.dtype)
+        if self.training:
+            kernel = _lent(kernel, self.conv.kernel())
         padded = F.pad(spikes, (self.delays - 1, (self.delays - 1) // 2))
         made: Tensor = self.neurons(self.norm(F.conv1d(padded, kernel)))
         return made

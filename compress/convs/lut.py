@@ -43,16 +43,15 @@ class Lut256(nn.Module):
 class MefLut(nn.Module):
     """frames [N, K, H, W] of luminance from 0 to 1, the same scene at K exposures, to one [N, 1, H, W].
 
-    `table` [K, 256]: each exposure's weight by its luminance, looked up in an image `shrunk` times as small.
+    `table` [K, 256], which can be learnt: each exposure's weight by its luminance, looked up in an image `shrunk` times
+    as small.
     """
-
-    table: Tensor
 
     def __init__(self, table: Tensor, *, shrunk: int = 1, radius: int = 2, eps: float = 1.0) -> None:
         super().__init__()
         if table.ndim != 2 or table.shape[1] != SIZE:  # noqa: PLR2004 - exposures, values
             raise ValueError(f"tables are [exposures, {SIZE}], not {list(table.shape)}")
-        self.register_buffer("table", table)
+        self.table = nn.Parameter(table)
         self.shrunk, self.radius, self.eps = shrunk, radius, eps
 
     def forward(self, frames: Tensor) -> Tensor:

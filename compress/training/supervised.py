@@ -62,7 +62,7 @@ def train(
     for epoch in range(schedule.epochs):
         total, seen = 0.0, 0
         for rows in torch.split(torch.randperm(count, generator=order), schedule.batch):
-            if len(rows) == 1 and seen:
+            if len(rows) == 1 < schedule.batch and seen:
                 continue  # norms have no variance of one sample; it is another one in the next epoch
             found = _loss(loss, _first(module(**{name: x[rows] for name, x in arrays.items()})), labels[rows])
             optimizer.zero_grad()

@@ -1,6 +1,6 @@
 """Which body a cloud of points lies on, however it is turned: generated clouds on a ball, a box, a tube, a ring.
 
-The network works on places and orientations; its answer does not turn with the cloud.
+The networks' answers do not turn with the cloud: one works on places and orientations, one on harmonics.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from convkit.compress.convs.gaunt import GauntTensorProduct
 from convkit.compress.convs.ponita import PonitaBlock
 
 if TYPE_CHECKING:
@@ -77,6 +78,58 @@ class Bodies(nn.Module):
             x = block(x, positions)
         made: Tensor = self.head(x.mean((1, 2)))
         return made
+
+
+class Harmonics(nn.Module):
+    """What lies in which direction, as harmonics weighed by a network of the distance; products of these; and of all
+    of them what does not turn with the cloud: the squares of each degree.
+    """
+
+    DEGREE = 2
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.radial = nn.Sequential(nn.Linear(1, channels), nn.GELU(), nn.Linear(channels, channels))
+        self.first, self.second = (
+            nn.ModuleList(nn.Linear(channels, channels, bias=False) for _ in range(self.DEGREE + 1)) for _ in range(2)
+        )
+        self.product = GauntTensorProduct(self.DEGREE, self.DEGREE, self.DEGREE)
+        features = 2 * channels * (self.DEGREE + 1)
+        self.norm = nn.BatchNorm1d(features)
+        self.head = nn.Sequential(nn.Linear(features, 2 * channels), nn.GELU(), nn.Linear(2 * channels, 4))
+
+    def forward(self, positions: Tensor) -> Tensor:
+        apart = positions - positions.mean(1, keepdim=True)
+        distance = apart.norm(dim=-1, keepdim=True)
+        held = self.radial(distance).mT @ harmonics(apart / (distance + 1e-6)) / POINTS
+        made = self.product(self._mixed(self.first, held), self._mixed(self.second, held))
+        squares = [part.square().sum(-1) for whole in (held, made) for part in self._degrees(whole)]
+        found: Tensor = self.head(self.norm(torch.cat(squares, 1)))
+        return found
+
+    def _degrees(self, x: Tensor) -> list[Tensor]:
+        return [x[..., degree**2 : (degree + 1) ** 2] for degree in range(self.DEGREE + 1)]
+
+    def _mixed(self, layers: nn.ModuleList, x: Tensor) -> Tensor:
+        """Channels mixed within each degree."""
+        parts = zip(layers, self._degrees(x), strict=True)
+        return torch.cat([layer(part.mT).mT for layer, part in parts], -1)
+
+
+def harmonics(unit: Tensor) -> Tensor:
+    """Real orthonormal spherical harmonics of up to degree two of unit vectors […, 3]: […, 9]."""
+    x, y, z = unit.unbind(-1)
+    flat = torch.full_like(x, 0.5 / torch.pi**0.5)
+    one, two = (3 / (4 * torch.pi)) ** 0.5, (15 / (4 * torch.pi)) ** 0.5
+    up = (2 * z * z - x * x - y * y) / (2 * 3**0.5)
+    around = (x * x - y * y) / 2
+    return torch.stack((flat, one * y, one * z, one * x,
+                        two * x * y, two * y * z, two * up, two * x * z, two * around), -1)  # fmt: skip
+
+
+def products(channels: int = 16) -> nn.Module:
+    """Gaunt tensor products; the input is called `input`."""
+    return nn.Sequential(Harmonics(channels))
 
 
 def build(channels: int = 16, orientations: int = 8) -> nn.Module:

@@ -19,13 +19,16 @@ from convkit.compress.convs.coordinate_maps import CoordinateMaps
 from convkit.compress.convs.cross_d import CrossDConv2d
 from convkit.compress.convs.dcls import Dcls2d
 from convkit.compress.convs.deform import DeformBlock
+from convkit.compress.convs.delays import DelayedLayer
 from convkit.compress.convs.eca import ECA
 from convkit.compress.convs.ela import ELA
 from convkit.compress.convs.evonorm import EvoNorm2dS0
+from convkit.compress.convs.hyperzzw import HyperGlobal, HyperLocal
 from convkit.compress.convs.inception_dw import InceptionDWConv2d
 from convkit.compress.convs.lie_group import GroupConv2d, GroupPool, LiftConv2d
 from convkit.compress.convs.phc import PHConv2d
 from convkit.compress.convs.poincare import PoincareConvolution2d
+from convkit.compress.convs.re_dilation import ReDilatedConv2d
 from convkit.compress.convs.sepc import PyramidConv
 from convkit.compress.convs.spark import SparseBatchNorm2d, SparseConv2d, SparseMaxPool2d
 from convkit.compress.convs.unireplknet import UniRepLKNetBlock
@@ -36,7 +39,7 @@ if TYPE_CHECKING:
 HELD = 360
 """Images of other writers."""
 _FILE = "pkg://sklearn/datasets/data/digits.csv.gz"
-_SIDE, _WHITE = 8, 16.0
+_SIDE, _WHITE, _INK = 8, 16.0, 0.3
 
 
 def training() -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -47,6 +50,17 @@ def training() -> tuple[dict[str, np.ndarray], np.ndarray]:
 def validation() -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Those of other writers."""
     return _images(slice(-HELD, None))
+
+
+def enlarged() -> tuple[dict[str, np.ndarray], np.ndarray]:
+    """Those of other writers at twice the size: {input: [360, 1, 32, 32]}."""
+    images, digits = validation()
+    return {"input": images["input"].repeat(2, axis=2).repeat(2, axis=3)}, digits
+
+
+def enlarged_training() -> tuple[dict[str, np.ndarray], np.ndarray]:
+    images, digits = training()
+    return {"input": images["input"].repeat(2, axis=2).repeat(2, axis=3)}, digits
 
 
 def _images(rows: slice) -> tuple[dict[str, np.ndarray], np.ndarray]:
@@ -111,6 +125,36 @@ class Sparse(nn.Module):
         return made
 
 
+class Spiking(nn.Module):
+    """Columns of an image one after another: a neuron fires for each row where there is ink, others behind it."""
+
+    def __init__(self, hidden: int, delays: int) -> None:
+        super().__init__()
+        self.hidden = DelayedLayer(2 * _SIDE, hidden, delays, tau=2.0)
+        self.last = DelayedLayer(hidden, 10, delays, tau=4.0, fires=False)
+
+    def forward(self, image: Tensor) -> Tensor:
+        made: Tensor = self.last(self.hidden((image.squeeze(1) > _INK).to(image.dtype))).mean(-1)
+        return made
+
+
+class Hyper(nn.Module):
+    """Kernels that networks of coordinates make: some as large as the image, some that depend on it."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.stem = nn.Conv2d(1, channels, 3, padding=1)
+        self.wide, self.near = HyperGlobal(channels, 2 * _SIDE), HyperLocal(channels, 3)
+        self.norm, self.mixer = nn.GroupNorm(2, 2 * channels), nn.Conv2d(2 * channels, channels, 1)
+        self.head = nn.Linear(4 * channels, 10)
+
+    def forward(self, image: Tensor) -> Tensor:
+        x = self.stem(image).relu()
+        x = x + self.mixer(self.norm(torch.cat((self.wide(x), self.near(x)), 1)).relu())
+        made: Tensor = self.head(F.adaptive_avg_pool2d(x.relu(), 2).flatten(1))
+        return made
+
+
 LAYERS: dict[str, Callable[[int], nn.Module]] = {
     "coordinate_maps": lambda c: nn.Sequential(CoordinateMaps(), nn.Conv2d(c + 2, c, 3, padding=1)),
     "cross_d": lambda c: CrossDConv2d(c, c, 3),
@@ -153,3 +197,26 @@ def rotations(turns: int = 4, channels: int = 8) -> nn.Module:
         GroupConv2d(samples, channels, 2 * channels, 5, padding=2), nn.BatchNorm2d(2 * channels * turns), nn.ReLU(),
         GroupPool(turns), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(8 * channels, 10),
     )  # fmt: skip
+
+
+def spikes(hidden: int = 64, delays: int = 7) -> nn.Module:
+    """Spiking neurons with learnt delays."""
+    return nn.Sequential(Spiking(hidden, delays))
+
+
+def hyper(channels: int = 12) -> nn.Module:
+    """HyperZZW's kernels; one image at a time."""
+    return nn.Sequential(Hyper(channels))
+
+
+def spread(factor: float = 1, channels: int = 24) -> nn.Module:
+    """Convolutions whose taps are `factor` times as far apart: trained at one, it sees images as many times as large as
+    it saw those.
+    """
+
+    def block(read: int, made: int, groups: int = 1) -> list[nn.Module]:
+        conv = nn.Conv2d(read, made, 3, padding=1, groups=groups)
+        return [ReDilatedConv2d(conv, factor), nn.BatchNorm2d(made), nn.ReLU()]
+
+    body = [*block(1, channels), *block(channels, channels), *block(channels, 2 * channels)]
+    return nn.Sequential(*body, nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(8 * channels, 10))

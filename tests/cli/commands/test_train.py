@@ -57,6 +57,17 @@ def test_weights_are_trained_scored_and_taken_by_other_commands(convkit: Convkit
     assert done.code == 0, done.err
 
 
+def test_a_network_of_one_sample_at_a_time_is_trained_so(convkit: Convkit, folder: Path) -> None:
+    words = ("train", "trainee:build", "--data", "val.npz", "--validation", "val.npz", "--epochs", "2")
+    done = convkit(*words, "--shape", "input:1x1x32", "-o", "out")
+    assert done.code == 0, done.err
+    assert json.loads((folder / "out/report.json").read_text())["losses"][0] > 0
+    done = convkit(*words, "--shape", "input:1x1x32", "--batch", "16", "-o", "other")
+    assert done.code == 2
+    assert "input takes 1 samples at a time, not --batch 16" in done.err
+    assert not (folder / "other").exists()
+
+
 def test_the_same_command_gives_the_same_bytes(convkit: Convkit, folder: Path) -> None:
     for out in ("one", "two"):
         assert train(convkit, "--epochs", "2", out=out).code == 0

@@ -122,6 +122,29 @@ def test_delays_and_neurons() -> None:
     assert 0 < made.mean() < 1
 
 
+def test_training_computes_what_is_evaluated_and_moves_delays() -> None:
+    torch.manual_seed(0)
+    layer, spikes = DelayedLayer(5, 4, 6, tau=2.0).eval(), (torch.rand(3, 5, 12) > 0.5).float()
+    nn.init.constant_(layer.norm.bias, 0.4)
+    wanted = layer(spikes)
+    layer.train()
+    layer.norm.eval()
+    made = layer(spikes)
+    assert torch.equal(made, wanted)
+    made.sum().backward()
+    for parameter in (layer.conv.weight, layer.conv.P):
+        assert parameter.grad is not None
+        assert parameter.grad.abs().sum() > 0
+
+
+def test_a_spike_lends_the_slope_of_an_arc_tangent() -> None:
+    current = torch.tensor([[[0.25]], [[1.5]]], requires_grad=True)
+    LIF(2.0).train()(current).sum().backward()
+    assert current.grad is not None
+    off = numbers(current)[..., 0] - 1
+    np.testing.assert_allclose(numbers(current.grad)[..., 0], 1 / (1 + (np.pi * off) ** 2), rtol=1e-6)
+
+
 def test_what_cannot_be_is_refused() -> None:
     with pytest.raises(ValueError, match="tau is 1 at least"):
         LIF(0.5)

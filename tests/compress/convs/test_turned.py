@@ -68,6 +68,15 @@ def test_exposures_are_fused_by_their_tables() -> None:
     assert np.abs(numbers(fusion(frames))[0, 0] - wanted).max() <= 1e-4
 
 
+def test_tables_are_learnt_where_the_light_falls() -> None:
+    fusion, frames = MefLut(torch.rand(2, 256), radius=1), torch.full((1, 2, 4, 4), 40 / 255)
+    frames[:, 1, :2] = 200 / 255
+    fusion(frames)[0, 0, 1].sum().backward()
+    assert fusion.table.grad is not None
+    reached = [row.nonzero().flatten().tolist() for row in fusion.table.grad]
+    assert reached == [[40], [40, 200]]
+
+
 def test_tables_of_another_size_are_refused() -> None:
     with pytest.raises(ValueError, match="256 values"):
         Lut256(torch.zeros(255), 1.0)

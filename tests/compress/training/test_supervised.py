@@ -52,6 +52,21 @@ def test_a_last_batch_of_one_sample_is_left_for_the_next_epoch() -> None:
     assert len(train(Net(), classes(65), replace(SCHEDULE, epochs=2), "cross_entropy")) == 2
 
 
+def test_steps_of_one_sample_are_all_taken() -> None:
+    """Where that is asked for: networks whose kernels depend on the image take no other."""
+    net = nn.Sequential(nn.Linear(2, 2))
+    seen: list[int] = []
+    net.register_forward_hook(lambda _net, _given, made: seen.append(len(made)))
+    data = classes(20)
+    train(
+        net,
+        Data({"input": data.arrays["x"]}, data.labels, "points"),
+        replace(SCHEDULE, epochs=3, batch=1),
+        "cross_entropy",
+    )
+    assert seen == [1] * 60
+
+
 def test_the_same_seed_gives_the_same_weights_and_another_one_others() -> None:
     made = []
     for seed in (0, 0, 1):
