@@ -32,6 +32,12 @@ def module(node: fx.Node) -> nn.Module | None:
     return owner.get_submodule(str(node.target))
 
 
+def weight_id(node: fx.Node) -> int:
+    """The same for layers that share their weight, and for no others."""
+    weight = getattr(module(node), "weight", None)
+    return id(node if weight is None else weight)
+
+
 def operator(node: fx.Node) -> str:
     """ONNX operator that `node` computes; "" for inputs, constants, the output and getitem.
 

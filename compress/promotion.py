@@ -113,11 +113,11 @@ def plan_bytes(graph: fx.GraphModule, layers: Mapping[str, LayerPlan]) -> dict[s
     for node in graphs.computes(graph):
         if node.op == "call_module":
             layer = layers.get(graphs.key(node))
-            weight = id(getattr(graphs.module(node), "weight", node))
-            again = (layer is None or layer.weight is None) and weight in seen
+            in_float = layer is None or layer.weight is None
+            again = in_float and graphs.weight_id(node) in seen
             found[graphs.key(node)] = 0 if again else layer_bytes(node, layer)
-            if layer is None or layer.weight is None:
-                seen.add(weight)
+            if in_float:
+                seen.add(graphs.weight_id(node))
     return found
 
 

@@ -187,7 +187,7 @@ def problem(
 def _held_once(nodes: Mapping[str, fx.Node], found: Options) -> Iterator[fx.Node]:
     """A node for each layer without a choice; calls that have the same weight hold it once."""
     layers = [node for name, node in nodes.items() if name not in found and node.op == "call_module"]
-    yield from {id(getattr(graphs.module(node), "weight", node)): node for node in layers}.values()
+    yield from {graphs.weight_id(node): node for node in layers}.values()
 
 
 def _with_borders(times: Times, found: Options, floating: str) -> dict[str, dict[str, float]]:

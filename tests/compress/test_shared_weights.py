@@ -86,6 +86,14 @@ def test_a_weight_in_float_is_in_the_file_once() -> None:
     assert size_in_bytes(to_onnx(model)) < 1.2 * 4 * weight
 
 
+def test_norms_without_weights_share_none() -> None:
+    model = pyramid(normed=True)
+    for norm in (model.graph.get_submodule(f"norms.{place}") for place in range(2)):
+        norm.weight = norm.bias = None
+    found = promotion.plan_bytes(model.graph, {})
+    assert found["norms.0"] == found["norms.1"] == 2 * 4 * CHANNELS
+
+
 def test_bytes_of_a_plan_count_it_once_as_long_as_it_is_in_float() -> None:
     model, weight = pyramid(normed=False), CHANNELS**2 * 9
     layers = placement.place(prepare(model, EXACT).graph, TARGET)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convkit.compress.data import Data
@@ -116,6 +116,7 @@ def test_an_early_end_comes_from_narrow_intervals_only() -> None:
     assert clock.now() < 20
 
 
+@settings(max_examples=20)
 @given(st.floats(1e-5, 3), st.integers(1, 4), st.floats(1, 60))
 def test_a_budget_is_kept_unless_six_rounds_take_longer(call: float, count: int, budget: float) -> None:
     clock = VirtualClock()

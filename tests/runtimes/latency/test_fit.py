@@ -4,7 +4,7 @@ import random
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convkit.compress.plan import LayerPlan
@@ -38,6 +38,7 @@ def fitted(known: Truth, folder: Path, noisy: int | None = None, overhead: float
     return LatencyTable(PRINT, False, FLOAT, found.layers, tensors, found.changes, found.rest, found.mapped)
 
 
+@settings(max_examples=20)
 @given(st.integers(0, 100), st.sets(st.integers(0, 5)))
 def test_every_mixture_is_predicted_from_four(
     tmp_path_factory: pytest.TempPathFactory, seed: int, low: set[int]
