@@ -3,7 +3,7 @@
 Hammouamri et al., Learning Delays in Spiking Neural Networks using Dilated Convolutions with Learnable Spacings, ICLR
 2024, equations 2-6. Neurons leak and integrate: v' = v (1 - 1 / tau) + input; at 1 they fire, and begin anew. Neither a
 whole delay nor a spike has a gradient: in training they lend that of taps between steps, and of an arc tangent (Fang et
-al., Incorporating Learnable Membrane Time Constant, ICCV 2021, section 4).
+al., Incorporating Learnable Membrane Time Constant, ICCV 2021).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from convkit.compress.conv import Conv, Example
 from convkit.compress.convs.dcls import Dcls1d
 
 _STEEP = 2.0
-"""Slope of the arc tangent at the threshold."""
+"""Of the arc tangent, whose slope at the threshold is half of it."""
 
 
 def _lent(value: Tensor, smooth: Tensor) -> Tensor:

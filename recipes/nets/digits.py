@@ -54,12 +54,15 @@ def validation() -> tuple[dict[str, np.ndarray], np.ndarray]:
 
 def enlarged() -> tuple[dict[str, np.ndarray], np.ndarray]:
     """Those of other writers at twice the size: {input: [360, 1, 32, 32]}."""
-    images, digits = validation()
-    return {"input": images["input"].repeat(2, axis=2).repeat(2, axis=3)}, digits
+    return _doubled(*validation())
 
 
 def enlarged_training() -> tuple[dict[str, np.ndarray], np.ndarray]:
-    images, digits = training()
+    """Those to learn from, so large."""
+    return _doubled(*training())
+
+
+def _doubled(images: dict[str, np.ndarray], digits: np.ndarray) -> tuple[dict[str, np.ndarray], np.ndarray]:
     return {"input": images["input"].repeat(2, axis=2).repeat(2, axis=3)}, digits
 
 

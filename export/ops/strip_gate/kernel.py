@@ -1,7 +1,8 @@
 """ELA's gates: means along rows and along columns, a short convolution and a norm of each, and both sigmoids times x.
 
-Floor: x twice, for the gates need the whole image first, and y once; the cache may spare the second time. Strips are as
-many numbers as an edge has, so their products count for nothing; each is made three times, which spares two launches.
+Floor: x twice, for the gates need the whole image first, and y once; the cache may spare the second time. Planes are
+read once more here, for strips along the other axis. Strips are as many numbers as an edge has, so their products count
+for nothing; each is made three times, which spares two launches.
 """
 
 from __future__ import annotations
