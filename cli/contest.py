@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
 from convkit.cli import foretold
 from convkit.cli.goodness import Limits, good
-from convkit.compress import metric
 from convkit.compress.plan import Plan
 
 if TYPE_CHECKING:
@@ -43,8 +43,8 @@ class Candidate:
     name: str
     plan: Plan
     path: Path
-    simulated: float | None = None
-    """SQNR that its own simulation promises, in dB; None for the contest's."""
+    simulated: Callable[[], float] | None = None
+    """SQNR that its own simulation promises, in dB, asked of those that may be kept; None for the contest's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,14 +120,14 @@ def hold(
     alone = len(candidates) <= _FINALISTS or judge is not None
     final = measured(contest, candidates, contest.budget * (1.0 if alone else _LOOK), say)
     results = {result.name: result for result in final.results}
-    fit = [c for c in candidates if _fits(_for(contest, c), results[c.name], results[ORIGINAL])]
+    fit = [c for c in candidates if _is_good(contest, results[c.name], results[ORIGINAL])]
+    if not alone:
+        fit = list(islice(_true(contest, sorted(fit, key=lambda c: _pace(results[c.name])), results), _FINALISTS))
     if not alone and fit:
-        fit = sorted(fit, key=lambda c: _pace(results[c.name]))[:_FINALISTS]
         final = measured(contest, fit, contest.budget * (1 - _LOOK), say)
         results |= {result.name: result for result in final.results}
     slower = judge is not None and judge.may_be_slower(results)
-    faster = [c for c in fit if not slower and _faster(results[c.name], sure=judge is None)]
-    kept = (_fastest if judge is None else judge.pick)(faster or fit, results)
+    kept = next(_true(contest, _in_turn(fit, results, judge, slower=slower), results), None)
     shown = tuple(results.values())
     if kept is None:
         return Standing(None, _why_none(contest, candidates, results), shown, final)
@@ -135,6 +135,20 @@ def hold(
     if not slower and not _faster(results[kept.name], sure=judge is None):
         return Standing(None, f"{contest.formats} does not pay here: {times}", shown, final)
     return Standing(kept, times, shown, final)
+
+
+def _in_turn(
+    fit: Sequence[Candidate], results: Mapping[str, Result], judge: Judge | None, *, slower: bool
+) -> Iterator[Candidate]:
+    """The one to keep, then the one that would be kept without it, and so on; faster ones unless they may be slower."""
+    left = list(fit)
+    while left:
+        faster = [c for c in left if not slower and _faster(results[c.name], sure=judge is None)]
+        found = (_fastest if judge is None else judge.pick)(faster or left, results)
+        if found is None:
+            return
+        yield found
+        left.remove(found)
 
 
 def _faster(result: Result, *, sure: bool) -> bool:
@@ -171,15 +185,22 @@ def measured(
     return foretold.retimed(found, {name: estimate(plan) for name, plan in plans.items()}, contest.target)
 
 
-def _for(contest: Contest, candidate: Candidate) -> Contest:
-    """`contest` with what the candidate's own simulation promises."""
-    return contest if candidate.simulated is None else replace(contest, simulated=candidate.simulated)
+def _is_good(contest: Contest, result: Result, original: Result) -> bool:
+    """Whether the engine's network is as good as the original."""
+    return good(result.metrics, original.metrics, contest.limits, len(contest.held))
 
 
-def _fits(contest: Contest, result: Result, original: Result) -> bool:
-    """Whether a candidate is as good as the original, and what the engine computes is what was simulated."""
-    as_good = good(result.metrics, original.metrics, contest.limits, len(contest.held))
-    return as_good and result.metrics["sqnr"] >= min(contest.simulated - _FAR_DB, _CLEAN_DB)
+def _true(contest: Contest, candidates: Iterable[Candidate], results: Mapping[str, Result]) -> Iterator[Candidate]:
+    """Those of which the engine computes what was simulated."""
+    for candidate in candidates:
+        promised = _promised(contest, candidate)
+        if results[candidate.name].metrics["sqnr"] >= min(promised - _FAR_DB, _CLEAN_DB):
+            yield candidate
+
+
+def _promised(contest: Contest, candidate: Candidate) -> float:
+    """SQNR that the simulation promises, in dB."""
+    return contest.simulated if candidate.simulated is None else candidate.simulated()
 
 
 def _pace(result: Result) -> float:
@@ -199,12 +220,10 @@ def _why_none(contest: Contest, candidates: Sequence[Candidate], results: Mappin
     """Why no candidate fits."""
     if not candidates and not contest.quantizable:
         return f"{contest.target.name} runs nothing of this network in {contest.formats}"
-    trusting = replace(contest, simulated=-metric.LIMIT_DB)
-    wrong = [c.name for c in candidates if _fits(trusting, results[c.name], results[ORIGINAL])]
-    if wrong:
-        found = results[wrong[0]].metrics["sqnr"]
+    wrong = next((c for c in candidates if _is_good(contest, results[c.name], results[ORIGINAL])), None)
+    if wrong is not None:
         return (
-            f"{contest.engine} does not compute what it was given: {found:.1f} dB of SQNR, "
-            f"{contest.simulated:.1f} dB in simulation"
+            f"{contest.engine} does not compute what it was given: {results[wrong.name].metrics['sqnr']:.1f} dB of "
+            f"SQNR, {_promised(contest, wrong):.1f} dB in simulation"
         )
     return "no quantized network was as good as the original on held-back data"

@@ -22,8 +22,8 @@ _USUAL, _ALL = 2, 12
 """Remedies that are tried in most networks, and all that there are, layers given back to float among them."""
 _CANDIDATES = 3
 """Choices that a round measures at most."""
-_FINALISTS, _LEAST = 4, 2
-"""Networks of which the last contest is held, and those of them that are always others."""
+_FINALISTS, _LEAST = 4, 1
+"""Networks of which the last contest is held, and those of them that are always simulated too."""
 _CALIBRATION, _EVALUATION, _LEARNING = 20.0, 8.0, 150.0
 """Passes of the float network that these are worth for each sample: ranges found by trying them, the simulation, and
 learned rounding."""

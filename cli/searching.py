@@ -35,9 +35,9 @@ FRONT = 24
 """Points of the predicted front."""
 ROUNDS = 3
 """How often candidates are measured and the tables corrected."""
-ROOM, AMPLE = 0.97, 0.9
-"""Parts of the limits within which other finalists lie, for where the last measurement puts the first beyond them; the
-second of time alone, which is never measured twice alike.
+ROOM, ROOMS = 0.97, (0.98, 0.95, 0.9)
+"""Parts of the limits within which other finalists lie, for where the last measurement puts the first beyond them; of
+time, which is never measured twice alike, several: how far apart two measurements lie is not known before.
 """
 
 
@@ -150,7 +150,7 @@ def _wish(means: Means, lab: Lab, front: Sequence[Choice]) -> Wish:
     if not budgets:
         return Wish({"loss": lab.good_loss(front)}, minimise="seconds", same=same)
     limits = {budget.quantity: budget.absolute(whole[budget.quantity]) for budget in budgets}
-    return Wish(limits, same=same, rooms=(ROOM, AMPLE) if "seconds" in limits else ())
+    return Wish(limits, same=same, rooms=ROOMS if "seconds" in limits else ())
 
 
 def _ended(means: Means, hunts: Sequence[Hunt], tried: Sequence[Attempt]) -> Searched:

@@ -1,8 +1,9 @@
 """The contest keeps the fastest of those that are as good; what it is told about latency here is made up, but for the
 last test's."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -43,7 +44,11 @@ class Cleanest:
 
 
 def held(
-    monkeypatch: pytest.MonkeyPatch, *runs: Times, simulated: float = 30.0, judge: contest.Judge | None = None
+    monkeypatch: pytest.MonkeyPatch,
+    *runs: Times,
+    simulated: float = 30.0,
+    judge: contest.Judge | None = None,
+    candidate: Callable[[str], Candidate] = lambda name: Candidate(name, Plan("", ""), Path(name)),
 ) -> tuple[Standing, list[list[str]]]:
     """Where a contest stands in which each run measures what it is told, and who was in each."""
     asked: list[list[str]] = []
@@ -58,7 +63,7 @@ def held(
     data = Data({"x": np.zeros((30, 1), np.float32)}, None, "")
     target = here.target("onnxruntime-cpu")
     work = Contest(target, Path("original.onnx"), data, ("agreement", "sqnr"), Limits(5), simulated, True, 2, 1.0, 0)
-    candidates = [Candidate(name, Plan("", ""), Path(name)) for name in runs[0] if name != ORIGINAL]
+    candidates = [candidate(name) for name in runs[0] if name != ORIGINAL]
     return contest.hold(work, candidates, lambda _line: None, judge), asked
 
 
@@ -116,6 +121,28 @@ def test_an_engine_that_computes_something_else_is_found_out(monkeypatch: pytest
     standing, _ = held(monkeypatch, {ORIGINAL: (1, 200), "a": (0.5, 12.6)}, simulated=33.8)
     assert standing.kept is None
     assert standing.why == ("onnxruntime does not compute what it was given: 12.6 dB of SQNR, 33.8 dB in simulation")
+
+
+@pytest.mark.parametrize("judge", [None, Cleanest(slower=False)])
+def test_what_computes_something_else_leaves_its_place_to_the_next(
+    monkeypatch: pytest.MonkeyPatch, judge: contest.Judge | None
+) -> None:
+    """Only what would be kept is simulated, and asked once more for none that is not."""
+    times = {ORIGINAL: (1, 200), "wrong": (0.4, 39), "right": (0.5, 38), "slow": (0.8, 12)}
+    asked: list[str] = []
+
+    def promised(name: str) -> float:
+        asked.append(name)
+        return {"wrong": 60.0, "right": 40.0, "slow": 12.0}[name]
+
+    def candidate(name: str) -> Candidate:
+        return Candidate(name, Plan("", ""), Path(name), partial(promised, name))
+
+    standing, _ = held(monkeypatch, times, times, judge=judge, candidate=candidate)
+    assert standing.kept is not None
+    assert standing.kept.name == "right"
+    if judge is not None:
+        assert asked == ["wrong", "right"]
 
 
 def test_a_collapse_is_never_kept(monkeypatch: pytest.MonkeyPatch) -> None:
