@@ -180,6 +180,9 @@ class Lab:
             path = self.kept_file(plan)
             if path.read_bytes() not in found:
                 found[path.read_bytes()] = Candidate(name, plan, path, partial(self._promised, plan))
+                if "learned_round" in plan.methods:
+                    # Its network is at hand now: to learn it again takes longer than to simulate it.
+                    self.scores(plan)
         return list(found.values())
 
     def _plans(self, best: Trial, roomy: Sequence[Trial]) -> dict[str, Plan]:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from convkit.compress.search.tables import Tables
     from convkit.runtimes.latency.table import LatencyTable
 
-TABLE_SHARE = 2.0
+TABLE_SHARE = 1.5
 """Seconds that the latency table takes, as part of the final measurement's."""
 
 
