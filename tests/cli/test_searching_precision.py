@@ -52,7 +52,7 @@ def searched(monkeypatch: pytest.MonkeyPatch, folder: Path, wishes: Wishes, rati
     def measured(where: Contest, candidates: Sequence[Candidate], _budget: float, _say: object) -> Measurement:
         results = [_result(ORIGINAL, 1.0, 200.0, where.original)]
         results += [
-            _result(c.name, ratio(c.plan), where.simulated if c.simulated is None else c.simulated, c.path)
+            _result(c.name, ratio(c.plan), where.simulated if c.simulated is None else c.simulated(), c.path)
             for c in candidates
         ]
         return Measurement(ORIGINAL, tuple(results), 6, 1, None, Settings(), {}, ())
