@@ -6,6 +6,7 @@ search is thrown away, and all of it once the output stands.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from collections.abc import Callable, Mapping
@@ -60,8 +61,10 @@ class Checkpoint:
             record.write_bytes(self.folder / name, path.read_bytes())
 
     def done(self) -> None:
-        """Nothing is needed any more."""
+        """Nothing is needed any more. The key goes first: what is left of a removal that was killed is of no search."""
         if self.folder is not None:
+            with contextlib.suppress(OSError):
+                (self.folder / "key.json").unlink()
             shutil.rmtree(self.folder, ignore_errors=True)
 
 

@@ -94,7 +94,11 @@ def plugin(path: str) -> str:
 _OPTIONS = (
     click.option("--sm", type=int, metavar="SM", help="Compute capability to build for: 89 is 8.9."),
     click.option("--min-shapes", metavar="INPUT:SHAPE,…", help="Least sizes of inputs with free ones."),
-    click.option("--opt-shapes", metavar="INPUT:SHAPE,…", help="Those the engine is made fast for: input:1x3x224x224."),
+    click.option(
+        "--opt-shapes",
+        metavar="INPUT:SHAPE,…",
+        help="Those the engine is made fast for, alone the only ones: input:1x3x224x224.",
+    ),
     click.option("--max-shapes", metavar="INPUT:SHAPE,…", help="The largest."),
     click.option("--workspace", metavar="SIZE", help="What kernels may take beside their tensors: 512MiB."),
     click.option("--version-compatible", is_flag=True, help="Later versions of the package may run the engine."),

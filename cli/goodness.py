@@ -71,6 +71,6 @@ def least_sqnr(scores: Mapping[str, float], limits: Limits) -> float:
 
 def _chance(flips: int, count: int, rate: float) -> float:
     """Probability of at least `flips` among `count` when each happens at `rate` (binomial)."""
-    import math
+    from scipy.special import bdtrc
 
-    return sum(math.comb(count, k) * rate**k * (1 - rate) ** (count - k) for k in range(flips, count + 1))
+    return float(bdtrc(flips - 1, count, min(rate, 1.0)))

@@ -29,7 +29,6 @@ ROUND_SHARE = 0.4
 """Seconds that a round of candidates takes, as part of the final measurement's."""
 _ERRORS = 1.96
 """Half the width of a 95 % interval in standard errors."""
-_ROOMY = ("searched, with room", "searched, with more room", "searched, with most room")
 BISECTIONS = 4
 """Looks along the front for the loss that is still good."""
 
@@ -171,7 +170,7 @@ class Lab:
                 high = middle - 1
         return max(0.0, 0.0 if found is None else self.loss(found), order[low].cost["loss"])
 
-    def finalists(self, best: Trial, roomy: Sequence[Trial]) -> list[Candidate]:
+    def finalists(self, best: Trial, roomy: Mapping[str, Trial]) -> list[Candidate]:
         """The best choice, the same with learned rounding, those with room to the limits, all layers in the target's
         own format, and all of them in float where its precision is not the original's."""
         found: dict[bytes, Candidate] = {}
@@ -185,12 +184,12 @@ class Lab:
                     self.scores(plan)
         return list(found.values())
 
-    def _plans(self, best: Trial, roomy: Sequence[Trial]) -> dict[str, Plan]:
+    def _plans(self, best: Trial, roomy: Mapping[str, Trial]) -> dict[str, Plan]:
         chosen, floating = self.space.plan_of(best.formats), self.space.precision.floating
         plans = {
             "searched": chosen,
             "searched, learned rounding": with_learned_rounding(chosen),
-            **{name: self.space.plan_of(trial.formats) for name, trial in zip(_ROOMY, roomy, strict=False)},
+            **{name: self.space.plan_of(trial.formats) for name, trial in roomy.items()},
         }
         if self.space.has(uniform := self.space.uniform()):
             plans["uniform"] = uniform

@@ -258,7 +258,12 @@ _DATA_OPTIONS = (
         metavar="GLOB",
         help="Which images: imagenet_*_{label}.jpg reads the label from the name.",
     ),
-    click.option("--labels", type=WORD, metavar="FILE", help="Labels of the images, by file name."),
+    click.option(
+        "--labels",
+        type=WORD,
+        metavar="FILE",
+        help="Labels of the images: .json or .csv of file names and class indices; none: sub-folders are no classes.",
+    ),
 )
 
 

@@ -5,7 +5,7 @@ and latency under one budget.
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +19,7 @@ from convkit.cli.quantizing import Job
 from convkit.cli.referee import Referee
 from convkit.cli.searchspace import Means, Space, Wishes
 from convkit.cli.work import Work
+from convkit.compress.errors import ConvkitError
 from convkit.compress.search import budget as choices
 from convkit.compress.search import refine as refining
 from convkit.compress.search import remedies
@@ -26,7 +27,7 @@ from convkit.compress.search.refine import Refined, Trial, Wish
 
 if TYPE_CHECKING:
     from convkit.compress.data import Data
-    from convkit.compress.search.problem import Choice
+    from convkit.compress.search.problem import Choice, Formats
     from convkit.compress.search.remedies import Attempt, Task
 
 GLANCE = 8
@@ -35,9 +36,11 @@ FRONT = 24
 """Points of the predicted front."""
 ROUNDS = 3
 """How often candidates are measured and the tables corrected."""
-ROOM, ROOMS = 0.97, (0.98, 0.95, 0.9)
+ROOM = {"searched, with room": 0.97}
+ROOMS = {"searched in low precision": 1.0, "searched, with room": 0.96, "searched, with more room": 0.9}
 """Parts of the limits within which other finalists lie, for where the last measurement puts the first beyond them; of
-time, which is never measured twice alike, several: how far apart two measurements lie is not known before.
+time, which is never measured twice alike, several: how far apart two measurements lie is not known before. The network
+in float is within its own time, and the best there is: what else is stands beside it.
 """
 
 
@@ -48,8 +51,8 @@ class Hunt:
     lab: Lab
     front: Sequence[Choice]
     refined: Refined
-    roomy: Sequence[Trial]
-    """The best choices that do not lie just beside a limit."""
+    roomy: Mapping[str, Trial]
+    """The best choices that do not lie just beside a limit, by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,7 @@ def search(job: Job, wishes: Wishes, say: Progress, kept: Checkpoint | None = No
 
 
 def _searched(means: Means) -> Searched:
+    means = replace(means, job=_with_pins(means.job, means.wishes))
     job, work = means.job, means.work
     data, held = split(job.data, job.seed)
     task, glance = _tasks(means, data, held)
@@ -98,6 +102,16 @@ def _searched(means: Means) -> Searched:
     hunts = [_hunt(means, Lab(space, task, glance, arena, means.kept, means.say)) for space in spaces]
     with work.stage("final"):
         return _ended(means, hunts, tried)
+
+
+def _with_pins(job: Job, wishes: Wishes) -> Job:
+    """`job` with the pins of the search that made the tables, where it has no plan of its own."""
+    from convkit.compress import plan as plans
+
+    if job.plan is not None or wishes.tables is None or not wishes.tables.plan:
+        return job
+    pins = plans.loads(wishes.tables.plan).pins
+    return replace(job, plan=plans.Plan(job.model.digest, job.target.name, pins=pins)) if pins else job
 
 
 def _tasks(means: Means, data: Data, held: Data) -> tuple[Task, Task]:
@@ -119,12 +133,20 @@ def _hunt(means: Means, lab: Lab) -> Hunt:
     with means.work.stage("rounds"):
         front = list(choices.front(space.open, points=FRONT))
         lab.expect(front)
-        known = lab.whole if tables is None else tables.trials
+        if not front:
+            raise ConvkitError("the pins allow no choice at all", hint="pin fewer layers")
+        known = lab.whole if tables is None else [one for one in tables.trials if _is_open(one, space.pins)]
         wish = _wish(means, lab, front)
         refined = refining.refine(space.open, lab.measure, wish, ROUNDS, known)
     if refined.factor is not None:
         means.say.found(f"choices take {refined.factor:.2f}x what the latency table says of them")
-    return Hunt(lab, front, refined, [refining.with_room(refined, wish, part) for part in wish.rooms or (ROOM,)])
+    rooms = ROOMS if wish.rooms else ROOM
+    return Hunt(lab, front, refined, {name: refining.with_room(refined, wish, part) for name, part in rooms.items()})
+
+
+def _is_open(trial: Trial, pins: Formats) -> bool:
+    """Whether the trial keeps to the pins."""
+    return all(trial.formats[name] == option for name, option in pins.items())
 
 
 def _start(job: Job, wishes: Wishes) -> Job:
@@ -150,7 +172,7 @@ def _wish(means: Means, lab: Lab, front: Sequence[Choice]) -> Wish:
     if not budgets:
         return Wish({"loss": lab.good_loss(front)}, minimise="seconds", same=same)
     limits = {budget.quantity: budget.absolute(whole[budget.quantity]) for budget in budgets}
-    return Wish(limits, same=same, rooms=ROOMS if "seconds" in limits else ())
+    return Wish(limits, same=same, rooms=tuple(ROOMS.values()) if "seconds" in limits else ())
 
 
 def _ended(means: Means, hunts: Sequence[Hunt], tried: Sequence[Attempt]) -> Searched:

@@ -223,9 +223,13 @@ def _from_tables(job: Job, ground: Ground, tables: Tables) -> Space:
     """The space that `tables` know; nothing is measured."""
     options = {name: tuple(known) for name, known in tables.problem.options.items()}
     precision = precisions.named(str(ground.plan.engine.get("precision", F32.name)))
-    decided = pins.chosen(_pins(job), options, floating=precision.floating, narrower=job.target.narrower)
+    others = {graphs.key(node) for node in graphs.computes(ground.builder.model.graph)} - set(options)
+    decided = pins.chosen(_pins(job), options, others, precision.floating, job.target.narrower)
     facts = precision, tables.estimated, tables.digests, decided, tables.criterion
-    return Space(ground.builder, ground.plan, options, tables.problem, tables.original, *facts)
+    # What the earlier search was told to leave in float has no options.
+    layers = {name: layer for name, layer in ground.plan.layers.items() if name in options}
+    plan = replace(ground.plan, layers=layers)
+    return Space(ground.builder, plan, options, tables.problem, tables.original, *facts)
 
 
 def _overhead(builder: Builder, plan: Plan) -> float:
@@ -256,15 +260,15 @@ def _table(means: Means, builder: Builder, plan: Plan) -> LatencyTable:
     sample = dict(job.data.batch([row % len(job.data) for row in range(fixed)]).arrays)
     own = measure.Job(builder.model, job.target, plan.methods, write, options, sample)
     means.say(f"latency of every layer on {job.target.engine}, float in {options.precision}")
-    fingerprint = measure.fingerprint(builder.model, job.target, plan.methods, options)
+    fingerprint = measure.fingerprint(builder.model, job.target, plan.methods, options, sample)
     schedule = Schedule(job.budget * TABLE_SHARE, job.seed)
 
-    def anew() -> LatencyTable:
-        if means.kept.folder is None:
-            return measure.measure(own, schedule)
-        return cache.cached(fingerprint, lambda: measure.measure(own, schedule), means.kept.folder)
+    def found() -> LatencyTable:
+        return cache.cached(fingerprint, lambda: measure.measure(own, schedule))
 
-    table = cache.cached(fingerprint, anew)
+    # What a search that is resumed has chosen by is not measured anew, however busy the machine was.
+    kept = means.kept.folder
+    table = found() if kept is None else cache.cached(fingerprint, found, kept, lambda: False)
     if table.disturbance.marked:
         spread = f"rounds differed by {table.disturbance.spread:.0%}"
         means.say.found(f"the latency table is unsure: {spread}, others use the machine")

@@ -86,7 +86,9 @@ def _open(known: Tables, file: str | None) -> tuple[Problem, Cost]:
     if given.model != known.model:
         raise ConvkitError(f"{file} is for model {given.model[:12]}, the tables are for {known.model[:12]}")
     floating, narrower = Option.parse(known.floating), _narrower(known)
-    decided = pins.chosen(given.pins, known.problem.options, floating=floating, narrower=narrower)
+    # The search that was given these pins knew which layers run in float alone.
+    seen = set(plans.loads(known.plan).pins) if known.plan else set()
+    decided = pins.chosen(given.pins, known.problem.options, seen, floating, narrower)
     return problem.pinned(known.corrected(), decided), whole
 
 

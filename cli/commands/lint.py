@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 def lint(*, file: str, target: str | None, sm: int | None, plugin: tuple[str, ...], as_json: bool) -> None:
     """Say what an engine will refuse of an ONNX file, or run otherwise than the file says.
 
-    Each finding names the node, the rule and what to do.
+    Each finding names the node, the rule and what to do. The target is trt-rtx unless --target says another.
 
     \b
     Examples:

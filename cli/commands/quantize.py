@@ -255,10 +255,13 @@ def _kept(job: Job) -> str:
 def _checkpoint(job: Job, wishes: Wishes | None, output: str, *, resume: bool) -> Checkpoint:
     """Where the work is kept until the output stands, by all that went in."""
     from convkit.cli import checkpoint, journal
+    from convkit.compress import parts
+    from convkit.runtimes.bench import machine
 
     inputs = [job.model.digest, job.data.digest, repr(job.target), repr(job.limits), job.seed, job.threads, job.budget]
     asked = [job.keep, job.methods, str(job.precision), job.tune, job.fixed]
-    key = [*inputs, *asked, None if job.plan is None else job.plan.digest, repr(wishes), journal.code()]
+    here = [repr(job.model.inputs), job.engine, str(parts.load("runtimes", job.engine).version()), machine.lasting()]
+    key = [*inputs, *asked, *here, None if job.plan is None else job.plan.digest, repr(wishes), journal.code()]
     return checkpoint.beside(output, key, resume=resume)
 
 

@@ -33,7 +33,11 @@ _RANDOM_SAMPLES = 4
 @click.command
 @click.argument("reference", metavar="A")
 @click.argument("candidate", metavar="[B]", required=False)
-@click.option("--engines", metavar="NAME,...", help="Engines that run B.  [default: all that are installed]")
+@click.option(
+    "--engines",
+    metavar="NAME,...",
+    help="Engines that run B.  [default: eager, onnxruntime and openvino, as installed; of --plan, its target's]",
+)
 @click.option("--layers", is_flag=True, help="Compare inner tensors too: the worst, and the first that departs.")
 @click.option(
     "--tolerance",

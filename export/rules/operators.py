@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from convkit.export.lint import Broken, File, Rule
 
 _REFUSED = {
-    "DeformConv": "export it with a body in standard operators, or give a plugin",
+    "DeformConv": "build convkit's kernel in (`convkit export --kernel deform_conv`), or give a plugin",
     "QLinearConv": "write Conv between QuantizeLinear and DequantizeLinear",
     "QLinearMatMul": "write MatMul between QuantizeLinear and DequantizeLinear",
     "ConvInteger": "write Conv between QuantizeLinear and DequantizeLinear",

@@ -27,6 +27,7 @@ _TELLING = (
     "i8mm",
     "sve",
 )
+_OF_THE_MOMENT = ("load", "memory", "python")
 _GOVERNOR = Path("/sys/devices/system/cpu/cpu0/cpufreq/scaling_governor")
 
 
@@ -49,6 +50,11 @@ def fingerprint() -> dict[str, Any]:
         "python": platform.python_version(),
         "gpu": nvml.facts(),
     }
+
+
+def lasting() -> dict[str, Any]:
+    """What of it a latency depends on, and is the same tomorrow."""
+    return {name: fact for name, fact in fingerprint().items() if name not in _OF_THE_MOMENT}
 
 
 def flags() -> list[str]:

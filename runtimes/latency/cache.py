@@ -45,7 +45,7 @@ def cached(
 def _read(path: Path) -> LatencyTable | None:
     try:
         return tables.read(path) if path.is_file() else None
-    except ConvkitError:
+    except (OSError, ConvkitError):
         return None
 
 

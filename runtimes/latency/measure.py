@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
-from convkit.compress import parts
+from convkit.compress import parts, record
 from convkit.compress.errors import ConvkitError
 from convkit.compress.model import Model
 from convkit.compress.target import Target
@@ -27,8 +26,6 @@ from convkit.runtimes.latency.table import Fingerprint, LatencyTable
 from convkit.runtimes.session import Options
 
 _FLOATING = {"f32": "fp32", "tf32": "fp32", "bf16": "bf16", "f16": "fp16"}
-_OF_THE_MOMENT = ("load", "memory", "python")
-"""What the machine's fingerprint says that a latency does not depend on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,18 +49,21 @@ def floating(options: Options) -> str:
     return _FLOATING[options.precision]
 
 
-def fingerprint(model: Model, target: Target, methods: Sequence[str], options: Options) -> Fingerprint:
-    """What a table that is measured now holds for."""
-    facts: Mapping[str, Any] = machine.fingerprint()
+def fingerprint(
+    model: Model, target: Target, methods: Sequence[str], options: Options, inputs: Inputs | None = None
+) -> Fingerprint:
+    """What a table that is measured now, on `inputs`, holds for."""
+    facts = machine.lasting()
     knobs = dataclasses.asdict(options) | {"methods": list(methods)}
     shapes = {name: list(shape) for name, shape in options.shapes.items()}
+    sizes = {name: list(array.shape) for name, array in (inputs or {}).items()}
     return Fingerprint(
         model.digest,
         target.name,
         target.engine,
         str(parts.load("runtimes", target.engine).version()),
-        {name: fact for name, fact in facts.items() if name not in _OF_THE_MOMENT},
-        knobs | {"shapes": shapes},
+        facts,
+        knobs | {"shapes": shapes, "inputs": sizes, "target": record.digest_bytes(repr(target).encode())},
     )
 
 
@@ -78,7 +78,7 @@ def measure(job: Job, schedule: Schedule | None = None) -> LatencyTable:
         profiles = profile(workers, _inputs(job, workers), schedule or Schedule())
     fitted = fit(network, list(zip(builds, profiles, strict=True)), floating(job.options))
     return LatencyTable(
-        fingerprint(job.model, job.target, job.methods, job.options),
+        fingerprint(job.model, job.target, job.methods, job.options, job.inputs),
         False,
         floating(job.options),
         fitted.layers,

@@ -103,7 +103,8 @@ def _shares(times: Sequence[NodeTime]) -> dict[Node, float]:
     shares: dict[Node, float] = {}
     for node in times:
         key = node.name, node.origins
-        shares[key] = shares.get(key, 0.0) + node.quick / whole
+        # An engine that counts microseconds may find none.
+        shares[key] = shares.get(key, 0.0) + (node.quick / whole if whole else 1 / len(times))
     return shares
 
 

@@ -53,7 +53,7 @@ def around(value: float) -> Interval:
 
 
 def table(job: latency.Job, _schedule: object) -> LatencyTable:
-    fingerprint = latency.fingerprint(job.model, job.target, job.methods, job.options)
+    fingerprint = latency.fingerprint(job.model, job.target, job.methods, job.options, job.inputs)
     found = roofline.estimate(job.model, job.target, job.methods)
     return replace(found, estimated=False, fingerprint=fingerprint)
 

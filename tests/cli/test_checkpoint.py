@@ -2,6 +2,8 @@
 
 from pathlib import Path
 
+import pytest
+
 from convkit.cli import checkpoint
 from convkit.cli.checkpoint import Checkpoint
 
@@ -32,6 +34,15 @@ def test_it_is_gone_when_the_output_stands(tmp_path: Path) -> None:
     assert list(tmp_path.iterdir()) == [kept.folder]
     kept.done()
     assert list(tmp_path.iterdir()) == []
+
+
+def test_one_whose_removal_was_killed_is_of_no_search(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = checkpoint.beside(str(tmp_path / "out"), "a", resume=False)
+    kept.keep("remedies done", value=True)
+    with monkeypatch.context() as patch:
+        patch.setattr("shutil.rmtree", lambda *_words, **_options: None)
+        kept.done()
+    assert checkpoint.beside(str(tmp_path / "out"), "a", resume=True).value("remedies done") is None
 
 
 def test_what_is_torn_counts_as_nothing(tmp_path: Path) -> None:

@@ -4,7 +4,16 @@ import pytest
 
 from convkit.cli.goodness import Limits, good, remark
 
-FLIPS = [(0, 23, True), (2, 23, True), (4, 23, False), (23, 23, False), (60, 1000, True), (80, 1000, False)]
+FLIPS = [
+    (0, 23, True),
+    (2, 23, True),
+    (4, 23, False),
+    (23, 23, False),
+    (60, 1000, True),
+    (80, 1000, False),
+    (270, 5000, True),
+    (300, 5000, False),
+]
 
 
 @pytest.mark.parametrize(("drop", "count", "as_good"), FLIPS)
@@ -12,6 +21,11 @@ def test_flips_count_where_they_are_no_chance(drop: int, count: int, as_good: bo
     scores = {"sqnr": 30.0, "agreement": 100 - 100 * drop / count}
     assert good(scores, {"agreement": 100.0}, Limits(5), count) == as_good
     assert not good(scores | {"sqnr": 9.9}, {"agreement": 100.0}, Limits(5), count)
+
+
+def test_what_may_be_lost_whole_may_be_lost() -> None:
+    for points in (100, 200):
+        assert good({"sqnr": 30.0, "agreement": 0.0}, {"agreement": 100.0}, Limits(points), 30)
 
 
 def test_an_image_must_be_cleaner_than_classes() -> None:

@@ -75,6 +75,14 @@ def test_an_estimate_is_not_kept(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
+def test_a_folder_that_cannot_be_read_is_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(path: Path) -> bool:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(Path, "is_file", refuse)
+    assert cached(PRINT, lambda: Bench()(PRINT), tmp_path).rest == 1.0
+
+
 def test_a_broken_file_is_measured_again(tmp_path: Path) -> None:
     bench = Bench()
     (tmp_path / f"{PRINT.digest}.json").write_text("{")
