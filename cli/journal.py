@@ -16,7 +16,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from convkit.cli.step import Step, each, expand, parameters
+from convkit.cli.step import Step, each, expand, of_engine, parameters
 from convkit.compress import package, record
 from convkit.compress.errors import ConvkitError
 
@@ -84,12 +84,18 @@ class Journal:
 
 def digest(step: Step, folders: Mapping[str, Path]) -> str:
     """sha256 of a step's settings, the content of every file they name, and convkit itself; places do not count."""
-    settings = each(expand(step.settings, folders), lambda text: _content(text) or text)
+    places = {name: folder.absolute() for name, folder in folders.items()}
+    settings = each(expand(step.settings, places), lambda text: _content(text) or text)
     return record.digest_json([step.command, settings, code()])
 
 
 def _content(text: str) -> str | None:
     """Digest of what `text` names: a file, a folder or the code of a function; None if it is just text."""
+    candidate = of_engine(text)
+    if candidate is not None:
+        head, file = candidate
+        knobs = [[key, _content(value) or value] for key, _, value in (word.partition("=") for word in head.split(","))]
+        return record.digest_json([knobs, _content(file) or file])
     match = _FUNCTION.fullmatch(text)
     if match:
         return _code(match[1])

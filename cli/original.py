@@ -29,12 +29,12 @@ def own_bytes(path: str, model: Model) -> bytes | None:
 
 def as_it_is(ref: ModelRef) -> tuple[onnx.ModelProto, str] | None:
     """What is in the user's ONNX file, and its digest; None for another kind of model, and where anything is to be
-    changed in it. Only nodes without a name get one, that of what they make, for the engine names its layers so."""
+    changed in it. Only nodes without a name of their own get one."""
     from convkit.compress.sources import onnx as source
+    from convkit.export import artifact
 
     if not ref.path.endswith(".onnx") or ref.weights or ref.args or ref.shapes:
         return None
     model, digest = source.whole(ref.path)
-    for node in model.graph.node:
-        node.name = node.name or next(filter(None, node.output), "")
+    artifact.name_nodes(model)
     return model, digest

@@ -22,7 +22,7 @@ from typing import Any, cast
 
 import click
 
-from convkit.cli.step import COMMANDS, REFERENCE, Step, parameters, parse, words
+from convkit.cli.step import COMMANDS, REFERENCE, Step, of_engine, parameters, parse, words
 from convkit.compress import package, parts
 from convkit.compress.errors import ConvkitError
 
@@ -204,5 +204,14 @@ def _beside(value: object, folder: Path, *, is_file: bool = False) -> object:
         return [_beside(entry, folder) for entry in value]
     if not isinstance(value, str) or value.startswith(("/", package.SCHEME, "${")) or "\0" in value:
         return value
+    candidate = of_engine(value)
+    if candidate is not None:
+        head, file = candidate
+        knobs = ((key, equals, _beside(entry, folder)) for key, equals, entry in map(_knob, head.split(",")))
+        return f"{','.join(f'{key}{equals}{entry}' for key, equals, entry in knobs)}:{_beside(file, folder)}"
     looks_like_file = is_file or "/" in value or bool(Path(value).suffix)
     return str((folder / value).resolve()) if looks_like_file and (folder / value).exists() else value
+
+
+def _knob(word: str) -> tuple[str, str, str]:
+    return word.partition("=")

@@ -102,6 +102,13 @@ def each(value: object, change: Callable[[str], str]) -> object:
     return value
 
 
+def of_engine(text: str) -> tuple[str, str] | None:
+    """The two sides of `ENGINE[,knob=value...]:MODEL`; None for any other text."""
+    head, colon, file = text.partition(":")
+    known = head.split(",")[0] in parts.names("runtimes")
+    return (head, file) if colon and file and known else None
+
+
 def strings(value: object) -> Iterator[str]:
     """Every string inside a value."""
     if isinstance(value, str):

@@ -129,8 +129,10 @@ def _from_images(folder: Path, ref: DataRef, inputs: tuple[TensorSpec, ...]) -> 
             f"images feed one input, the network has {names}", hint="give an .npz with an array for each"
         )
     found = images.find(folder, ref.pattern)
-    files = [found[row] for row in _rows(len(found), ref.limit)]
-    labels = images.labels(folder, files, ref.pattern, ref.labels)
+    rows = list(_rows(len(found), ref.limit))
+    files = [found[row] for row in rows]
+    labels = images.labels(folder, found, ref.pattern, ref.labels)  # of all: sub-folders are numbered in their order
+    labels = None if labels is None else labels[rows]
     arrays = {inputs[0].name: images.read(files, ref.preprocess, inputs[0])}
     return _data(str(folder), arrays, labels, inputs, ref.preprocess.as_dict())
 

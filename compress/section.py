@@ -82,10 +82,16 @@ def sections(graph: fx.GraphModule, exact: fx.GraphModule, most: int) -> list[Se
     for block in blocks.of(exact, most):
         start, end = (by_name.get(graphs.value(node)) for node in (block.start, block.end))
         nodes = None if start is None or end is None else blocks.between(varying, start, end)
-        if start is not None and nodes is not None:
+        if start is not None and nodes is not None and _keeps_samples(block):
             layers = tuple(_layers(block, nodes))
             found.append(Section(block, start, nodes, layers))
     return [section for section in found if section.layers]
+
+
+def _keeps_samples(block: Block) -> bool:
+    """Whether what leaves it is of as many samples as what enters: frames of a film may be folded into them."""
+    first, last = (graphs.shape(node) for node in (block.start, block.end))
+    return bool(first and last) and first[:1] == last[:1]  # type: ignore[index]
 
 
 def _layers(block: Block, nodes: Sequence[fx.Node]) -> list[Layer]:

@@ -36,6 +36,12 @@ def is_quantized(model: Model) -> bool:
     return any(graphs.operator(node) == "QuantizeLinear" for node in model.graph.graph.nodes)
 
 
+def has_narrow_floats(model: Model) -> bool:
+    """Whether any tensor of `model` is in fp16 or bf16."""
+    specs = (node.meta.get("tensor") for node in model.graph.graph.nodes)
+    return any(spec is not None and spec.dtype in ("float16", "bfloat16") for spec in specs)
+
+
 def _fuse(quantize: fx.Node) -> None:
     scale, zero = quantize.args[1], _at(quantize, 2)
     producer = _producer(quantize)
@@ -80,7 +86,10 @@ def _bounds(node: fx.Node) -> tuple[float, float] | None:
         return 0.0, torch.inf
     if graphs.operator(node) != "Clip":
         return None
-    low, high = (graphs.constant(_at(node, position)) for position in (1, 2))
+    given = [_at(node, position) for position in (1, 2)]
+    low, high = map(graphs.constant, given)
+    if any(bound is None and argument is not None for bound, argument in zip((low, high), given, strict=True)):
+        return None  # it is computed as the network runs
     return -torch.inf if low is None else float(low), torch.inf if high is None else float(high)
 
 

@@ -145,7 +145,8 @@ def quantize_layer(
         return
     rows = by_output(module, module.weight.detach())
     scale = scales(rows, number, layer.weight_range, layer.granularity)
-    bias = None if module.bias is None else module.bias.detach().float()
+    # A copy: calls of one layer share the bias, but what is learned of it is each one's own.
+    bias = None if module.bias is None else module.bias.detach().float().clone()
     if bias is not None and bias_format is not None and input_scale is not None and _adds_codes(number, layer):
         scale = _with_bias(scale, rows, bias, input_scale)
         added: fx.Node | None = _integer_bias(graph, node, bias, input_scale * scale)

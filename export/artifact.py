@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convkit.compress import record
+from convkit.compress.errors import ConvkitError
 
 if TYPE_CHECKING:
     import onnx
@@ -29,6 +30,23 @@ class Artifact:
     engine: str
 
 
+def name_nodes(model: onnx.ModelProto) -> bool:
+    """Give every node of `model` a name of its own, that of what it makes where it has none: engines name their layers
+    so. Whether any was changed.
+    """
+    taken: set[str] = set()
+    changed = False
+    for node in model.graph.node:
+        wanted = node.name or next(filter(None, node.output), "node")
+        name, number = wanted, 1
+        while name in taken:
+            name, number = f"{wanted}_{number}", number + 1
+        taken.add(name)
+        changed |= name != node.name
+        node.name = name
+    return changed
+
+
 def write_onnx(model: onnx.ModelProto, path: Path, *, in_one_piece: int = _IN_ONE_PIECE) -> str:
     """Write `model` to `path`, its weights beside it in `path`.data where they are too large for one file.
 
@@ -39,15 +57,28 @@ def write_onnx(model: onnx.ModelProto, path: Path, *, in_one_piece: int = _IN_ON
 
     if sum(len(tensor.raw_data) for tensor in model.graph.initializer) <= in_one_piece:
         record.write_bytes(path, model.SerializeToString(deterministic=True))
-        onnx.checker.check_model(model, full_check=True)
+        _check(model, path)
         return record.digest_file(path)
     data = path.with_name(f"{path.name}.data")
     data.unlink(missing_ok=True)  # onnx appends to what is there
     apart = onnx.ModelProto()
     apart.CopyFrom(model)
     onnx.save_model(apart, path, save_as_external_data=True, location=data.name, size_threshold=_APART)
-    onnx.checker.check_model(path, full_check=True)
+    _check(path, path)
     return record.digest_json([record.digest_file(path), record.digest_file(data)])
+
+
+def _check(model: onnx.ModelProto | Path, path: Path) -> None:
+    """Raise ConvkitError where what was written is no valid ONNX: shapes or types that the user's own file has wrong,
+    or formats that came after its opset."""
+    import onnx
+
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        reason = " ".join(str(error).split())[:300]
+        hint = "correct the shapes that the file states, or export in a later opset"
+        raise ConvkitError(f"{path.name} would be no valid ONNX: {reason}", hint=hint) from error
 
 
 def describe(folder: Path, manifest: Mapping[str, Any], report: Mapping[str, Any], plan: str | None = None) -> None:

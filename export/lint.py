@@ -138,10 +138,11 @@ def described(model: onnx.ModelProto, device: Device | None = None) -> File:
 def inferred(model: onnx.ModelProto) -> onnx.ModelProto:
     """`model` with the type of every tensor, as far as ONNX knows its operators."""
     import onnx
+    from google.protobuf.message import EncodeError
 
     try:
         return onnx.shape_inference.infer_shapes(model)
-    except (onnx.shape_inference.InferenceError, ValueError):
+    except (onnx.shape_inference.InferenceError, ValueError, EncodeError):  # the last: of more than 2 GiB
         return model
 
 

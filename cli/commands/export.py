@@ -123,8 +123,11 @@ class _Context:
 
 
 def _opset(asked: int | None, target: Target | None) -> int:
+    from convkit.compress.sources._onnx_file import NEWEST, OLDEST
     from convkit.export.exporter import OPSET
 
+    if asked is not None and not OLDEST <= asked <= NEWEST:
+        raise ConvkitError(f"opset {asked} is none that convkit writes", hint=f"give {OLDEST} to {NEWEST}")
     return asked or (target.opset if target is not None else OPSET)
 
 

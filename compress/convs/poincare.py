@@ -62,7 +62,8 @@ class PoincareConvolution2d(nn.Module):
         product = self.ratio * F.conv2d(x, kernel, None, self.stride, self.padding)
         ones = torch.ones(1, 1, *self.kernel_dims, dtype=x.dtype, device=x.device)
         squares = F.conv2d(x.square().sum(1, keepdim=True), ones, None, self.stride, self.padding)
-        norm = (self.ratio * self.root * squares.sqrt()).clamp_min(_TINY)
+        # Kept off nothing before the root, whose slope there is none.
+        norm = self.ratio * self.root * squares.clamp_min(_TINY**2).sqrt()
         on_ball = norm.tanh()
         return self._logmap(self._distance(product * on_ball / norm, on_ball.square()))
 
@@ -84,7 +85,7 @@ class PoincareConvolution2d(nn.Module):
         sqrt(1 + s²)).
         """
         w = (self.root * distance).sinh()
-        s = w.square().sum(1, keepdim=True).sqrt().clamp_min(_TINY)
+        s = w.square().sum(1, keepdim=True).clamp_min(_TINY**2).sqrt()
         point: Tensor = s.asinh() / (2 * self.root * s) * w
         return point
 

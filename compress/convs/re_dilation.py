@@ -25,8 +25,9 @@ class ReDilatedConv2d(nn.Module):
         super().__init__()
         if factor < 1:
             raise ValueError(f"kernels are spread by a factor of at least 1, not {factor:g}")
-        if any(step != 1 for step in conv.stride) or any(size % 2 == 0 for size in conv.kernel_size):
-            raise ValueError("a convolution is spread where it has an odd kernel and a stride of 1")
+        _check(conv)
+        if any(size % 2 == 0 for size in conv.kernel_size):
+            raise ValueError("a convolution is spread where it has an odd kernel")
         self.weight, self.bias, self.groups = conv.weight, conv.bias, conv.groups
         self.factor, self.dilation = factor, math.ceil(factor)
 
@@ -47,6 +48,7 @@ class DispersedConv2d(nn.Module):
 
     def __init__(self, conv: nn.Conv2d, dispersal: Tensor) -> None:
         super().__init__()
+        _check(conv)
         edge = math.isqrt(dispersal.shape[0])
         taps = math.prod(conv.kernel_size)
         if edge * edge != dispersal.shape[0] or edge % 2 == 0 or dispersal.shape[1] != taps:
@@ -58,6 +60,11 @@ class DispersedConv2d(nn.Module):
         flat = self.weight.flatten(2) @ self.dispersal.T
         kernel = flat.reshape(*flat.shape[:2], self.edge, self.edge)
         return F.conv2d(x, kernel, self.bias, padding=self.edge // 2, groups=self.groups)
+
+
+def _check(conv: nn.Conv2d) -> None:
+    if any(step != 1 for step in (*conv.stride, *conv.dilation)) or conv.padding_mode != "zeros":
+        raise ValueError("a convolution is spread where it has a stride and a dilation of 1 and is padded with zeros")
 
 
 def _examples() -> Iterator[Example]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -38,10 +39,23 @@ class SparseMaxPool2d(nn.MaxPool2d):
 
 
 class SparseBatchNorm2d(nn.BatchNorm2d):
-    """By its running statistics, which pre-training takes from active places."""
+    """By its running statistics; in training by those of active places, which it keeps."""
 
     def forward(self, x: Tensor, active: Tensor) -> Tensor:  # type: ignore[override]
-        return shown(super().forward(x), active)
+        return shown(self._of_active(x, active) if self.training else super().forward(x), active)
+
+    def _of_active(self, x: Tensor, active: Tensor) -> Tensor:
+        places = shown(torch.ones_like(x[:, :1]), active)
+        count = places.sum().clamp_min(1)
+        mean = (x * places).sum((0, 2, 3), keepdim=True) / count
+        variance = ((x - mean).square() * places).sum((0, 2, 3), keepdim=True) / count
+        if self.running_mean is not None and self.running_var is not None:
+            share = 0.1 if self.momentum is None else self.momentum
+            with torch.no_grad():
+                self.running_mean.lerp_(mean.flatten(), share)
+                self.running_var.lerp_(variance.flatten() * count / (count - 1).clamp_min(1), share)
+        normal = (x - mean) / (variance + self.eps).sqrt()
+        return normal * self.weight.reshape(-1, 1, 1) + self.bias.reshape(-1, 1, 1)
 
 
 class _Masked(nn.Module):

@@ -9,6 +9,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -68,6 +69,15 @@ def Resize(
 _TORCH_MODES = {("linear", 3): "linear", ("linear", 4): "bilinear", ("linear", 5): "trilinear", ("cubic", 4): "bicubic"}
 
 
+_UPSAMPLED = {
+    "linear": torch.ops.aten.upsample_linear1d,
+    "bilinear": torch.ops.aten.upsample_bilinear2d,
+    "trilinear": torch.ops.aten.upsample_trilinear3d,
+    "bicubic": torch.ops.aten.upsample_bicubic2d,
+}
+"""What F.interpolate calls, given both sizes and scales."""
+
+
 def _is_torchs(x: Tensor, plan: dict[int, _Axis], mode: str, place: str, a: float) -> bool:
     """Whether F.interpolate does just this. Its coordinates are float32, so only it gives what a torch source gives."""
     spatial = all(dim > 1 or (axis.wanted == axis.size and axis.scale == 1.0) for dim, axis in plan.items())
@@ -80,7 +90,9 @@ def _interpolated(x: Tensor, plan: dict[int, _Axis], mode: str, align_corners: b
     axes = [plan.get(dim, _Axis(x.shape[dim], x.shape[dim], 1.0, 0.0, 1.0)) for dim in range(2, 2 + rank)]
     kind = _TORCH_MODES[mode, x.ndim]
     if by_scale and not align_corners:
-        return F.interpolate(x, scale_factor=[axis.scale for axis in axes], mode=kind, align_corners=False)
+        sizes, scales = [axis.wanted for axis in axes], [axis.scale for axis in axes]
+        made: Tensor = _UPSAMPLED[kind](x, sizes, False, *scales)
+        return made
     return F.interpolate(x, size=[axis.wanted for axis in axes], mode=kind, align_corners=align_corners)
 
 
@@ -90,7 +102,9 @@ def _plan(
     full = [x.shape[dim] for dim in dims]
     if scales is not None and scales.numel():
         factors = [float(scale) for scale in scales.tolist()]
-        wanted = [math.floor(size * factor) for size, factor in zip(full, factors, strict=True)]
+        # As engines do, in float32: 20 by 0.7 are 14, though the 0.7 that a file holds is a little less.
+        single = (np.float32(size) * np.float32(factor) for size, factor in zip(full, factors, strict=True))
+        wanted = [math.floor(size) for size in single]
     elif sizes is not None and sizes.numel():
         wanted, factors = _by_sizes(full, [int(size) for size in sizes.tolist()], policy)
     else:

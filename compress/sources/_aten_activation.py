@@ -141,6 +141,12 @@ def _softmax(operator: str) -> Translate:
     return translate
 
 
+def _round(b: Builder, x: Operand, decimals: int = 0) -> Result:
+    x = b.cast(x, b.val.dtype)
+    factor = b.cast(10.0**decimals, value(x).dtype)
+    return b.op("Div", b.op("Round", b.op("Mul", x, factor)), factor)
+
+
 TABLE: dict[str, Translate] = {
     **{
         name: _plain(operator)
@@ -152,6 +158,7 @@ TABLE: dict[str, Translate] = {
             "atanh": "Atanh", "mish": "Mish", "hardswish": "HardSwish",
         }.items()
     },
+    "round.decimals": _round,
     "isnan": _test("IsNaN"), "isinf": _test("IsInf"), "logical_not": _test("Not"), "bitwise_not": _test("Not"),
     "hardsigmoid": _hardsigmoid, "silu": _silu, "gelu": _gelu, "leaky_relu": _leaky_relu, "elu": _elu,
     "selu": _selu, "celu": _celu, "softplus": _softplus, "log_sigmoid": _log_sigmoid, "prelu": _prelu,

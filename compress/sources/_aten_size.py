@@ -58,7 +58,10 @@ def _compute(builder: Builder, formula: sympy.Expr) -> Operand:
         raise builder.refuse(f"the size {formula}")
     result = write(builder, terms[0])
     for term in terms[1:]:
-        result = builder.op(_OPERATORS[kind], result, write(builder, term))
+        divisor = write(builder, term)
+        if kind == "FloorDiv":  # ONNX cuts off towards nothing, which for a negative size is not down
+            result = builder.op("Sub", result, builder.op("Mod", result, divisor))
+        result = builder.op(_OPERATORS[kind], result, divisor)
     return result
 
 

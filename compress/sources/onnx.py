@@ -54,8 +54,8 @@ def from_proto(
     from convkit.compress.sources import _onnx_file, _onnx_import, _onnx_inputs, _onnx_pads
 
     proto = _known_operators(proto)
-    _onnx_pads.write_out(proto)
     specs = _onnx_inputs.input_specs(proto.graph, ref)
+    _onnx_pads.write_out(proto, {name: given.shape for name, given in ref.shapes.items()})
     importer = _onnx_import.Importer(proto.graph, _onnx_file.opset(proto))
     importer.constants(proto.graph)
     free = tuple(spec for spec in specs if spec.name not in ref.args)

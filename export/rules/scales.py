@@ -24,7 +24,7 @@ def look(file: File) -> Iterator[Broken]:
         if not (numbers > 0).all() or not np.isfinite(numbers).all():
             yield (
                 node,
-                f"a scale of it is {numbers[~(numbers > 0)].flat[0]:g}, not above 0",
+                f"a scale of it is {numbers[~((numbers > 0) & np.isfinite(numbers))].flat[0]:g}, not a number above 0",
                 "calibrate on other samples",
             )
         elif scale.size > 1 and not _holds_weight(node, file):

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 
+import onnx
+
 from convkit.export.lint import Broken, File, Rule
 
 _REFUSED = {
@@ -24,6 +26,7 @@ _SINCE = {"FLOAT8E4M3FN": ("FP8", 89, "int8"), "BFLOAT16": ("BF16", 80, "fp16")}
 
 def look(file: File) -> Iterator[Broken]:
     """The first node that makes or holds each tensor of such a type; all that have one which the device lacks."""
+    inputs = {value.name for value in file.model.graph.input}
     for node in file.model.graph.node:
         kinds = {file.kind(name) for name in (*node.input, *node.output) if name}
         for kind in sorted(kinds & _SINCE.keys()):
@@ -34,9 +37,15 @@ def look(file: File) -> Iterator[Broken]:
         if node.op_type not in ("QuantizeLinear", "DequantizeLinear", "Cast"):
             continue
         for kind in sorted(kinds & _REFUSED.keys()):
-            yield node, f"it has {kind}", _REFUSED[kind]
+            if kind != "UINT8" or not _is_pixels(node, inputs):
+                yield node, f"it has {kind}", _REFUSED[kind]
         if "INT4" in kinds and node.op_type == "QuantizeLinear" and node.input[0] not in file.tensors:
             yield node, "activations are in INT4", "plan int8 for activations; weights may be int4"
+
+
+def _is_pixels(node: onnx.NodeProto, inputs: set[str]) -> bool:
+    """Whether it makes numbers of an input of bytes, which the engine takes."""
+    return node.op_type == "Cast" and node.input[0] in inputs
 
 
 PART = Rule("codes and numbers are of types that it has", look)

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from convkit.compress import record
 from convkit.compress.errors import ConvkitError
-from convkit.export import lint
+from convkit.export import artifact, kernels, lint
 from convkit.export.tensorrt import build, package, plugin, precision
 from convkit.export.tensorrt.build import Built
 from convkit.export.tensorrt.plugin import Plugin
 from convkit.export.tensorrt.precision import Finding
 from convkit.export.tensorrt.request import Settings
+
+if TYPE_CHECKING:
+    import onnx
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,6 +65,7 @@ def build_and_assert(name: str, path: Path, settings: Settings) -> Asserted:
 
     package.version(name)
     model = onnx.load(path)
+    changed = _inlined(model)
     found = lint.lint(model, name, lint.Device(settings.sm, bool(settings.plugins)))
     if found:
         first, more = found[0], f", and {len(found) - 1} more" if len(found) > 1 else ""
@@ -71,5 +76,24 @@ def build_and_assert(name: str, path: Path, settings: Settings) -> Asserted:
             found,
         )
     plugins = plugin.described(settings.plugins)
-    built = build.build(name, path, settings)
+    with tempfile.TemporaryDirectory(prefix="convkit-") as folder:
+        if changed:
+            path = Path(folder) / path.name
+            artifact.write_onnx(model, path)
+        built = build.build(name, path, settings)
     return Asserted(name, settings.sm, built, precision.compare(model, built.layers), plugins)
+
+
+def _inlined(model: onnx.ModelProto) -> bool:
+    """Write out the bodies of functions, those of nodes that ask for a plugin apart, and give each node a name of its
+    own: what is not seen is not asserted. Whether anything changed.
+    """
+    from onnx import inliner
+
+    asks = (node for node in model.graph.node if any(a.name == kernels.NAMESPACE for a in node.attribute))
+    kept = {(node.domain, node.op_type) for node in asks}
+    functions = {(function.domain, function.name) for function in model.functions}
+    written_out = bool(functions - kept)
+    if written_out:
+        model.CopyFrom(inliner.inline_selected_functions(model, sorted(functions - kept)))
+    return artifact.name_nodes(model) or written_out

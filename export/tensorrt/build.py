@@ -80,6 +80,8 @@ def _shapes(model: onnx.ModelProto, asked: Profile) -> Profile:
     for name in asked.inputs:
         if name not in inputs:
             raise ConvkitError(f"no input is called {name!r}", hint=f"the network has {', '.join(inputs)}")
+        for shapes in (asked.least, asked.usual, asked.most):
+            _check_shape(name, shapes.get(name), _sizes(inputs[name]))
     usual = {name: _sizes(value) for name, value in inputs.items() if name not in asked.inputs}
     free = {name: shape for name, shape in usual.items() if any(size is None for size in shape)}
     for name, shape in free.items():
@@ -92,8 +94,19 @@ def _shapes(model: onnx.ModelProto, asked: Profile) -> Profile:
     return Profile(*({**single, **shapes} for shapes in (asked.least, asked.usual, asked.most)))
 
 
+def _check_shape(name: str, given: Sequence[int] | None, sizes: Sequence[int | None]) -> None:
+    fits = given is None or (
+        len(given) == len(sizes) and all(size in (None, own) for own, size in zip(given, sizes, strict=True))
+    )
+    if not fits:
+        text = "x".join("?" if size is None else str(size) for size in sizes)
+        asked = "x".join(map(str, given or ()))
+        raise ConvkitError(f"input {name!r} is {text} in the file, not {asked}", hint="give sizes to free ones alone")
+
+
 def _sizes(value: onnx.ValueInfoProto) -> list[int | None]:
-    return [dim.dim_value if dim.HasField("dim_value") else None for dim in value.type.tensor_type.shape.dim]
+    """None where a size is free; some files write that as a number that is no size."""
+    return [dim.dim_value if dim.dim_value > 0 else None for dim in value.type.tensor_type.shape.dim]
 
 
 def _run(name: str, folder: Path, plugins: Sequence[str], timeout: float, *, kernels: bool) -> dict[str, Any]:

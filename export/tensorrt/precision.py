@@ -49,12 +49,12 @@ def planned(model: onnx.ModelProto) -> dict[str, tuple[str, str]]:
     """(operator, format) by name of each node with a weight that is a constant, and of each kernel's of convkit's.
 
     A node runs in the type of the codes where both what it reads and its weight are dequantized; where only the weight
-    is, that saves storage and the node runs in the type of the numbers.
+    is, that saves storage and the node runs in the type of the numbers. What no output hangs on is left out.
     """
     types, makers, held = _types(model), {out: node for node in model.graph.node for out in node.output}, _held(model)
     found = {}
-    for node in model.graph.node:
-        if node.op_type in KERNELS and _constant(node.input[1], makers, held):
+    for node in _alive(model, makers):
+        if node.op_type in KERNELS and _weight(node, makers, held) is not None:
             codes = [_codes(name, makers, types) for name in node.input[:2]]
             low = codes[0] if codes[0] == codes[1] else None
             # Behind a layer of the user's own nothing is told of what is read; all that a node reads is of one type.
@@ -192,6 +192,25 @@ def _constant(name: str, makers: Mapping[str, onnx.NodeProto], held: frozenset[s
     return name in held or (name in makers and makers[name].op_type == "Constant")
 
 
+def _alive(model: onnx.ModelProto, makers: Mapping[str, onnx.NodeProto]) -> list[onnx.NodeProto]:
+    """The nodes that outputs hang on, in their order; engines leave out the others."""
+    wanted, seen = [value.name for value in model.graph.output], set[str]()
+    while wanted:
+        name = wanted.pop()
+        if name in makers and name not in seen:
+            inner = (a.g for a in makers[name].attribute if a.HasField("g"))  # branches read from outside, too
+            reads = [*makers[name].input, *(each for graph in inner for node in graph.node for each in node.input)]
+            seen |= set(makers[name].output)
+            wanted += reads
+    return [node for node in model.graph.node if not seen.isdisjoint(node.output)]
+
+
+def _weight(node: onnx.NodeProto, makers: Mapping[str, onnx.NodeProto], held: frozenset[str]) -> str | None:
+    """The operand of `node` that is a constant: the second, or of a MatMul the first."""
+    places = (1, 0) if node.op_type == "MatMul" else (1,)
+    return next((node.input[place] for place in places if _constant(node.input[place], makers, held)), None)
+
+
 def _held(model: onnx.ModelProto) -> frozenset[str]:
     return frozenset(tensor.name for tensor in model.graph.initializer)
 
@@ -201,8 +220,9 @@ def _sizes(model: onnx.ModelProto) -> dict[str, int]:
     makers = {out: node for node in model.graph.node for out in node.output}
     sizes = {tensor.name: math.prod(tensor.dims) for tensor in model.graph.initializer}
     found = {}
+    held = _held(model)
     for node in model.graph.node:
-        name = node.input[1] if node.op_type in KERNELS else ""
+        name = (_weight(node, makers, held) or "") if node.op_type in KERNELS else ""
         while name in makers and makers[name].input:
             name = makers[name].input[0]
         found[node.name] = sizes.get(name, 0)

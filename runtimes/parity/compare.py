@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 BATCH = 4
 """Samples per run where the network's batch is free; more only leave the caches."""
+_BUILT = "tensorrt"
+"""Engines that build a free batch as 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +122,7 @@ def compare(
     predictions: dict[str, list[np.ndarray]] = {}
     with contextlib.ExitStack() as stack:
         sides = {engine: _open(engine, pair.path, options, stack) for engine in engines}
-        for count, batch in enumerate(whole.batches(size := _batch_size(pair)), 1):
+        for count, batch in enumerate(whole.batches(size := _batch_size(pair, engines)), 1):
             _run(pair, simulated, found, batch.arrays, sides, predictions)
             progress(min(1.0, count * size / len(whole)))
     checks = [c for name, side in sides.items() for c in _checks(name, side, pair, found, tolerance)]
@@ -153,11 +155,13 @@ def _check_interfaces(pair: Pair) -> None:
             )
 
 
-def _batch_size(pair: Pair) -> int:
-    """Samples per run: what either side's file fixes, else BATCH."""
+def _batch_size(pair: Pair, engines: Sequence[str] = ()) -> int:
+    """Samples per run: what either side's file fixes, or engines that are built for one, else BATCH."""
     specs = (*pair.reference.inputs, *pair.candidate.inputs)
     fixed = [spec.shape[0] for spec in specs if spec.shape and isinstance(spec.shape[0], int)]
-    return fixed[0] if fixed else BATCH
+    if fixed:
+        return fixed[0]
+    return 1 if any(engine.startswith(_BUILT) for engine in engines) else BATCH
 
 
 def _whole_batches(pair: Pair, data: Data) -> Data:
@@ -220,7 +224,12 @@ def _checks(engine: str, side: _Side, pair: Pair, found: Sequence[Probe], tolera
     quantized = [pair.rounded(model) for model in (pair.reference, pair.candidate)]
     outputs = []
     for name, difference in side.outputs.items():
-        if not any(quantized):
+        if difference.exact:
+            # What quantization changes of a class or an index, the metrics tell.
+            least = tolerance.codes if all(quantized) or not any(quantized) else None
+            passed = least is None or difference.equal >= least
+            outputs.append(Check(engine, name, "", "codes", difference.equal, least, passed))
+        elif not any(quantized):
             passed = difference.relative <= tolerance.relative
             outputs.append(Check(engine, name, "", "relative", difference.relative, tolerance.relative, passed))
         else:
@@ -238,6 +247,8 @@ _BF16 = 2.0**-7
 def _layer_checks(engine: str, side: _Side, p: Probe, tolerance: Tolerance, *, outputs_good: bool) -> list[Check]:
     """A float network's layers are blamed only for an output that departs: equalization rescales them on purpose."""
     alone = side.layers[p.name]
+    if p.kind == probes.FLOAT and alone.exact:
+        return [Check(engine, p.name, p.layer, "codes", alone.equal, tolerance.codes, alone.equal >= tolerance.codes)]
     if p.kind == probes.FLOAT:
         passed = alone.relative <= tolerance.relative
         return [Check(engine, p.name, p.layer, "relative", alone.relative, tolerance.relative, passed)]

@@ -21,12 +21,15 @@ class Difference:
     noise: float = 0.0
     same: int = 0
     count: int = 0
+    exact: bool = False
+    """Whether they are integers or booleans, which are the same or not."""
 
     def add(self, reference: np.ndarray, candidate: np.ndarray) -> None:
         """Take in one batch."""
         import numpy as np
 
         self.count += reference.size
+        self.exact = reference.dtype.kind in "iub"
         if reference.shape != candidate.shape:
             self.largest = self.noise = float("inf")
             return

@@ -28,4 +28,5 @@ class Pair:
 
     def rounded(self, model: Model) -> bool:
         """Whether one of the two runs in anything but float32."""
-        return simulate.is_quantized(model) or (self.lowered is not None and model is self.candidate)
+        lowered = self.lowered is not None and model is self.candidate
+        return lowered or simulate.is_quantized(model) or simulate.has_narrow_floats(model)

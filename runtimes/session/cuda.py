@@ -96,7 +96,7 @@ class Buffers:
         moved = {n: list(t.shape) for n, t in host.items()} != {n: list(t.shape) for n, t in self.held.items()}
         if moved:
             self.held = {
-                name: self._laid_out(torch.empty_like(t, device="cuda", dtype=self._type(t)))
+                name: self._laid_out(torch.empty(t.shape, device="cuda", dtype=self._type(t)))
                 for name, t in host.items()
             }
         for name, tensor in host.items():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import selectors
@@ -19,8 +20,8 @@ from convkit.runtimes.session import NodeTime, Options
 if TYPE_CHECKING:
     import numpy as np
 
-TIMEOUT = 600.0
-"""Seconds after which an engine that does not answer counts as hanging."""
+TIMEOUT, BUILD_TIMEOUT = 600.0, 2400.0
+"""Seconds after which an engine that does not answer counts as hanging, and one that builds what it opens."""
 
 
 class EngineProcess:
@@ -34,6 +35,7 @@ class EngineProcess:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._log,
+            start_new_session=True,  # what it starts itself, a builder say, ends with it
             # The child must find the modules that this process finds, the user's own factories among them.
             env={**os.environ, "PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
         )
@@ -61,7 +63,7 @@ class EngineProcess:
 
     def close(self) -> None:
         """End the process; it is asleep on its pipe, or gone already."""
-        self._process.kill()
+        self._kill()
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout):
             if stream is not None:
@@ -76,8 +78,13 @@ class EngineProcess:
             selector.register(stream, selectors.EVENT_READ)
             if selector.select(self._timeout):
                 return
-        self._process.kill()
+        self._kill()
         raise ConvkitError(f"{self.name} did not answer for {self._timeout:g} s", hint="try a smaller model or input")
+
+    def _kill(self) -> None:
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.kill()
 
     def _died(self) -> ConvkitError:
         code = self._process.wait()
@@ -92,7 +99,8 @@ class IsolatedSession:
     """A Session whose engine runs in an EngineProcess."""
 
     def __init__(self, engine: str, path: str, options: Options | None = None, timeout: float = TIMEOUT) -> None:
-        self.process = EngineProcess(f"{engine} on {path}", timeout)
+        builds = engine.startswith("tensorrt")
+        self.process = EngineProcess(f"{engine} on {path}", max(timeout, BUILD_TIMEOUT) if builds else timeout)
         try:
             fields = {"engine": engine, "path": path, "options": dataclasses.asdict(options or Options())}
             reply, _ = self.process.ask("open", fields)

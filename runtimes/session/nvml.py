@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,33 +27,46 @@ class Reading:
 
 
 def read(uuid: str) -> Reading | None:
-    """Of the GPU with this UUID; None where NVML or its Python package is missing."""
+    """Of the GPU with this UUID; None where NVML or its Python package is missing, or the GPU does not tell all."""
     nvml = _nvml()
     if nvml is None:
         return None
-    device = _device(nvml, uuid)
-    reasons = int(nvml.nvmlDeviceGetCurrentClocksThrottleReasons(device))
-    return Reading(
-        clock=int(nvml.nvmlDeviceGetClockInfo(device, nvml.NVML_CLOCK_SM)),
-        memory_clock=int(nvml.nvmlDeviceGetClockInfo(device, nvml.NVML_CLOCK_MEM)),
-        temperature=int(nvml.nvmlDeviceGetTemperature(device, nvml.NVML_TEMPERATURE_GPU)),
-        power=nvml.nvmlDeviceGetPowerUsage(device) * _WATTS,
-        held_by=held_by(reasons),
-    )
+    try:
+        device = _device(nvml, uuid)
+        reasons = int(nvml.nvmlDeviceGetCurrentClocksThrottleReasons(device))
+        return Reading(
+            clock=int(nvml.nvmlDeviceGetClockInfo(device, nvml.NVML_CLOCK_SM)),
+            memory_clock=int(nvml.nvmlDeviceGetClockInfo(device, nvml.NVML_CLOCK_MEM)),
+            temperature=int(nvml.nvmlDeviceGetTemperature(device, nvml.NVML_TEMPERATURE_GPU)),
+            power=nvml.nvmlDeviceGetPowerUsage(device) * _WATTS,
+            held_by=held_by(reasons),
+        )
+    except nvml.NVMLError:
+        return None
 
 
 def facts() -> dict[str, Any] | None:
-    """The first GPU's name, memory (bytes), driver and largest clock (MHz); None where there is none, or no NVML."""
+    """The first GPU's name, memory (bytes), driver and largest clock (MHz), None for what it does not tell; None where
+    there is no GPU, or no NVML."""
     nvml = _nvml()
     if nvml is None or nvml.nvmlDeviceGetCount() == 0:
         return None
     device = nvml.nvmlDeviceGetHandleByIndex(0)
-    return {
-        "name": nvml.nvmlDeviceGetName(device),
-        "memory": int(nvml.nvmlDeviceGetMemoryInfo(device).total),
-        "driver": nvml.nvmlSystemGetDriverVersion(),
-        "largest_clock": int(nvml.nvmlDeviceGetMaxClockInfo(device, nvml.NVML_CLOCK_SM)),
+    asked: dict[str, Callable[[], Any]] = {
+        "name": lambda: nvml.nvmlDeviceGetName(device),
+        "memory": lambda: int(nvml.nvmlDeviceGetMemoryInfo(device).total),
+        "driver": nvml.nvmlSystemGetDriverVersion,
+        "largest_clock": lambda: int(nvml.nvmlDeviceGetMaxClockInfo(device, nvml.NVML_CLOCK_SM)),
     }
+    return {name: _told(nvml, ask) for name, ask in asked.items()}
+
+
+def _told(nvml: Any, ask: Callable[[], Any]) -> Any:  # noqa: ANN401 - the package has no types
+    """What a query gives; None where the GPU has no answer, such as one that shares the processor's memory."""
+    try:
+        return ask()
+    except nvml.NVMLError:
+        return None
 
 
 def held_by(reasons: int) -> tuple[str, ...]:

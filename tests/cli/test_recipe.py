@@ -7,7 +7,7 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from convkit.cli import recipe
+from convkit.cli import journal, recipe
 from convkit.cli.step import Step, strings, words
 from convkit.compress import parts
 from convkit.compress.errors import ConvkitError
@@ -91,6 +91,33 @@ def test_files_are_looked_for_beside_the_recipe(tmp_path: Path) -> None:
         wanted = recipe.load(write(tmp_path, text % data))
         assert wanted.steps[0].settings["model"] == str(tmp_path / "net.onnx")
         assert wanted.steps[1].settings["data"] == found
+
+
+def test_candidates_of_a_bench_are_files_too(tmp_path: Path) -> None:
+    for name in ("net.onnx", "plan.yaml"):
+        (tmp_path / name).write_bytes(b"")
+    names = "'onnxruntime:net.onnx', 'onnxruntime,plan=plan.yaml,threads=1:net.onnx'"
+    text = f"steps: [{{command: bench, candidates: [{names}]}}]"
+    (step,) = recipe.load(write(tmp_path, text)).steps
+    plan = f"onnxruntime,plan={tmp_path}/plan.yaml,threads=1:{tmp_path}/net.onnx"
+    assert step.settings["candidates"] == [f"onnxruntime:{tmp_path}/net.onnx", plan]
+
+
+@pytest.mark.parametrize("place", ["net.onnx", "${made}/net.onnx", "onnxruntime:${made}/net.onnx"])
+@pytest.mark.parametrize("relative", [False, True])
+def test_a_step_is_of_what_its_files_hold(
+    place: str, relative: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However the output folder is spelled."""
+    monkeypatch.chdir(tmp_path)
+    folder = Path("out/made") if relative else tmp_path / "out" / "made"
+    text = place if "$" in place else str(tmp_path / "out" / "made" / place)
+    found = []
+    for content in ("one", "other", "one"):
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "net.onnx").write_text(content)
+        found.append(journal.digest(Step("bench", "bench", {"candidates": [text]}), {"made": folder}))
+    assert found[0] == found[2] != found[1]
 
 
 def test_settings_for_all_steps_go_where_they_are_known(tmp_path: Path) -> None:

@@ -48,6 +48,20 @@ def test_whole_numbers_as_folder_names_are_the_classes(tmp_path: Path) -> None:
     assert labels.tolist() == [7, 12, 7]
 
 
+def test_classes_are_numbered_among_all_folders_however_few_images_are_taken(tmp_path: Path) -> None:
+    for index, folder in enumerate(["cat", "dog", "newt", "cat", "newt", "newt"]):
+        _image(tmp_path / folder / f"{index}.png", seed=index)
+    every = load(DataRef(str(tmp_path)), (X,))
+    few = load(DataRef(str(tmp_path), limit=2), (X,))
+    assert every.labels is not None
+    assert few.labels is not None
+    assert every.labels.tolist() == [0, 0, 1, 2, 2, 2]
+    for image, label in zip(few.arrays["x"], few.labels, strict=True):
+        (same,) = [row for row, other in enumerate(every.arrays["x"]) if np.array_equal(image, other)]
+        assert label == every.labels[same]
+    assert max(few.labels) > 1
+
+
 def test_images_at_the_top_have_no_labels(tmp_path: Path) -> None:
     _image(tmp_path / "a.png", 1)
     _image(tmp_path / "b.png", 2)

@@ -2,6 +2,7 @@
 is held once."""
 
 import onnxruntime
+import pytest
 import torch
 from torch import Tensor, nn
 
@@ -79,6 +80,16 @@ def test_both_are_quantized_and_the_engine_runs_what_is_simulated() -> None:
         (exact,) = model(samples).values()
         torch.testing.assert_close(torch.from_numpy(found), wanted, rtol=1e-4, atol=1e-4)
         assert (wanted - exact).square().sum() < 1e-3 * exact.square().sum()
+
+
+@pytest.mark.parametrize("method", ["bias_correction", "learned_round"])
+def test_what_is_learned_of_biases_in_float_is_each_calls_own(method: str) -> None:
+    """TensorRT has no integer biases."""
+    model = pyramid(normed=False)
+    made, _ = quantized(model, targets.load("trt-rtx"), methods=(*EXACT, method))
+    biases = [value for name, value in made.graph.named_buffers() if "tower" in name and name.endswith("bias")]
+    assert len({value.data_ptr() for value in biases}) == len(biases) == 2
+    assert not torch.equal(*biases)
 
 
 def test_a_weight_in_float_is_in_the_file_once() -> None:

@@ -78,10 +78,11 @@ BROKEN: dict[str, tuple[Callable[[], onnx.ModelProto], str, str, str, int | None
         lambda: quantized(scale=0.0),
         "scales",
         "x_quantized",
-        "a scale of it is 0, not above 0",
+        "a scale of it is 0, not a number above 0",
         None,
     ),
     "a scale below nothing": (lambda: quantized(scale=-1.0), "scales", "x_quantized", "a scale of it is -1", None),
+    "a scale beyond numbers": (lambda: quantized(scale=np.inf), "scales", "x_quantized", "a scale of it is inf", None),
     "scales of channels": (
         lambda: quantized(scale=[0.1] * 4),
         "scales",
@@ -119,6 +120,13 @@ def test_what_an_engine_refuses_is_found(case: str, engine: str) -> None:
 @pytest.mark.parametrize(("kind", "sm"), [(INT8, 80), (E4M3, 89), (E4M3, None)])
 def test_what_it_takes_is_not_found_fault_with(kind: int, sm: int | None) -> None:
     assert lint.lint(quantized(kind), "tensorrt_rtx", Device(sm)) == []
+
+
+def test_an_input_of_bytes_is_made_numbers() -> None:
+    """What is read as other numbers are codes; a picture's bytes are not."""
+    pixels = model([helper.make_node("Cast", ["x"], ["y"], "cast", to=TensorProto.FLOAT)], {})
+    pixels.graph.input[0].type.tensor_type.elem_type = UINT8
+    assert lint.lint(pixels, "tensorrt_rtx") == []
 
 
 def test_a_layer_in_float_may_read_what_others_read_on_codes() -> None:

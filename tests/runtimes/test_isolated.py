@@ -48,6 +48,17 @@ def test_answers_are_those_of_a_session_here(tmp_path: Path) -> None:
         assert [node.operator for node in there.profile(inputs, 2)] == [n.operator for n in here.profile(inputs, 2)]
 
 
+def test_what_an_engine_started_ends_with_it(tmp_path: Path) -> None:
+    """A builder, say, which would go on using the device."""
+    net = network.write(tmp_path / "net.onnx")
+    session = IsolatedSession("onnxruntime", net)
+    group = os.getpgid(session.process.pid)
+    assert group == session.process.pid != os.getpgid(0)
+    session.close()
+    with pytest.raises(ProcessLookupError):
+        os.killpg(group, 0)
+
+
 def test_errors_cross_the_pipe(tmp_path: Path) -> None:
     (tmp_path / "broken.onnx").write_bytes(b"not a model")
     with pytest.raises(ConvkitError, match=r"broken\.onnx"):

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from convkit.compress.convs.flow4d import STDB
-from convkit.compress.convs.spark import SparseConv2d, shown
+from convkit.compress.convs.spark import SparseBatchNorm2d, SparseConv2d, shown
 
 
 def normed(y: np.ndarray, norm: nn.Module) -> np.ndarray:
@@ -64,3 +64,20 @@ def test_what_is_hidden_stays_nothing_and_the_rest_is_an_ordinary_layer() -> Non
 def test_patches_that_do_not_fit_are_refused() -> None:
     with pytest.raises(ValueError, match="9x6 does not part into 4x2 patches"):
         shown(torch.zeros(1, 1, 9, 6), torch.ones(1, 1, 4, 2))
+
+
+def test_training_takes_statistics_of_what_is_shown() -> None:
+    torch.manual_seed(0)
+    norm, x = SparseBatchNorm2d(3).train(), torch.randn(4, 3, 8, 6)
+    active = torch.tensor([[[[1.0, 0], [0, 1], [1, 1], [0, 0]]]]).expand(4, 1, 4, 2)
+    nn.init.normal_(norm.weight)
+    nn.init.normal_(norm.bias)
+    there = shown(torch.ones_like(x), active) > 0
+    places = x.movedim(1, 0)[there.movedim(1, 0)].reshape(3, -1)
+    wanted = nn.BatchNorm1d(3)
+    wanted.load_state_dict(norm.state_dict())
+    made = norm(shown(x, active), active)
+    torch.testing.assert_close(made.movedim(1, 0)[there.movedim(1, 0)].reshape(3, -1), wanted(places.T).T)
+    assert not made[~there].any()
+    torch.testing.assert_close(norm.running_mean, wanted.running_mean)
+    torch.testing.assert_close(norm.running_var, wanted.running_var)

@@ -63,3 +63,12 @@ def test_what_cannot_be_is_one_line() -> None:
         PoincareConvolution2d(2, 2, (3, 3), c=0)
     with pytest.raises(ValueError, match=r"takes \[N, 2, H, W\]"):
         PoincareConvolution2d(2, 2, (3, 3))(torch.zeros(1, 3, 8, 8))
+
+
+def test_black_areas_have_slopes() -> None:
+    layer = PoincareConvolution2d(2, 3, (3, 3), padding=1)
+    x = torch.randn(1, 2, 12, 12)
+    x[:, :, :8] = 0
+    x.requires_grad_()
+    layer(x).square().sum().backward()
+    assert all(torch.isfinite(one.grad).all() for one in (x, *layer.parameters()))

@@ -94,9 +94,17 @@ def test_what_cannot_be_is_refused() -> None:
     conv = nn.Conv2d(2, 2, 3)
     with pytest.raises(ValueError, match="at least 1, not 0.5"):
         ReDilatedConv2d(conv, 0.5)
-    with pytest.raises(ValueError, match="stride of 1"):
+    with pytest.raises(ValueError, match="a stride and a dilation of 1"):
         ReDilatedConv2d(nn.Conv2d(2, 2, 3, stride=2), 2)
     with pytest.raises(ValueError, match="odd"):
         DispersedConv2d(conv, torch.zeros(16, 9))
     with pytest.raises(ValueError, match="crd or dcr, not 'rcd'"):
         SubPixelConv2d(2, 2, 3, 2, order="rcd")
+
+
+@pytest.mark.parametrize("settings", [{"stride": 2}, {"dilation": 2, "padding": 2}, {"padding_mode": "reflect"}])
+def test_what_is_not_spread_is_refused(settings: dict[str, object]) -> None:
+    conv = nn.Conv2d(2, 2, 3, **settings)
+    for make in (lambda: ReDilatedConv2d(conv, 2), lambda: DispersedConv2d(conv, torch.randn(25, 9))):
+        with pytest.raises(ValueError, match="a stride and a dilation of 1 and is padded with zeros"):
+            make()

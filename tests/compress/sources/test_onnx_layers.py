@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import helper, numpy_helper
 
-from convkit.compress.model import ModelRef, load
+from convkit.compress.model import ModelRef, load, parse_shape
 from convkit.compress.sources import onnx as source
 from tests.compress.sources.onnx_peer import (
     assert_like_onnxruntime,
@@ -234,3 +234,11 @@ def test_two_loads_are_one_model(tmp_path: Path) -> None:
     first, second = load(ModelRef(path)), load(ModelRef(path))
     assert first.digest == second.digest
     assert first.graph.code == second.graph.code
+
+
+def test_same_padding_follows_the_size_that_the_user_tells(tmp_path: Path) -> None:
+    nodes = [node("Conv", ["x", "w"], ["y"], auto_pad="SAME_UPPER", strides=[2, 2])]
+    file = saved(graph(nodes, {"x": ["N", 3, "H", "W"]}, ["y"], weights(w=normal(4, 3, 3, 3))), tmp_path)
+    for told, operator in ((None, "Conv"), ("x:Nx3x9x8", "Conv2d")):
+        shapes = dict([parse_shape(told)]) if told else {}
+        assert operators(load(ModelRef(str(file), shapes=shapes)))[-1] == operator

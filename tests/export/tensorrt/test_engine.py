@@ -135,6 +135,50 @@ LOG = (
 )
 
 
+def test_layers_of_one_name_and_of_functions_are_each_asserted(tmp_path: Path) -> None:
+    """An ONNX file may call several nodes alike, and have layers in the bodies of its functions."""
+    net = Net(1, 3, 8, 8, seed=0)
+    net.conv("x", 16, 3)  # which nothing hangs on
+    second = net.conv(net.conv("x", 16, 3), 16, 3)
+    proto = net.proto(net.op("Relu", net.op("Identity", net.conv(second, 16, 3)), name="y"))
+    for node in proto.graph.node:
+        node.name = "same" if node.op_type == "Conv" else ""
+    inner = next(node for node in reversed(proto.graph.node) if node.op_type == "Conv")
+    body = onnx.NodeProto()
+    body.CopyFrom(inner)
+    ins, outs = list(inner.input), list(inner.output)
+    function = onnx.helper.make_function("mine", "Layer", ins, outs, [body], list(proto.opset_import))
+    proto.functions.append(function)
+    proto.opset_import.append(onnx.helper.make_opsetid("mine", 1))
+    inner.CopyFrom(onnx.helper.make_node("Layer", ins, outs, "", domain="mine"))
+    onnx.save(proto, tmp_path / "net.onnx")
+    found = build_and_assert(RTX, tmp_path / "net.onnx", Settings(sm=89))
+    convs = [one for one in found.findings if one.operator == "Conv"]
+    assert len({one.node for one in convs}) == len(convs) == 3
+    assert all(one.holds for one in convs)
+
+
+def test_a_product_may_have_its_weight_on_the_left() -> None:
+    weight = onnx.numpy_helper.from_array(np.ones((4, 3), np.float32), "w")
+    ins = [onnx.helper.make_tensor_value_info("x", onnx.TensorProto.FLOAT, [3, 5])]
+    outs = [onnx.helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, [4, 5])]
+    node = onnx.helper.make_node("MatMul", ["w", "x"], ["y"], "left")
+    model = onnx.helper.make_model(onnx.helper.make_graph([node], "net", ins, outs, [weight]))
+    assert precision.planned(model) == {"left": ("MatMul", "fp32")}
+
+
+def test_shapes_of_sizes_that_are_fixed_are_refused(files: Files) -> None:
+    shape = {"x": (8, 3, 8, 8)}
+    proto = onnx.load(files("fp32"))
+    build._shapes(proto, Profile(shape, shape, shape))
+    dim = proto.graph.input[0].type.tensor_type.shape.dim[0]
+    dim.dim_value = 1
+    with pytest.raises(ConvkitError, match="input 'x' is 1x3x8x8 in the file, not 8x3x8x8"):
+        build._shapes(proto, Profile(shape, shape, shape))
+    dim.dim_value = -1
+    assert build._shapes(proto, Profile({}, {}, {})).usual == {"x": (1, 3, 8, 8)}
+
+
 def test_layers_are_read_from_what_the_builder_logs() -> None:
     (layer,) = layers(["nothing", LOG])
     assert (layer.name, layer.kind, layer.nodes) == ("a_myl0_0", "kgen", ("one", "two"))

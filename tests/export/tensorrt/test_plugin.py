@@ -63,7 +63,7 @@ def test_a_body_in_the_file_needs_no_plugin_and_goes_before_one(tmp_path: Path) 
     path = saved(tmp_path, body=True)
     with_body = build_and_assert(RTX, path, Settings(sm=89))
     assert [one.holds for one in with_body.findings] == [True] * 2
-    assert build.build(RTX, path, with_plugins(TWICE)).engine == with_body.built.engine
+    assert build_and_assert(RTX, path, with_plugins(TWICE)).built.engine == with_body.built.engine
     asked = saved(tmp_path, body=True, plugin_namespace="convkit")
     assert build.build(RTX, asked, with_plugins(TWICE)).engine != with_body.built.engine
 

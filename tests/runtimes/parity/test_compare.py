@@ -17,6 +17,7 @@ from convkit.compress.model import ModelRef, load
 from convkit.runtimes.parity.compare import Check, Comparison, Tolerance, compare
 from convkit.runtimes.parity.difference import Difference
 from convkit.runtimes.parity.pair import Pair
+from tests.compress.network import Net
 from tests.runtimes import network, quantized
 
 ENGINES = ("eager", "onnxruntime", "openvino")
@@ -156,6 +157,42 @@ def test_a_number_that_is_none_is_as_far_as_can_be(bad: float) -> None:
     difference.add(np.array([1.0, 2.0], np.float32), np.array([1.0, bad], np.float32))
     assert difference.relative == np.inf
     assert difference.sqnr == -200.0
+
+
+@pytest.mark.parametrize("dtype", [np.int64, np.bool_, np.uint8])
+def test_integers_are_the_same_or_not(dtype: type) -> None:
+    found = Difference()
+    found.add(np.array([0, 1, 1, 0], dtype), np.array([0, 1, 0, 0], dtype))
+    assert found.exact
+    assert found.equal == 0.75
+
+
+def test_classes_that_differ_are_told(tmp_path: Path) -> None:
+    """An output of indices, which has no noise."""
+    for name, sign in (("one", 1), ("other", -1)):
+        net = Net("N", 3, 8, 8, seed=0)
+        scores = net.op("Flatten", net.op("GlobalAveragePool", net.conv("x", 4, 3)))
+        net.op("ArgMax", scores if sign > 0 else net.op("Neg", scores), name="classes", axis=1)
+        net.save(tmp_path / f"{name}.onnx", "classes")
+    x = np.random.default_rng(0).standard_normal((8, 3, 8, 8)).astype(np.float32)
+    data = Data({"x": x}, None, "")
+    for candidate, passes in (("one", True), ("other", False)):
+        pair = Pair(
+            *(load(ModelRef(str(tmp_path / f"{n}.onnx"))) for n in ("one", candidate)),
+            str(tmp_path / f"{candidate}.onnx"),
+        )
+        found = compare(pair, data, ("onnxruntime",), Tolerance())
+        assert found.passed is passes
+        assert [check.measure for check in found.checks] == ["codes"]
+
+
+def test_a_network_in_fp16_is_held_to_its_own_noise(tmp_path: Path) -> None:
+    net = Net("N", 3, 8, 8, seed=0)
+    half = net.op("Cast", "x", to=onnx.TensorProto.FLOAT16)
+    net.op("Cast", net.op("Sigmoid", half), name="y", to=onnx.TensorProto.FLOAT)
+    net.save(tmp_path / "half.onnx", "y")
+    model = load(ModelRef(str(tmp_path / "half.onnx")))
+    assert Pair(model, model, "").rounded(model)
 
 
 def test_shapes_that_differ_are_as_far_as_can_be() -> None:
