@@ -6,7 +6,8 @@ must open it, else nothing is written.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -102,7 +103,11 @@ def export(
             digests |= used
         unchanged = decided is not None and not decided.layers and opset is None
         own = original.own_bytes(model.path, source) if unchanged else None
-        write = partial(_kept, writer, own) if own else partial(_made, writer, source, _opset(opset, found))
+        write = (
+            partial(_kept, writer, own)
+            if own
+            else partial(_made, writer, source, _opset(opset, found), asked=opset is not None)
+        )
     report = _write(write, writer, output, _Context(target, digests, decided, build, kernels))
     export_report.tell(report, output, as_json=as_json)
     export_report.check(report)
@@ -202,8 +207,23 @@ def _with_kernels(written: Artifact, names: Sequence[str]) -> tuple[Artifact, di
     return replace(written, digest=artifact.write_onnx(model, written.path)), taken
 
 
-def _made(writer: Exporter, model: Model, opset: int, folder: Path) -> Artifact:
-    return writer.write(model, folder, opset)
+def _made(writer: Exporter, model: Model, opset: int, folder: Path, *, asked: bool = False) -> Artifact:
+    """`asked`: the user wants that opset, which may not have all formats."""
+    with _told(f"opset {opset} has not all that the network takes", "export in a later opset", told=asked):
+        return writer.write(model, folder, opset)
+
+
+@contextlib.contextmanager
+def _told(what: str, hint: str, *, told: bool = True) -> Iterator[None]:
+    """What ONNX's checker says of a file that the user has a hand in, as the user's error; else it is a bug."""
+    import onnx
+
+    try:
+        yield
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        if not told:
+            raise
+        raise ConvkitError(f"{what}: {' '.join(str(error).split())[:300]}", hint=hint) from error
 
 
 def _taken(writer: Exporter, model: onnx.ModelProto, folder: Path) -> Artifact:
@@ -211,7 +231,8 @@ def _taken(writer: Exporter, model: onnx.ModelProto, folder: Path) -> Artifact:
     from convkit.export import artifact
 
     path = folder / artifact.MODEL
-    return artifact.Artifact(path, artifact.write_onnx(model, path), str(writer.builds))
+    with _told("the file contradicts itself", "correct the shapes that it states, or leave them out"):
+        return artifact.Artifact(path, artifact.write_onnx(model, path), str(writer.builds))
 
 
 def _kept(writer: Exporter, own: bytes, folder: Path) -> Artifact:

@@ -178,11 +178,13 @@ def _trained(module: nn.Module, data: Data, schedule: Schedule, loss: str) -> _T
 
 def _scored(module: nn.Module, data: Data, metric: str | None, batch: int) -> dict[str, float]:
     from convkit.compress import metric as metrics
+    from convkit.compress.labels import are_targets
     from convkit.compress.training.supervised import outputs
 
     made = {OUTPUT: outputs(module, data, batch)}
     name = metric or metrics.defaults(made, data.labels)[0]
-    wanted = {OUTPUT: data.labels} if data.labels is not None and data.labels.dtype.kind == "f" else None
+    labels = data.labels
+    wanted = {OUTPUT: labels} if labels is not None and are_targets(labels, made[OUTPUT]) else None
     return {name: metrics.evaluate(name, made, wanted, data.labels)}
 
 

@@ -51,25 +51,33 @@ def train(
     """
     import torch
 
+    from convkit.compress.labels import check
+
     labels = _labels(data, loss)
-    arrays = {name: torch.from_numpy(array) for name, array in data.arrays.items()}
+    arrays = {name: _tensor(array) for name, array in data.arrays.items()}
     order, count = torch.Generator().manual_seed(schedule.seed), len(labels)
-    steps = math.ceil(count / schedule.batch)
+    left_out = count % schedule.batch == 1 < schedule.batch < count
+    steps = schedule.epochs * (math.ceil(count / schedule.batch) - left_out)
     optimizer = torch.optim.AdamW(module.parameters(), schedule.rate, weight_decay=schedule.decay)
-    rising = torch.optim.lr_scheduler.OneCycleLR(optimizer, schedule.rate, total_steps=schedule.epochs * steps)
+    # A cycle of one step would end where it begins, at next to nothing.
+    rising = torch.optim.lr_scheduler.OneCycleLR(optimizer, schedule.rate, total_steps=steps) if steps > 1 else None
     module.train()
-    losses = []
+    losses: list[float] = []
     for epoch in range(schedule.epochs):
         total, seen = 0.0, 0
         for rows in torch.split(torch.randperm(count, generator=order), schedule.batch):
             if len(rows) == 1 < schedule.batch and seen:
                 continue  # norms have no variance of one sample; it is another one in the next epoch
-            found = _loss(loss, _first(module(**{name: x[rows] for name, x in arrays.items()})), labels[rows])
+            made = _first(module(**{name: x[rows] for name, x in arrays.items()}))
+            if not losses and not seen and loss == "cross_entropy":
+                check(labels.numpy(), made.detach().numpy(), 1)
+            found = _loss(loss, made, labels[rows])
             optimizer.zero_grad()
             found.backward()  # type: ignore[no-untyped-call]
             torch.nn.utils.clip_grad_norm_(module.parameters(), _CLIP)
             optimizer.step()
-            rising.step()
+            if rising is not None:
+                rising.step()
             total, seen = total + float(found.detach()) * len(rows), seen + len(rows)
         losses.append(total / seen)
         if not math.isfinite(losses[-1]):
@@ -86,14 +94,13 @@ def outputs(module: nn.Module, data: Data, batch: int) -> np.ndarray:
     import torch
 
     def made(part: Data) -> np.ndarray:
-        return _first(module(**{name: torch.from_numpy(x) for name, x in part.arrays.items()})).numpy()
+        return _first(module(**{name: _tensor(x) for name, x in part.arrays.items()})).numpy()
 
     with torch.inference_mode():
         return np.concatenate([made(part) for part in data.batches(batch)])
 
 
 def _labels(data: Data, loss: str) -> Tensor:
-    import torch
 
     if data.labels is None:
         raise ConvkitError(
@@ -104,7 +111,16 @@ def _labels(data: Data, loss: str) -> Tensor:
         raise ConvkitError(
             f"labels of {shape} in {data.labels.dtype} are none for {loss}", hint=f"one of {', '.join(LOSSES)}"
         )
-    return torch.from_numpy(data.labels).long() if loss == "cross_entropy" else torch.from_numpy(data.labels).float()
+    labels = _tensor(data.labels)
+    return labels.long() if loss == "cross_entropy" else labels.float()
+
+
+def _tensor(array: np.ndarray) -> Tensor:
+    """torch takes no array that runs backwards."""
+    import numpy as np
+    import torch
+
+    return torch.from_numpy(np.ascontiguousarray(array))
 
 
 def _loss(name: str, made: Tensor, labels: Tensor) -> torch.Tensor:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from convkit.runtimes.bench.rounds import Rounds
 
 RESAMPLES = 1000
-_TAIL = 0.025
+TAIL = 0.025
 _CELLS = 4_000_000
 """Resamples × calls that are held at a time."""
 
@@ -102,5 +102,5 @@ def _pooled(blocks: Sequence[np.ndarray], counts: np.ndarray) -> dict[str, np.nd
 
 
 def _interval(value: float, resampled: np.ndarray) -> Interval:
-    low, high = np.quantile(resampled, [_TAIL, 1 - _TAIL])
+    low, high = np.quantile(resampled, [TAIL, 1 - TAIL])
     return Interval(value, min(value, float(low)), max(value, float(high)))

@@ -193,6 +193,8 @@ def _scores(
     scores = []
     for worker in workers:
         outputs = reference if worker is workers[first] else _outputs(worker, data, batch)
+        if len(outputs) == len(reference):  # other names, as inputs have: it is by place that they go together
+            outputs = dict(zip(reference, outputs.values(), strict=True))
         scores.append({name: metric.evaluate(name, outputs, reference, data.labels) for name in names})
     return scores
 

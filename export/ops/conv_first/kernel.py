@@ -13,7 +13,7 @@ channels of its neighbours' places again.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -120,6 +120,25 @@ def _reference(tensors: Mapping[str, Tensor], _: Mapping[str, Any]) -> Tensor:
     return x + made + tensors["bias"].reshape(-1, 1, 1)
 
 
+def _eager(tensors: Mapping[str, Tensor], _: Mapping[str, Any]) -> Callable[[], Tensor]:
+    """The block's layers one by one, with weights as they were before they were packed."""
+    tensors = {name: tensor.to(tensors["x"].dtype) for name, tensor in tensors.items()}
+    x, pairs, up, back = (tensors[name] for name in ("x", "grouped", "wide", "narrow"))
+    channels, side = x.shape[1], round(pairs.shape[0] ** 0.5)
+    begin = [channel % _PAIR // GROUP * GROUP for channel in range(channels)]
+    rows = [pairs[:, c // _PAIR, c % _PAIR, b : b + GROUP] for c, b in enumerate(begin)]
+    grouped = torch.stack(rows).mT.reshape(channels, GROUP, side, side).contiguous()
+    wide, narrow = up[:, :channels, None, None].contiguous(), back[:channels, :, None, None].contiguous()
+    first, middle, last = (tensors[name] for name in ("first_bias", "wide_bias", "bias"))
+    conv2d, silu = torch.nn.functional.conv2d, torch.nn.functional.silu
+
+    def call() -> Tensor:
+        mixed = conv2d(x, grouped, first, padding=side // 2, groups=channels // GROUP)
+        return x + conv2d(silu(conv2d(mixed, wide, middle)), narrow, last)
+
+    return call
+
+
 def _case(batch: int, channels: int, size: tuple[int, int], ratio: int = 4, side: int = 3) -> Case:
     grouped = torch.randn(channels, GROUP, side, side) / (GROUP * side * side) ** 0.5
     wide = torch.randn(ratio * channels, channels) / channels**0.5
@@ -154,6 +173,7 @@ PART = Kernel(
     shape=_shape,
     stages=(Stage(conv_first, (*_TENSORS, OUTPUT), _constants, _launch),),
     reference=_reference,
+    eager=_eager,
     macs=_macs,
     multiplies=True,
     mixed=dict.fromkeys(_TENSORS[1:], ("float16", "bfloat16")),

@@ -37,7 +37,9 @@ def _found(network: Network, node: onnx.NodeProto) -> Taken | None:
     padded = any(any(told[name].get("pads", [0])) for name in ("hidden", "made"))
     if not (strides and dilations and same) or padded or told["mixed"].get("group", 1) * 8 != channels:
         return None
-    kind = network.dtype(match.bound["$grouped"])
+    kind, *others = (network.dtype(match.bound[name]) for name in ("$grouped", "$wide", "$narrow"))
+    if any(other != kind for other in others):
+        return None  # the kernel multiplies in one type
     kinds = dict.fromkeys(("grouped", "first_bias", "wide", "wide_bias", "narrow", "bias"), kind)
     return Taken(match.nodes, [match.bound["x"], *_packed(known)], kinds=kinds)
 

@@ -10,6 +10,9 @@ import onnx
 from convkit.export.kernels import Taken
 from convkit.export.pattern import Network, P, Pattern
 
+_LARGEST = 65504.0
+"""In fp16: the kernel takes a variance, the nodes its root."""
+
 
 def _variance(x: Pattern | str) -> Pattern:
     off = P("Sub", x, P("GlobalAveragePool", x if isinstance(x, str) else x.called), called="off")
@@ -38,9 +41,12 @@ def _found(network: Network, node: onnx.NodeProto) -> Taken | None:
         return None
     held = {name: _flat(network, tensor) for name, tensor in match.bound.items() if name.startswith("$")}
     weight, bias, v = held["$weight"], held["$bias"], held["$v"]
-    if not len(weight) == len(bias) == len(v):
-        return None
     known = held.get("$known")
+    sizes = {len(each) for each in (weight, bias, v, *([] if known is None else [known]))}
+    if sizes != {*network.shape(match.bound["x"])[1:2]}:
+        return None  # one for all channels, which the kernel does not read so
+    if known is not None and network.dtype(match.bound["x"]) == "float16" and float((known**2).max()) > _LARGEST:
+        return None
     attributes: dict[str, Any] = {"eps": float(held["$eps"][0]), "gated": int(known is None), "less": 0}
     attributes["groups"] = len(weight) if known is not None else int(held["$groups"][1])
     if "$more" in held:

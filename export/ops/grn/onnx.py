@@ -19,6 +19,8 @@ def _found(network: Network, node: onnx.NodeProto) -> Taken | None:
     gamma, eps = held.get("$gamma"), held.get("$eps")
     if match is None or gamma is None or eps is None:
         return None
+    if network.shape(match.bound["x"])[1:2] != (gamma.size,):
+        return None  # one for all channels, which the kernel does not read so
     return Taken(match.nodes, [match.bound["x"], gamma.reshape(-1)], {"eps": float(np.ravel(eps)[0])})
 
 

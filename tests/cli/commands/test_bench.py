@@ -61,6 +61,38 @@ def test_a_gate_fails_only_when_the_interval_excludes_the_limit() -> None:
     assert judge(measurement(), undecided, strict=True).failed
 
 
+@pytest.mark.parametrize(
+    ("base", "own", "text", "state"),
+    [
+        (34.6, 34.4, "psnr >= -0.5", "pass"),
+        (34.6, 33.9, "psnr >= -0.5", "fail"),
+        (34.6, 33.9, "psnr >= 30", "pass"),
+        (200.0, 33.9, "psnr >= 30", "pass"),
+    ],
+)
+def test_what_is_lost_of_psnr_against_targets(base: float, own: float, text: str, state: str) -> None:
+    """Without targets the baseline is scored against itself, which is no score to lose of."""
+    float_, other = measurement().results
+    results = (dataclasses.replace(float_, metrics={"psnr": base}), dataclasses.replace(other, metrics={"psnr": own}))
+    found = dataclasses.replace(measurement(), results=results)
+    assert judge(found, [parse(text)]).judgements[0].state == state
+
+
+@pytest.mark.parametrize(
+    ("gate", "calls", "state"),
+    [
+        ("p99 <= 7ms", 367, "undecided"),
+        ("p99 <= 7ms", 368, "pass"),
+        ("p90 <= 0.8x", 35, "undecided"),
+        ("p90 <= 0.8x", 36, "pass"),
+        ("p99 <= 5ms", 6, "fail"),
+        ("p50 <= 7ms", 6, "pass"),
+    ],
+)
+def test_a_few_calls_say_nothing_of_the_slowest(gate: str, calls: int, state: str) -> None:
+    assert judge(measurement(calls=calls), [parse(gate)]).judgements[0].state == state
+
+
 @given(st.floats(0.5, 2), st.floats(0, 0.4), st.floats(0, 0.4), st.floats(0.4, 2.5))
 def test_opposite_gates_never_both_fail(value: float, below: float, above: float, limit: float) -> None:
     interval = Interval(value, value - below, value + above)

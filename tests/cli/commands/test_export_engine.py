@@ -55,6 +55,16 @@ def plan_of(model: Path, number: str, folder: Path) -> str:
     return str(path)
 
 
+def test_a_file_that_states_wrong_shapes_is_one_line(convkit: Convkit, folder: Path, tmp_path: Path) -> None:
+    proto = onnx.load(folder / "net.onnx")
+    proto.graph.output[0].type.tensor_type.shape.dim[1].dim_value = 77
+    onnx.save(proto, tmp_path / "net.onnx")
+    done = export(convkit, tmp_path, tmp_path / "out", *RTX, "--sm", "89")
+    assert (done.code, done.err.count("\n")) == (2, 1), done.err
+    assert "the file contradicts itself" in done.err
+    assert not (tmp_path / "out").exists()
+
+
 def test_an_engine_that_departs_from_the_plan_fails(
     convkit: Convkit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

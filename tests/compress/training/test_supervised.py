@@ -52,6 +52,33 @@ def test_a_last_batch_of_one_sample_is_left_for_the_next_epoch() -> None:
     assert len(train(Net(), classes(65), replace(SCHEDULE, epochs=2), "cross_entropy")) == 2
 
 
+@pytest.mark.parametrize(("count", "epochs"), [(65, 2), (33, 3), (64, 2), (10, 1)])
+def test_the_rate_ends_its_cycle(count: int, epochs: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    rates: list[float] = []
+    step = torch.optim.AdamW.step
+
+    def noted(self: torch.optim.AdamW) -> None:
+        rates.append(self.param_groups[0]["lr"])
+        step(self)
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", noted)
+    train(Net(), classes(count), replace(SCHEDULE, epochs=epochs, batch=32), "cross_entropy")
+    assert max(rates) >= 0.5 * SCHEDULE.rate
+    assert len(rates) == 1 or rates[-1] < 0.01 * SCHEDULE.rate
+
+
+def test_labels_of_more_classes_than_there_are_are_told() -> None:
+    data = classes()
+    with pytest.raises(ConvkitError, match="label"):
+        train(Net(), Data(data.arrays, np.asarray(data.labels) + 1, ""), SCHEDULE, "cross_entropy")
+
+
+def test_arrays_that_run_backwards_are_learnt_from() -> None:
+    data = classes()
+    turned = Data({"x": data.arrays["x"][:, ::-1]}, data.labels, "")
+    assert len(train(Net(), turned, replace(SCHEDULE, epochs=1), "cross_entropy")) == 1
+
+
 def test_steps_of_one_sample_are_all_taken() -> None:
     """Where that is asked for: networks whose kernels depend on the image take no other."""
     net = nn.Sequential(nn.Linear(2, 2))
