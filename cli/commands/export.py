@@ -209,20 +209,20 @@ def _with_kernels(written: Artifact, names: Sequence[str]) -> tuple[Artifact, di
 
 def _made(writer: Exporter, model: Model, opset: int, folder: Path, *, asked: bool = False) -> Artifact:
     """`asked`: the user wants that opset, which may not have all formats."""
-    with _told(f"opset {opset} has not all that the network takes", "export in a later opset", told=asked):
+    if not asked:
+        return writer.write(model, folder, opset)
+    with _checked(f"opset {opset} has not all that the network takes", "export in a later opset"):
         return writer.write(model, folder, opset)
 
 
 @contextlib.contextmanager
-def _told(what: str, hint: str, *, told: bool = True) -> Iterator[None]:
-    """What ONNX's checker says of a file that the user has a hand in, as the user's error; else it is a bug."""
+def _checked(what: str, hint: str) -> Iterator[None]:
+    """What ONNX's checker says of a file that the user has a hand in, as the user's error."""
     import onnx
 
     try:
         yield
     except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        if not told:
-            raise
         raise ConvkitError(f"{what}: {' '.join(str(error).split())[:300]}", hint=hint) from error
 
 
@@ -231,7 +231,7 @@ def _taken(writer: Exporter, model: onnx.ModelProto, folder: Path) -> Artifact:
     from convkit.export import artifact
 
     path = folder / artifact.MODEL
-    with _told("the file contradicts itself", "correct the shapes that it states, or leave them out"):
+    with _checked("the file contradicts itself", "correct the shapes that it states, or leave them out"):
         return artifact.Artifact(path, artifact.write_onnx(model, path), str(writer.builds))
 
 

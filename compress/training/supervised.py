@@ -101,7 +101,6 @@ def outputs(module: nn.Module, data: Data, batch: int) -> np.ndarray:
 
 
 def _labels(data: Data, loss: str) -> Tensor:
-
     if data.labels is None:
         raise ConvkitError(
             "the training data has no labels", hint="give them as `labels`, --labels or {label} in --pattern"

@@ -3,13 +3,12 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import onnx
 import pytest
 
 from convkit.compress import plan as plans
 from tests.cli import quantizable
-from tests.cli.commands.test_quantize import heavy
+from tests.cli.commands.test_quantize import heavy_and_samples
 from tests.cli.quantizable import Quantize
 from tests.command_line import Convkit
 
@@ -20,9 +19,7 @@ HEAVY = {"model": "heavy.onnx", "data": "heavy.npz"}
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = quantizable.write(tmp_path_factory.mktemp("search"))
-    heavy(made / "heavy.onnx")
-    x = np.random.default_rng(0).standard_normal((16, 8, 16, 16)).astype(np.float32)
-    np.savez(made / "heavy.npz", x=x)
+    heavy_and_samples(made / "heavy.onnx", made / "heavy.npz")
     return made
 
 

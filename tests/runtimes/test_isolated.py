@@ -6,13 +6,14 @@ from pathlib import Path
 
 import ml_dtypes
 import numpy as np
+import psutil
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from convkit.compress.errors import ConvkitError
-from convkit.runtimes.session import open_session, wire
+from convkit.runtimes.session import Options, open_session, wire
 from convkit.runtimes.session.isolated import IsolatedSession
 from tests.runtimes import network
 
@@ -48,15 +49,29 @@ def test_answers_are_those_of_a_session_here(tmp_path: Path) -> None:
         assert [node.operator for node in there.profile(inputs, 2)] == [n.operator for n in here.profile(inputs, 2)]
 
 
-def test_what_an_engine_started_ends_with_it(tmp_path: Path) -> None:
+STARTING = """import subprocess
+from torch import nn
+
+def build():
+    with open({pid!r}, "w") as file:
+        file.write(str(subprocess.Popen(["sleep", "60"]).pid))
+    return Net()
+
+class Net(nn.Module):
+    def forward(self, x):
+        return x + 1
+"""
+
+
+def test_what_an_engine_started_ends_with_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A builder, say, which would go on using the device."""
-    net = network.write(tmp_path / "net.onnx")
-    session = IsolatedSession("onnxruntime", net)
-    group = os.getpgid(session.process.pid)
-    assert group == session.process.pid != os.getpgid(0)
+    (tmp_path / "starting.py").write_text(STARTING.format(pid=str(tmp_path / "pid")))
+    monkeypatch.syspath_prepend(str(tmp_path))
+    session = IsolatedSession("eager", "starting:build", Options(shapes={"x": (1, 3)}))
+    started = psutil.Process(int((tmp_path / "pid").read_text()))
+    assert started.is_running()
     session.close()
-    with pytest.raises(ProcessLookupError):
-        os.killpg(group, 0)
+    assert psutil.wait_procs([started], timeout=10)[1] == []
 
 
 def test_errors_cross_the_pipe(tmp_path: Path) -> None:

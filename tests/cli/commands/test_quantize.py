@@ -32,13 +32,17 @@ def heavy(path: Path) -> str:
     return net.save(path, "scores")
 
 
+def heavy_and_samples(network: Path, data: Path) -> None:
+    """The heavy network, and 16 normal samples for it."""
+    heavy(network)
+    np.savez(data, x=np.random.default_rng(0).standard_normal((16, 8, 16, 16)).astype(np.float32))
+
+
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A small and a heavy network, and data for each."""
     made = quantizable.write(tmp_path_factory.mktemp("quantize"))
-    heavy(made / "heavy.onnx")
-    x = np.random.default_rng(0).standard_normal((16, 8, 16, 16)).astype(np.float32)
-    np.savez(made / "heavy.npz", x=x)
+    heavy_and_samples(made / "heavy.onnx", made / "heavy.npz")
     one = yaml.safe_load(parts.path("recipes/targets", "onnxruntime-cpu").read_text())
     (made / "one.yaml").write_text(yaml.safe_dump(one | {"placements": [{"name": "everything"}]}))
     return made

@@ -15,7 +15,7 @@ from convkit.compress import plan as plans
 from convkit.compress.search import tables
 from tests import here
 from tests.cli import quantizable, steady
-from tests.cli.commands.test_quantize import heavy
+from tests.cli.commands.test_quantize import heavy_and_samples
 from tests.cli.quantizable import Quantize
 from tests.command_line import Convkit
 from tests.compress.network import residual
@@ -29,9 +29,7 @@ KILLS = ("remedy 2", "sensitivity 1", "table 1", "measure 1", "measure 2")
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("search")
-    heavy(made / "net.onnx")
-    x = np.random.default_rng(0).standard_normal((16, 8, 16, 16)).astype(np.float32)
-    np.savez(made / "calib.npz", x=x)
+    heavy_and_samples(made / "net.onnx", made / "calib.npz")
     return made
 
 

@@ -8,7 +8,7 @@ import pytest
 
 from convkit.compress import plan as plans
 from tests.cli import quantizable, steady
-from tests.cli.commands.test_quantize import heavy
+from tests.cli.commands.test_quantize import heavy_and_samples
 from tests.cli.quantizable import Quantize
 from tests.command_line import Convkit
 from tests.compress.network import Net
@@ -20,9 +20,7 @@ LOW = ("--formats", "int8,int4", "--size", "<=0.25x")
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("tables")
-    heavy(made / "net.onnx")
-    x = np.random.default_rng(0).standard_normal((16, 8, 16, 16)).astype(np.float32)
-    np.savez(made / "calib.npz", x=x)
+    heavy_and_samples(made / "net.onnx", made / "calib.npz")
     return made
 
 
