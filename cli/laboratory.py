@@ -29,7 +29,7 @@ ROUND_SHARE = 0.4
 """Seconds that a round of candidates takes, as part of the final measurement's."""
 _ERRORS = 1.96
 """Half the width of a 95 % interval in standard errors."""
-BISECTIONS = 4
+BISECTIONS = 3
 """Looks along the front for the loss that is still good."""
 
 

@@ -96,6 +96,8 @@ def _drawn(size: tuple[float, float], draw: Callable[[Figure], None]) -> dict[st
     with mpl.rc_context(style):
         figure = Figure(figsize=size, layout="constrained")
         draw(figure)
+        figure.draw_without_rendering()
+        figure.set_layout_engine("none")  # it is laid out, for every file alike
         return {suffix: _written(figure, suffix) for suffix in _SUFFIXES}
 
 

@@ -142,20 +142,22 @@ def _common_factor(problem: Problem, trials: Sequence[Trial]) -> float | None:
 def with_room(refined: Refined, wish: Wish, part: float) -> Trial:
     """The best trial that keeps to `part` of the limits on what is measured: another measurement of it will, too.
 
-    Both its own measurement and the tables, as all of them corrected these, say so: the best of many measurements is
-    one of luck. What an earlier search measured counts too, but the network as it was given. The best of all where none
-    does.
+    The tables, as all measurements corrected these, say so, not its own alone: the best of many is one of luck, and one
+    that others on the machine disturbed is worse than it is. What an earlier search measured counts too, but the
+    network as it was given. The best of all where none does.
     """
     limits = {name: limit * part if name in MEASURED else limit for name, limit in wish.limits.items()}
     narrower = replace(wish, limits=limits)
     chosen = [trial for trial in refined.trials if any(option != FLOAT for option in trial.formats.values())]
-    keeping = [trial for trial in chosen if narrower.allows(_doubted(trial, refined.problem))]
-    return min(keeping, key=lambda trial: narrower.rank(trial.measured), default=refined.best)
+    believed = [(trial, _believed(trial, refined.problem)) for trial in chosen]
+    keeping = [(trial, cost) for trial, cost in believed if narrower.allows(cost)]
+    found = min(keeping, key=lambda one: narrower.rank(one[1]), default=None)
+    return refined.best if found is None else found[0]
 
 
-def _doubted(trial: Trial, problem: Problem) -> Cost:
-    """What it took, or takes by the tables, whichever is longer."""
-    return replace(trial.measured, seconds=max(trial.measured.seconds, problem.cost(trial.formats).seconds))
+def _believed(trial: Trial, problem: Problem) -> Cost:
+    """What it cost, in the time that it takes by the tables."""
+    return replace(trial.measured, seconds=problem.cost(trial.formats).seconds)
 
 
 def _candidates(problem: Problem, wish: Wish, trials: Sequence[Trial], turn: int) -> list[Choice]:

@@ -21,7 +21,7 @@ from convkit.runtimes.session import NodeTime
 
 FEWEST = 5
 """Rounds."""
-LONGER = 2.0
+LONGER = 1.5
 _REPEATS, _FEWEST_REPEATS, _PROFILED = 20, 3, 0.5
 """Calls of a profile: as many as take these seconds, within bounds. What rounds there are tell more than calls do."""
 _QUICK = 0.25
