@@ -34,6 +34,8 @@ WISHES = {"upconv7": (0.20,)}
 """Parts of float's time that convkit is asked for beside its peers'."""
 _SAME = 0.1
 """Budgets that lie so near each other are one."""
+_SURELY = 0.97
+"""Of a peer's time: so far apart lie two measurements of one network."""
 _MEASURED = 15.0
 """Seconds that convkit measures by default."""
 _MAX_DROP = 100 * MAX_DROP["agreement"]
@@ -108,15 +110,18 @@ def compare(case: Case, engine: str, bench: Bench) -> Mixed:
 
 
 def _budgets(case: Case, candidates: Sequence[Candidate], bench: Bench) -> list[float]:
-    """The peers' times over float's, float's own for who is slower, and the case's own wishes, the largest first."""
+    """Surely no more than the peers' times over float's, float's own for who is slower, and the case's own wishes; of
+    those that lie near each other the least. The largest first.
+    """
     bench.say(f"{case.name}: the peers' ratios")
     measurement, _ = comparison.timed(case, list(candidates), bench.budget * _FIRST)
     ratios = [measurement[one.name].ratios["p50"].value for one in candidates[1:]]
+    asked = [*(_SURELY * ratio if ratio < 1 else 1.0 for ratio in ratios), *WISHES.get(case.name, ())]
     found: list[float] = []
-    for ratio in sorted([*(min(r, 1.0) for r in ratios), *WISHES.get(case.name, ())], reverse=True):
-        if not found or ratio < found[-1] * (1 - _SAME):
+    for ratio in sorted(asked):
+        if not found or ratio > found[-1] * (1 + _SAME):
             found.append(ratio)
-    return found
+    return found[::-1]
 
 
 def _searched(case: Case, engine: str, bench: Bench, budgets: Sequence[float]) -> Iterator[tuple[str, Searched]]:
