@@ -110,18 +110,19 @@ def compare(case: Case, engine: str, bench: Bench) -> Mixed:
 
 
 def _budgets(case: Case, candidates: Sequence[Candidate], bench: Bench) -> list[float]:
-    """Surely no more than the peers' times over float's, float's own for who is slower, and the case's own wishes; of
-    those that lie near each other the least. The largest first.
+    """Surely no more than the peers' times over float's, and the case's own wishes, of those that lie near each other
+    the least; float's own for who is slower than that. The largest first.
     """
     bench.say(f"{case.name}: the peers' ratios")
     measurement, _ = comparison.timed(case, list(candidates), bench.budget * _FIRST)
     ratios = [measurement[one.name].ratios["p50"].value for one in candidates[1:]]
-    asked = [*(_SURELY * ratio if ratio < 1 else 1.0 for ratio in ratios), *WISHES.get(case.name, ())]
+    asked = [*(_SURELY * ratio for ratio in ratios if ratio < 1), *WISHES.get(case.name, ())]
     found: list[float] = []
     for ratio in sorted(asked):
         if not found or ratio > found[-1] * (1 + _SAME):
             found.append(ratio)
-    return found[::-1]
+    slower = [1.0] if any(ratio >= 1 for ratio in ratios) else []
+    return [*slower, *found[::-1]]
 
 
 def _searched(case: Case, engine: str, bench: Bench, budgets: Sequence[float]) -> Iterator[tuple[str, Searched]]:
