@@ -22,8 +22,8 @@ _USUAL, _ALL = 2, 12
 """Remedies that are tried in most networks, and all that there are, layers given back to float among them."""
 _CANDIDATES = 3
 """Choices that a round measures at most."""
-_FINALISTS, _LEAST = 4, 1
-"""Networks of which the last contest is held, and those of them that are always simulated too."""
+_FINALISTS, _LEAST = 3, 1
+"""Networks that the last contest is held of, beside those with room, and those that are always simulated too."""
 _CALIBRATION, _EVALUATION, _LEARNING = 20.0, 8.0, 150.0
 """Passes of the float network that these are worth for each sample: ranges found by trying them, the simulation, and
 learned rounding."""
@@ -53,6 +53,8 @@ def forecast(job: Job, wishes: Wishes, layers: Mapping[str, LayerPlan]) -> Forec
     glance = single * few * _EVALUATION
     options = len(layers) * (1 + len(wishes.formats))
     many, timing = len(wishes.precisions), 0.0 if job.estimated else job.budget
+    timed = any(budget.quantity == "seconds" for budget in wishes.budgets)
+    roomy = len(searching.ROOMS if timed else searching.ROOM)
     seconds = {
         "remedies": (1 if begun else _USUAL)
         * (evaluation + single * len(calibration) * (0 if begun else _CALIBRATION)),
@@ -62,12 +64,12 @@ def forecast(job: Job, wishes: Wishes, layers: Mapping[str, LayerPlan]) -> Forec
         "strongest pairs": many * single * sensing.SAMPLES * sensing.PAIRS,
         "rounds": many * looks * evaluation
         + many * searching.ROUNDS * (timing * laboratory.ROUND_SHARE + _CANDIDATES * (evaluation + glance)),
-        "final contest": timing + single * probe * _LEARNING + many * _FINALISTS * evaluation,
+        "final contest": timing + single * probe * _LEARNING + many * (_FINALISTS + roomy) * evaluation,
     }
     if wishes.tables is not None:
         seconds |= dict.fromkeys(("sensitivity", "latency table", "strongest pairs"), 0.0)
-    full = searching.ROUNDS * _CANDIDATES if few == len(held) else 0
-    most = (1 if begun else _ALL) + many * (looks + full + _FINALISTS)
+    full = searching.ROUNDS * _CANDIDATES + (roomy if timed else 0) if few == len(held) else 0
+    most = (1 if begun else _ALL) + many * (looks + full + _FINALISTS + roomy)
     return Forecast(seconds, 1 + _LEAST, most)
 
 

@@ -9,7 +9,7 @@ from tests.compress.search import instance
 from tests.compress.search.test_refine import ROUNDS, SMALL, Device, limit_at
 
 
-def test_the_second_finalist_leaves_room_to_thelimit_at() -> None:
+def test_the_second_finalist_leaves_room_to_the_limit() -> None:
     problem = instance.network(12, 14)
     whole = problem.cost(dict.fromkeys(problem.options, FLOAT))
     limit = 0.5 * whole.seconds
