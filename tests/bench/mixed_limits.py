@@ -96,14 +96,15 @@ def _restored(found: Mixed, where: str) -> Iterator[Line]:
 
 def _search(found: Mixed, where: str) -> Iterator[Line]:
     """Time of the search with its latency table, and what peers that search evaluate over what convkit does to find a
-    result that is no slower and no less accurate."""
+    result that is no slower and keeps to the budget which they were given."""
     free = found.searched["convkit"]
     yield Line(where, "search, latency table included", point(free.command.seconds), "<=", SEARCH_SECONDS, "s")
     for rival, cost in found.costs.items():
         if "evaluations" not in cost:
             continue
-        matching = [name for name in _as_accurate(found, rival) if found.over[name, rival].value <= 1]
-        counts = [found.searched[name].evaluations for name in matching if name in found.searched]
+        least = found.score(FLOAT, cost["metric"]) - 100 * cost["max_drop"]
+        matching = [name for name in found.searched if found.score(name, cost["metric"]) >= least]
+        counts = [found.searched[name].evaluations for name in matching if found.over[name, rival].value <= 1]
         untold = "report.json has no count of evaluations" if None in counts else ""
         fewer = max((cost["evaluations"] / count for count in counts if count), default=0.0)
         yield Line(where, f"{rival}'s full evaluations over convkit's", point(fewer), ">=", FEWER, "x", untold)

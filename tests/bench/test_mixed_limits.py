@@ -29,7 +29,7 @@ def _found(name: str, figures: dict[str, tuple[float, dict[str, float]]], evalua
     searched = {one: Searched(Path(), None, "searched", "", Command(200.0, 1), evaluations) for one in own}
     over = {(one, rival): point(figures[one][0] / figures[rival][0]) for one in (*own, "float") for rival in rivals}
     measured: Any = _Measured(figures)
-    costs = {rival: {"evaluations": 150.0} for rival in rivals}
+    costs = {rival: {"evaluations": 150.0, "metric": "agreement", "max_drop": 0.015} for rival in rivals}
     return Mixed(case, "openvino", measured, searched, over, costs, {}, {})
 
 
@@ -80,6 +80,13 @@ def test_evaluations_are_compared() -> None:
     untold = _line(_found("lite0", CLASSIFIED, None), "full evaluations")
     assert untold.verdict == "not shown here: report.json has no count of evaluations"
     assert not untold.missed
+
+
+def test_evaluations_count_of_what_keeps_to_the_budget_that_the_peer_was_given() -> None:
+    beyond = CLASSIFIED | {"convkit <=0.4x": (0.38, {"top1": 83.0, "agreement": 98.4})}
+    assert _line(_found("lite0", beyond), "full evaluations").missed
+    slower = CLASSIFIED | {"convkit <=0.4x": (0.41, {"top1": 83.0, "agreement": 99.0})}
+    assert _line(_found("lite0", slower), "full evaluations").missed
 
 
 IMAGES = {"float": (1.0, {"psnr": 32.0}), "rival": (0.17, {"psnr": 30.0}), "convkit": (0.19, {"psnr": 31.8})}
