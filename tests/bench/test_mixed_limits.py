@@ -1,5 +1,6 @@
 """Which lines a comparison of mixed precision gives, on figures that are made up."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -12,6 +13,8 @@ from tests.bench.limits import Line
 from tests.bench.mixed import Mixed
 from tests.bench.product import Command, Searched
 
+PHOTOS = 200
+
 
 class _Measured(dict[str, Any]):
     """Time over float's, then metrics, by candidate."""
@@ -23,7 +26,7 @@ class _Measured(dict[str, Any]):
 
 def _found(name: str, figures: dict[str, tuple[float, dict[str, float]]], evaluations: float | None = 10) -> Mixed:
     metrics = tuple(figures["float"][1])
-    case: Any = SimpleNamespace(name=name, accuracy=metrics)
+    case: Any = SimpleNamespace(name=name, accuracy=metrics, evaluation=range(PHOTOS))
     own = [one for one in figures if one.startswith("convkit")]
     rivals = [one for one in figures if not one.startswith(("convkit", "float"))]
     searched = {one: Searched(Path(), None, "searched", "", Command(200.0, 1), evaluations) for one in own}
@@ -63,6 +66,21 @@ def test_a_faster_but_worse_result_matches_no_peer() -> None:
     line = _line(_found("lite0", worse), "p50 over rival's")
     assert not line.met
     assert line.measured.value == pytest.approx(1.25)
+
+
+def test_top1_is_less_only_where_it_is_less_than_chance_makes_it() -> None:
+    """Of four classes that changed three may have been right, 1.5 points; of sixteen, not nine."""
+    some = CLASSIFIED | {"rival": (0.4, {"top1": 84.0, "agreement": 90.0})}
+    few = some | {"convkit <=0.4x": (0.38, {"top1": 81.5, "agreement": 98.0})}
+    assert _line(_found("lite0", few), "p50 over rival's").measured.value == pytest.approx(0.95)
+    many = some | {"convkit <=0.4x": (0.38, {"top1": 78.5, "agreement": 92.0})}
+    assert _line(_found("lite0", many), "p50 over rival's").measured.value == pytest.approx(1.25)
+
+
+def test_classes_kept_of_zero_shot_images_count_too() -> None:
+    kept = {"rival": 97.0, "convkit": 98.0, "convkit <=0.4x": 96.9, "float": 100.0}
+    found = replace(_found("lite0", CLASSIFIED), zero_shot=kept)
+    assert _line(found, "p50 over rival's").measured.value == pytest.approx(1.25)
 
 
 def test_the_original_stands_for_a_peer_that_is_slower_than_it() -> None:
