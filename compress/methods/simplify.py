@@ -1,11 +1,9 @@
-"""Operators that do nothing taken out, spatial means written as the pooling that engines run in low precision, and
-constant arithmetic as one product and one sum.
-"""
+"""Operators that do nothing taken out, and spatial means written as the pooling that engines run in low precision."""
 
 from torch import fx
 
-from convkit.compress import affine, ops
 from convkit.compress import graph as graphs
+from convkit.compress import ops
 from convkit.compress.method import Method
 
 _NOTHING = ("Identity", "Dropout")
@@ -14,16 +12,13 @@ _SPATIAL = 2
 
 
 def simplify(graph: fx.GraphModule) -> fx.GraphModule:
-    """`graph` without Identity and Dropout; ReduceMean over all spatial axes becomes GlobalAveragePool,
-    and a chain of sums and products with constants at most one of each.
-    """
+    """`graph` without Identity and Dropout; ReduceMean over all spatial axes becomes GlobalAveragePool."""
     for node in list(graphs.computes(graph)):
         if graphs.operator(node) in _NOTHING and isinstance(node.args[0], fx.Node):
             if not any(user.op == "output" for user in node.users):
                 graphs.bypass(node, node.args[0])
         elif graphs.operator(node) == "ReduceMean":
             _pool(node)
-    affine.merge(graph)
     graph.recompile()
     return graph
 

@@ -117,57 +117,6 @@ def test_a_mean_over_the_image_becomes_pooling() -> None:
     assert largest_difference(changed, model, inputs(model, (2, 3, 8, 8))) <= TOLERANCE
 
 
-def arithmetic(*, step: bool) -> Model:
-    """((x - mean) / deviation) * 2 + 1 with constants of each channel, convolved, or rounded down."""
-    net = Net()
-    mean, deviation = net.normal(1, 3, 1, 1), 1 + np.abs(net.normal(1, 3, 1, 1))
-    scaled = net.op("Div", net.op("Sub", "x", net.weight(mean)), net.weight(deviation))
-    moved = net.op("Add", net.op("Mul", net.weight(np.float32(2)), scaled), net.weight(np.float32(1)), name="moved")
-    return net.model(net.op("Floor", moved) if step else net.conv(moved, 4, channels=3))
-
-
-def test_constant_arithmetic_becomes_a_product_and_a_sum() -> None:
-    model = arithmetic(step=False)
-    changed = prepare(model, ("simplify",))
-    assert kinds(changed) == ["Mul", "Add", "Conv"]
-    assert [graphs.value(node) for node in graphs.computes(changed.graph)][1] == "moved"
-    assert largest_difference(changed, model, inputs(model, (2, 3, 8, 8))) <= TOLERANCE
-
-
-def test_constant_arithmetic_before_a_step_keeps_its_order() -> None:
-    model = arithmetic(step=True)
-    assert kinds(prepare(model, ("simplify",))) == kinds(model)
-
-
-@pytest.mark.parametrize(
-    ("chain", "left"),
-    [
-        ([("Add", 3.0), ("Sub", 3.0), ("Mul", 0.5)], ["Mul"]),
-        ([("Add", 3.0), ("Add", 1.5)], ["Add"]),
-        ([("Sub", 0.5), ("Div", 0.25)], ["Sub", "Div"]),
-        ([("Mul", 2.0), ("Div", 0.0), ("Add", 1.0)], ["Mul", "Div", "Add"]),
-    ],
-    ids=["cancels", "of a kind", "no fewer", "infinite"],
-)
-def test_arithmetic_is_written_anew_only_where_that_takes_fewer_operators(
-    chain: list[tuple[str, float]], left: list[str]
-) -> None:
-    net, made = Net(), "x"
-    for operator, constant in chain:
-        made = net.op(operator, made, net.weight(np.float32(constant)))
-    assert kinds(prepare(net.model(made), ("simplify",))) == left
-
-
-def test_arithmetic_that_others_read_stays() -> None:
-    net = Net()
-    halved = net.op("Mul", "x", net.weight(np.float32(0.5)))
-    moved = net.op("Add", net.op("Mul", halved, net.weight(np.float32(3))), net.weight(np.float32(1)))
-    model = net.model(halved, net.conv(moved, 4))
-    changed = prepare(model, ("simplify",))
-    assert kinds(changed) == kinds(model)
-    assert largest_difference(changed, model, inputs(model, (2, 3, 8, 8))) <= TOLERANCE
-
-
 def ranges(model: Model) -> Iterator[torch.Tensor]:
     """The largest weight of each output channel, by convolution."""
     for node in graphs.computes(model.graph):
