@@ -103,7 +103,7 @@ class Judge(Protocol):
     """Who chooses by other things than time alone."""
 
     def pick(self, fit: Sequence[Candidate], results: Mapping[str, Result], /) -> Candidate | None:
-        """The one of those that are as good as the original which is kept."""
+        """The one of those that are as good as the original which is kept; None for the original."""
 
     def may_be_slower(self, results: Mapping[str, Result], /) -> bool:
         """Whether it need not be faster than the original."""
@@ -220,7 +220,10 @@ def _why_none(contest: Contest, candidates: Sequence[Candidate], results: Mappin
     """Why no candidate fits."""
     if not candidates and not contest.quantizable:
         return f"{contest.target.name} runs nothing of this network in {contest.formats}"
-    wrong = next((c for c in candidates if _is_good(contest, results[c.name], results[ORIGINAL])), None)
+    fit = [c for c in candidates if _is_good(contest, results[c.name], results[ORIGINAL])]
+    if any(_true(contest, fit, results)):
+        return "the original is nearer to it than what was made"
+    wrong = next(iter(fit), None)
     if wrong is not None:
         return (
             f"{contest.engine} does not compute what it was given: {results[wrong.name].metrics['sqnr']:.1f} dB of "

@@ -30,13 +30,16 @@ class Referee:
 
     def pick(self, fit: Sequence[Candidate], results: Mapping[str, Result]) -> Candidate | None:
         """The most accurate within the budgets, else of those nearest to them, and of those that run the same kernels:
-        what these differ by in time is chance."""
+        what these differ by in time is chance. None where the original is nearer.
+        """
         beyond = {one.name: self._beyond(one.plan, results[one.name], results) for one in fit}
         least = min(beyond.values(), default=0.0)
         near = [one for one in fit if beyond[one.name] <= least + (contest.SAME if least else 0.0)]
         if least:
             alike = [_kernels(one.plan) for one in near]
             near = [one for one in fit if one in near or _kernels(one.plan) in alike]
+        if least > self._beyond(None, results[contest.ORIGINAL], results):
+            return None
         of_float = results[contest.ORIGINAL].metrics
         return min(near, key=lambda one: self.criterion.loss(results[one.name].metrics, of_float), default=None)
 
@@ -46,7 +49,7 @@ class Referee:
         asks_time = any(budget.quantity == "seconds" for budget in self.budgets)
         return not asks_time and any(self._excess(budget, None, original, results) > 0 for budget in self.budgets)
 
-    def _beyond(self, plan: Plan, result: Result, results: Mapping[str, Result]) -> float:
+    def _beyond(self, plan: Plan | None, result: Result, results: Mapping[str, Result]) -> float:
         """By what part of a limit the network exceeds it at most; 0 within all."""
         return max(0.0, *(self._excess(budget, plan, result, results) for budget in self.budgets))
 

@@ -14,6 +14,8 @@ from convkit.compress.errors import ConvkitError
 
 SCHEMA_VERSION = 1
 _PIN = re.compile(r"[a-z]\w*(/[a-z]\w*)?")
+_LARGEST = (2 - 2**-23) * 2.0**127
+"""Of float32, which scales are in."""
 _LONGEST_KEY = 1000
 """Characters; YAML reads a key on its value's line up to 1024 of them."""
 
@@ -181,6 +183,9 @@ def _range(name: str, given: object) -> Range:
     where = f"the range of {name!r}"
     known = schema.fields(where, given, _RANGE, tuple(_RANGE))
     low, high = (schema.number(f"{end!r} of {where}", known[end]) for end in ("low", "high"))
+    largest = max(low, high, key=abs)
+    if abs(largest) > _LARGEST:
+        raise ValueError(f"{where} reaches {largest}, which is more than float32 holds")
     if low > high:
         raise ValueError(f"{where} ends at {high}, before it begins at {low}")
     return Range(low, high, known["calibrator"])

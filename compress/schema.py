@@ -27,8 +27,20 @@ def loads(text: str, where: str, what: str, hint: str) -> dict[str, Any]:
     """The keys and values in the YAML `text`, which stands `where` it is said; else it is no `what`."""
     import yaml
 
+    class Once(yaml.SafeLoader):
+        """Takes no key twice: of the two lines one would go unread."""
+
+        def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+            seen: set[tuple[str, Any]] = set()
+            for key, _ in node.value:
+                known = key.tag, str(key.value)
+                if known in seen:
+                    raise yaml.constructor.ConstructorError(None, None, f"{key.value!r} is there twice", key.start_mark)
+                seen.add(known)
+            return super().construct_mapping(node, deep)
+
     try:
-        found = yaml.safe_load(text)
+        found = yaml.load(text, Once)  # noqa: S506 - it makes what SafeLoader makes
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         raise ConvkitError(f"{where} is no {what}: {' '.join(str(error).split())}", hint=hint) from error
     if not isinstance(found, dict):

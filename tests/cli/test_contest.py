@@ -117,6 +117,13 @@ def test_a_slower_network_is_kept_where_time_is_not_asked_for(
     assert (alone.kept is not None) is slower
 
 
+def test_the_original_is_kept_where_the_judge_takes_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    judge = Cleanest(slower=True)
+    monkeypatch.setattr(judge, "pick", lambda _fit, _results: None)
+    standing, _ = held(monkeypatch, SLOW, judge=judge)
+    assert (standing.kept, standing.why) == (None, "the original is nearer to it than what was made")
+
+
 def test_an_engine_that_computes_something_else_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     standing, _ = held(monkeypatch, {ORIGINAL: (1, 200), "a": (0.5, 12.6)}, simulated=33.8)
     assert standing.kept is None

@@ -36,6 +36,15 @@ def test_the_most_accurate_within_the_budget_or_the_nearest(limit: str, kept: st
     assert picked(limit, {"fast": (0.61, 18.0), "clean": (0.65, 24.0)}) == kept
 
 
+def test_where_the_original_is_nearer_it_is_kept() -> None:
+    """What quantizing adds to a file is more than it saves of few weights."""
+    small = replace(result(ORIGINAL, 1.0, 200.0), size=234)
+    made = {"searched": replace(result("searched", 0.9, 30.0), size=1039), ORIGINAL: small}
+    candidate = Candidate("searched", Plan("", ""), Path("searched"))
+    for limit, kept in (("<=0.99x", None), ("<=200B", None), ("<=2kB", candidate)):
+        assert Referee((parse("size", limit),), []).pick([candidate], made) is kept
+
+
 def test_of_those_that_are_as_near_the_most_accurate() -> None:
     assert picked("<=0.6x", {"searched": (0.649, 18.5), "learned": (0.650, 23.8)}) == "learned"
 

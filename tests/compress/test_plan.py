@@ -131,6 +131,9 @@ BAD = {
     HEAD + "ranges: {x: {low: .nan, high: 1, calibrator: m}}\n": "is nan, not a finite number",
     HEAD + "ranges: {x: {low: 0, high: .inf, calibrator: m}}\n": "is inf, not a finite number",
     HEAD + "ranges: {x: {low: [0], high: 1, calibrator: m}}\n": "is [0], not a finite number",
+    HEAD + "ranges: {x: {low: -1e39, high: 1, calibrator: m}}\n": "reaches -1e+39, which is more than float32 holds",
+    HEAD + "layers: {}\nlayers: {conv1: {activation: uint8}}\n": "'layers' is there twice",
+    HEAD + "pins: {conv1: int8, conv1: float}\n": "'conv1' is there twice",
     HEAD + "ranges: {x: {low: 2, high: 1, calibrator: m}}\n": "ends at 1.0, before it begins at 2.0",
     HEAD + f"ranges: {{x: {{low: 0, high: 1{'0' * 400}, calibrator: m}}}}\n": "not a finite number",
 }
