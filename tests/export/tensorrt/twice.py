@@ -54,7 +54,7 @@ def register(trt: Any) -> None:  # noqa: C901 - classes of the package's are wri
             pass
 
         def enqueue(self, *pointers: Any) -> None:
-            raise NotImplementedError  # a kernel of one's own, in Triton, CuPy or CUDA, is launched here
+            raise NotImplementedError  # built here, never launched: a GPU would run one's own kernel, in Triton or CUDA
 
     class Creator(trt.IPluginCreatorV3One):  # type: ignore[misc]
         def __init__(self) -> None:
