@@ -91,6 +91,9 @@ def verify(
       codes       equal integer codes of a layer, given the same inputs          0.999
       end_to_end  equal integer codes, each side on its own (ONNX Runtime)       0.99
       metric      difference of a metric, in its unit                            0.2
+
+    A layer in float is rounded in an order that is each engine's own, and one bit may move codes behind it: there
+    end_to_end is told and fails nothing; codes, layer by layer, stays a limit everywhere.
     """
     from convkit.cli import batches, checks
     from convkit.compress import data as data_sets

@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 CODES, FLOAT, DEQUANTIZED = "codes", "float", "dequantized"
 _BETWEEN = ("QuantizeLinear", "DequantizeLinear", "Relu", "Clip", "Identity")
 """What stands between a layer and its codes."""
+_SUMS = ("Conv", "ConvTranspose", "Gemm", "MatMul")
+"""Operators whose sums in floats are rounded in an order that is each engine's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,21 @@ def find(reference: Model, candidate: Model, path: str) -> list[Probe]:
         kind, found = FLOAT, {name: (name, None) for name in theirs}
     pairs = ((name, node, *found[name]) for name, node in ours.items() if name in found)
     return [Probe(name, fetch, layer(node), kind, codes) for name, node, fetch, codes in pairs]
+
+
+def drifting(simulated: Model) -> frozenset[str]:
+    """Tensors of a network in integers that depend on codes which a layer in float made: where its last bit differs a
+    code may, and through what follows many do, though every layer computes what it is given.
+    """
+    summed: set[fx.Node] = set()
+    found: set[fx.Node] = set()
+    for node in simulated.graph.graph.nodes:
+        read = node.all_input_nodes
+        if graphs.operator(node) in _SUMS or not summed.isdisjoint(read):
+            summed.add(node)
+        if not found.isdisjoint(read) or (node in summed and graphs.operator(node) == "QuantizeLinear"):
+            found.add(node)
+    return frozenset(graphs.value(node) for node in found)
 
 
 def layer(node: fx.Node) -> str:

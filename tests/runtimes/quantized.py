@@ -2,6 +2,7 @@
 
 import logging
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,8 +12,8 @@ from onnx import numpy_helper
 from tests.runtimes import network
 
 
-def write(path: Path, batch: int | str = "N") -> str:
-    """The quantized net at `path`: unsigned activations, signed weights per channel."""
+def write(path: Path, batch: int | str = "N", exclude: Sequence[str] = ()) -> str:
+    """The quantized net at `path`: unsigned activations, signed weights per channel; layers of `exclude` in float."""
     from onnxruntime import quantization
 
     class Samples(quantization.CalibrationDataReader):
@@ -34,6 +35,7 @@ def write(path: Path, batch: int | str = "N") -> str:
             per_channel=True,
             activation_type=quantization.QuantType.QUInt8,
             weight_type=quantization.QuantType.QInt8,
+            nodes_to_exclude=list(exclude),
             reduce_range=True,  # so that it is computed alike on processors without VNNI
         )
     logging.root.setLevel(level)

@@ -62,8 +62,23 @@ def test_codes_of_a_quantized_net_on_every_engine(files: dict[str, str]) -> None
         codes = of(found, engine, "codes") + of(found, engine, "end_to_end")
         assert len(codes) >= 14
         assert all(check.value == 1.0 for check in codes)
+        assert all(check.limit is not None for check in codes)
     assert min(check.value for check in of(found, "openvino", "codes")) >= 0.999
     assert all(check.limit is None for check in of(found, "openvino", "end_to_end"))
+
+
+def test_behind_a_layer_in_float_codes_are_asked_of_the_same_inputs_only(tmp_path: Path) -> None:
+    """Its last bits are each engine's own; what follows of them is told, and is no failure."""
+    path = quantized.write(tmp_path / "mixed.onnx", exclude=["stem"])
+    found = compared(path, path, "onnxruntime")
+    assert found.passed
+    layers = {"stem", "depthwise", "pointwise", "sum", "pool"}
+    whole = {check.layer: check.limit for check in of(found, "onnxruntime", "end_to_end")}
+    assert {whole[name] for name in layers} == {None}
+    codes = {check.layer: check.limit for check in of(found, "onnxruntime", "codes")}
+    assert {codes[name] for name in layers} == {Tolerance().codes}
+    wrong = compared(path, quantized.perturb(path, tmp_path / "wrong.onnx", "pointwise"), "onnxruntime")
+    assert wrong.first_departure == {"onnxruntime": "pointwise"}
 
 
 def test_probes_leave_the_fused_kernels_alone(files: dict[str, str], tmp_path: Path) -> None:
