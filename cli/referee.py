@@ -60,10 +60,16 @@ class Referee:
         plan = None if standing.kept is None else standing.kept.plan
         for budget in self.budgets:
             if self._excess(budget, plan, results[name], results) > 0:
-                taken = self._taken(budget, plan, results[name])
-                nearest = wished.reachable(budget.name, taken)
+                nearest = self._nearest(budget, plan, results[name], results)
                 asked, why = f"--{budget.name} {budget.text!r}", "" if plan else f": {standing.why}"
                 yield f"{asked} is out of reach here{why}; the nearest is --{budget.name} {nearest!r}"
+
+    def _nearest(self, budget: Budget, plan: Plan | None, result: Result, results: Mapping[str, Result]) -> str:
+        """The wish that the network just fulfils."""
+        taken, whole = self._taken(budget, plan, result), self._taken(budget, None, results[contest.ORIGINAL])
+        if budget.quantity == "seconds" and budget.relative:
+            taken = result.ratios["p50"].value * whole
+        return wished.nearest(budget, taken, whole)
 
     def _excess(self, budget: Budget, plan: Plan | None, result: Result, results: Mapping[str, Result]) -> float:
         """By what part of the limit the network exceeds it."""

@@ -65,6 +65,16 @@ def reachable(name: str, value: float) -> str:
     return text
 
 
+def nearest(budget: Budget, taken: float, original: float) -> str:
+    """The wish that what takes `taken` just fulfils, in the words of `budget`: times the original where it was so."""
+    if not budget.relative:
+        return reachable(budget.name, taken)
+    thousandths = math.ceil(taken / original * 1000)
+    while taken > thousandths / 1000 * original:
+        thousandths += 1
+    return f"<={thousandths / 1000:.3f}x"
+
+
 def _decimal(steps: int, exponent: int) -> str:
     """`steps` times ten to the `exponent`, written out."""
     return f"{max(steps, 1)}{'0' * exponent}" if exponent >= 0 else f"{max(steps, 1) / 10**-exponent:.{-exponent}f}"

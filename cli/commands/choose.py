@@ -109,17 +109,18 @@ def _tell_choice(
 ) -> None:
     from convkit.compress import budget as wished
     from convkit.compress.errors import ConvkitError, VerdictError
-    from convkit.compress.search import budget as choices
+    from convkit.compress.search import seen
     from convkit.compress.search.problem import meets
 
-    choice = choices.solve(problem, limits) or choices.closest(problem, limits)
+    choice = seen.best(problem, known.trials, limits) or seen.closest(problem, known.trials, limits)
     if choice is None:
         raise ConvkitError("the tables allow no choice at all", hint="pin fewer layers")
+    cost = seen.cost(known.trials, choice)
     missed = [
         f"--{budget.name} {budget.text!r} is out of reach; "
-        f"the nearest is --{budget.name} {wished.reachable(budget.name, choice.cost[budget.quantity])!r}"
+        f"the nearest is --{budget.name} {wished.nearest(budget, cost[budget.quantity], whole[budget.quantity])!r}"
         for budget in given
-        if not meets(choice.cost[budget.quantity], limits[budget.quantity])
+        if not meets(cost[budget.quantity], limits[budget.quantity])
     ]
     if as_json:
         show.json({"schema_version": 1, **_head(known, whole), "missed": missed, **_json(known, choice)})
@@ -136,9 +137,9 @@ def _tell_front(
     from convkit.cli import characters
     from convkit.cli.picture import Point
     from convkit.compress.errors import VerdictError
-    from convkit.compress.search import budget as choices
+    from convkit.compress.search import seen
 
-    found = choices.front(problem, "seconds", points, limits)
+    found = seen.front(problem, known.trials, points, limits)
     if not found:
         raise VerdictError("no choice is within all budgets", hint="give one alone to see how near it comes")
     if as_json:
@@ -147,7 +148,8 @@ def _tell_front(
         return
     show.table(_columns(known), [_row(known, choice, whole) for choice in found], title=_title(known))
     shown, better = known.criterion.shown, known.criterion.better
-    drawn = [Point("", c.cost["seconds"] / whole["seconds"], shown(c.cost["loss"]), "predicted") for c in found]
+    guessed = [choice.cost for choice in found if seen.measured(known.trials, choice) is None]
+    drawn = [Point("", cost["seconds"] / whole["seconds"], shown(cost["loss"]), "predicted") for cost in guessed]
     tried = [trial.measured for trial in known.trials]
     drawn += [Point("", c["seconds"] / whole["seconds"], shown(c["loss"]), "measured") for c in tried]
     show.text(characters.front(drawn, height=12, better=better))
@@ -160,11 +162,15 @@ def _columns(known: Tables) -> tuple[str, ...]:
 
 def _title(known: Tables) -> str:
     seconds = "estimated, not measured" if known.estimated else "from profiles"
-    return f"predicted for {known.target}, latency {seconds}, corrected by {len(known.trials)} measured networks"
+    count = len(known.trials)
+    by = f"corrected by {count} measured network{'' if count == 1 else 's'}"
+    return f"predicted for {known.target}, latency {seconds}, {by}{', of which its own figures stand' if count else ''}"
 
 
 def _row(known: Tables, choice: Choice, whole: Cost) -> tuple[str, ...]:
-    measured = _measured(known, choice)
+    from convkit.compress.search import seen
+
+    measured = seen.measured(known.trials, choice)
     cost = choice.cost if measured is None else measured
     floats = sum(str(option) == known.floating for option in choice.formats.values())
     return (
@@ -194,14 +200,11 @@ def _head(known: Tables, whole: Cost) -> dict[str, Any]:
 def _json(known: Tables, choice: Choice) -> dict[str, Any]:
     import dataclasses
 
-    measured = _measured(known, choice)
+    from convkit.compress.search import seen
+
+    measured = seen.measured(known.trials, choice)
     return {
         "predicted": dataclasses.asdict(choice.cost),
         "measured": None if measured is None else dataclasses.asdict(measured),
         "layers": {name: str(option) for name, option in choice.formats.items()},
     }
-
-
-def _measured(known: Tables, choice: Choice) -> Cost | None:
-    """What the search measured of the very same choice."""
-    return next((trial.measured for trial in known.trials if trial.formats == choice.formats), None)

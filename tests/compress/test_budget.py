@@ -86,3 +86,13 @@ def test_what_is_named_reachable_is_reached_and_hardly_more(name: str, value: fl
 )  # fmt: skip
 def test_what_is_named_reachable_reads_well(name: str, value: float, text: str) -> None:
     assert budget.reachable(name, value) == text
+
+
+@given(st.floats(1e-9, 1e15), st.floats(1e-3, 10))
+def test_the_nearest_to_a_ratio_is_a_ratio(original: float, part: float) -> None:
+    said = budget.nearest(parse("latency", "<=0.5x"), part * original, original)
+    found = parse("latency", said)
+    assert found.relative
+    assert part * original <= found.absolute(original) * (1 + 1e-12)
+    assert found.limit <= part + 0.0011
+    assert budget.nearest(parse("latency", "<=4ms"), 0.0052301, original) == "<=5.24ms"
