@@ -69,6 +69,7 @@ def _shipped(job: Job, outcome: Outcome) -> bytes:
 def tell(outcome: Outcome, output: str, searched: Searched | None) -> None:
     """Print the networks side by side, and what a search found."""
     from convkit.cli import search_report
+    from convkit.runtimes.bench.measure import disturbed
     from convkit.runtimes.session.knobs import in_words
 
     results, estimated = outcome.standing.results, not outcome.standing.final.rounds
@@ -90,6 +91,8 @@ def tell(outcome: Outcome, output: str, searched: Searched | None) -> None:
     scores = [f"{m} (tells little)" if goodness.remark(outcome.held_back) else m for m in shown]
     times = ("estimate", "ratio") if estimated else ("p50", "ratio", "95 %", "undisturbed")
     show.table(("network", *times, "size", *scores), rows, title=title)
+    for words in disturbed(results):
+        show.warning(words)
     if searched is not None:
         show.text(search_report.words(searched))
     for name, knobs in {"original": outcome.knobs, outcome.kept: outcome.plan.engine}.items():

@@ -17,6 +17,7 @@ from convkit.runtimes.bench.estimate import Interval
 from convkit.runtimes.bench.gpu import Conditions, conditions
 from convkit.runtimes.bench.rounds import Rounds, Schedule, run_rounds
 from convkit.runtimes.bench.size import model_size
+from convkit.runtimes.bench.waiting import BUSY
 from convkit.runtimes.bench.worker import ProcessWorker, Worker
 
 if TYPE_CHECKING:
@@ -74,6 +75,8 @@ class Result:
     metrics: Mapping[str, float]
     gpu: Conditions | None = None
     """What the GPU was like meanwhile; None for engines on the CPU."""
+    waiting: float = 0.0
+    """Threads that stood ready while others had the cores, on average."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -240,6 +243,7 @@ def _result(candidate: Candidate, worker: Worker, timing: _Timing, scores: Mappi
         size=model_size(candidate.path),
         metrics=scores,
         gpu=conditions([block.gpu for block in blocks]),
+        waiting=estimate.waiting(timing.rounds, timing.index),
     )
 
 
@@ -250,12 +254,23 @@ def _warnings(results: Sequence[Result], candidates: Sequence[Candidate], facts:
         for result in results
         if result.steady < 1 - _UNSTEADY
     ]
+    found += list(disturbed(results))
     found += [words for candidate in candidates for words in _in_float32(candidate)]
     found += [f"{result.name}: {words}" for result in results if result.gpu for words in gpu.warnings(result.gpu)]
     threads = max(candidate.options.threads for candidate in candidates)
     if threads > facts["usable"]:
         found.append(f"{threads} threads on {facts['usable']} usable cores: threads wait for each other")
     return tuple(found)
+
+
+def disturbed(results: Sequence[Result]) -> Iterator[str]:
+    """What is said where other programs had the cores."""
+    most = max(result.waiting for result in results)
+    if most > BUSY:
+        yield (
+            f"other programs use this machine: {most:.1f} threads waited for a core at a time; times and ratios may be "
+            "far from those of a quiet hour"
+        )
 
 
 def _in_float32(candidate: Candidate) -> Iterator[str]:

@@ -58,7 +58,8 @@ class _Host:
 
         timed = block.time_block(self._opened(), self.samples, SystemClock(), block.BlockPlan(**fields["plan"]))
         gpu = timed.gpu and dataclasses.asdict(timed.gpu)
-        return {"warm_up": timed.warm_up, "steady": timed.steady, "gpu": gpu}, {"seconds": timed.seconds}
+        told = {"warm_up": timed.warm_up, "steady": timed.steady, "gpu": gpu, "waiting": timed.waiting}
+        return told, {"seconds": timed.seconds}
 
     def memory(self, _fields: Mapping[str, Any], _arrays: wire.Arrays) -> Reply:
         from convkit.runtimes.bench.machine import peak_memory
