@@ -23,7 +23,7 @@ from typing import Any, cast
 import click
 
 from convkit.cli.step import COMMANDS, REFERENCE, Step, of_engine, parameters, parse, words
-from convkit.compress import package, parts
+from convkit.compress import package, parts, schema
 from convkit.compress.errors import ConvkitError
 
 NOT_STEPS = ("run",)
@@ -31,6 +31,7 @@ _OWN = ("about", "data", "steps")
 _STEP_OWN = ("command", "name")
 _MODEL = {"path": "model", "weights": "weights", "args": "arg", "shape": "shape"}
 _FILES = ("model", "weights", "data", "reference", "candidate")
+_HINT = "give a YAML file, or see `convkit list recipes`"
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
 
@@ -49,7 +50,7 @@ def load(name: str) -> Recipe:
     Raises ConvkitError naming the file, the key and the nearest known one.
     """
     path = Path(name) if name.endswith((".yaml", ".yml")) else parts.path("recipes", name)
-    text = _mapping(f"{path}", _read(path))
+    text = _mapping(f"{path}", schema.read(path, "recipe", _HINT))
     _check_shared(path, text)
     steps = text.get("steps")
     if not isinstance(steps, list) or not steps:
@@ -64,18 +65,6 @@ def load(name: str) -> Recipe:
     _check_taken(path, shared, made)
     located = [Step(s.name, s.command, cast("Any", _beside(s.settings, path.parent))) for s in made]
     return Recipe(path.stem, str(text.get("about", "")), tuple(located))
-
-
-def _read(path: Path) -> object:
-    import yaml
-
-    try:
-        return yaml.safe_load(path.read_text())
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        reason = getattr(error, "strerror", None) or " ".join(str(error).split())
-        raise ConvkitError(
-            f"{path} cannot be read: {reason}", hint="give a YAML file, or see `convkit list recipes`"
-        ) from error
 
 
 def _mapping(where: str, value: object) -> dict[str, Any]:

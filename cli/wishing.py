@@ -9,15 +9,17 @@ from convkit.cli import batches, precisions
 from convkit.cli.searchspace import Wishes
 from convkit.compress import apply, budget, labels, metric
 from convkit.compress import format as number_formats
+from convkit.compress import graph as graphs
 from convkit.compress.errors import ConvkitError
 from convkit.compress.search import criterion as criteria
-from convkit.compress.search import pins
+from convkit.compress.search import pins, remedies
 from convkit.compress.search import tables as saved
 from convkit.compress.search.criterion import DISTANCE, Criterion
 
 if TYPE_CHECKING:
     from convkit.cli.quantizing import Job
     from convkit.compress.budget import Budget
+    from convkit.compress.model import Model
 
 _LEAST = 4
 """Samples without which a search says nothing."""
@@ -41,8 +43,10 @@ def wishes(
     names = [job.target.weight] if formats is None else _names(formats)
     layers, whole = precisions.asked(job.target, tuple(dict.fromkeys(names)))
     _check(job, layers)
-    for name in pins.formats({} if job.plan is None else job.plan.pins):
+    given_pins = {} if job.plan is None else job.plan.pins
+    for name in pins.formats(given_pins):
         number_formats.load(name)
+    _check_pinned(job, given_pins)
     return Wishes(layers, given, whole, _criterion(job) if by_labels else DISTANCE)
 
 
@@ -83,6 +87,18 @@ def _check_plan(job: Job) -> None:
         raise ConvkitError(
             f"the plan is for {job.plan.target}, not {job.target.name}", hint=f"give --target {job.plan.target}"
         )
+
+
+def _check_pinned(job: Job, given: pins.Pins) -> None:
+    """Refuse pins of layers that do not exist, as the network is given and as it is prepared, before anything runs."""
+    known = _named(job.model)
+    if not known.issuperset(given):
+        known |= _named(apply.prepare(job.model, remedies.EXACT))
+    pins.chosen(dict.fromkeys(given, pins.IN_FLOAT), {}, known)
+
+
+def _named(model: Model) -> set[str]:
+    return {graphs.key(node) for node in graphs.computes(model.graph)}
 
 
 def _from_tables(job: Job, formats: str | None, file: str, given: tuple[Budget, ...]) -> Wishes:
