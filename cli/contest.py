@@ -90,13 +90,14 @@ class Contest:
 
 @dataclass(frozen=True, slots=True)
 class Standing:
-    """What the contest showed: every network's `results`, those of the finalists from the last and longest run, and
-    the candidate that is kept, None where `why` the original is."""
+    """What the contest showed: the `candidates` and every network's `results`, those of the finalists from the last and
+    longest run, and the candidate that is kept, None where `why` the original is."""
 
     kept: Candidate | None
     why: str
     results: tuple[Result, ...]
     final: Measurement
+    candidates: Sequence[Candidate] = ()
 
 
 class Judge(Protocol):
@@ -130,11 +131,11 @@ def hold(
     kept = next(_true(contest, _in_turn(fit, results, judge, slower=slower), results), None)
     shown = tuple(results.values())
     if kept is None:
-        return Standing(None, _why_none(contest, candidates, results), shown, final)
+        return Standing(None, _why_none(contest, candidates, results), shown, final, candidates)
     times = contest.in_words(results[kept.name].ratios["p50"])
     if not slower and not _faster(results[kept.name], sure=judge is None):
-        return Standing(None, f"{contest.formats} does not pay here: {times}", shown, final)
-    return Standing(kept, times, shown, final)
+        return Standing(None, f"{contest.formats} does not pay here: {times}", shown, final, candidates)
+    return Standing(kept, times, shown, final, candidates)
 
 
 def _in_turn(

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from convkit.cli import contest
-from convkit.cli.contest import Candidate
+from convkit.cli.contest import ORIGINAL, Candidate
 from convkit.compress import budget as wished
 from convkit.compress.search import space as spaces
 from convkit.compress.search.criterion import DISTANCE, Criterion
@@ -38,14 +38,14 @@ class Referee:
         if least:
             alike = [_kernels(one.plan) for one in near]
             near = [one for one in fit if one in near or _kernels(one.plan) in alike]
-        if least > self._beyond(None, results[contest.ORIGINAL], results):
+        if least > self._beyond(None, results[ORIGINAL], results):
             return None
-        of_float = results[contest.ORIGINAL].metrics
+        of_float = results[ORIGINAL].metrics
         return min(near, key=lambda one: self.criterion.loss(results[one.name].metrics, of_float), default=None)
 
     def may_be_slower(self, results: Mapping[str, Result]) -> bool:
         """Whether time is not what is asked for, and the original does not keep to what is."""
-        original = results[contest.ORIGINAL]
+        original = results[ORIGINAL]
         asks_time = any(budget.quantity == "seconds" for budget in self.budgets)
         return not asks_time and any(self._excess(budget, None, original, results) > 0 for budget in self.budgets)
 
@@ -53,10 +53,16 @@ class Referee:
         """By what part of a limit the network exceeds it at most; 0 within all."""
         return max(0.0, *(self._excess(budget, plan, result, results) for budget in self.budgets))
 
+    def over(self, standing: contest.Standing) -> frozenset[str]:
+        """Names of the networks measured to the end that exceed a budget."""
+        results = {result.name: result for result in standing.results}
+        plans = {ORIGINAL: None} | {one.name: one.plan for one in standing.candidates}
+        return frozenset(name for name, plan in plans.items() if self._beyond(plan, results[name], results) > 0)
+
     def missed(self, standing: contest.Standing) -> Iterator[str]:
         """What is said of every budget that the network kept exceeds."""
         results = {result.name: result for result in standing.results}
-        name = contest.ORIGINAL if standing.kept is None else standing.kept.name
+        name = ORIGINAL if standing.kept is None else standing.kept.name
         plan = None if standing.kept is None else standing.kept.plan
         for budget in self.budgets:
             if self._excess(budget, plan, results[name], results) > 0:
@@ -66,14 +72,14 @@ class Referee:
 
     def _nearest(self, budget: Budget, plan: Plan | None, result: Result, results: Mapping[str, Result]) -> str:
         """The wish that the network just fulfils."""
-        taken, whole = self._taken(budget, plan, result), self._taken(budget, None, results[contest.ORIGINAL])
+        taken, whole = self._taken(budget, plan, result), self._taken(budget, None, results[ORIGINAL])
         if budget.quantity == "seconds" and budget.relative:
             taken = result.ratios["p50"].value * whole
         return wished.nearest(budget, taken, whole)
 
     def _excess(self, budget: Budget, plan: Plan | None, result: Result, results: Mapping[str, Result]) -> float:
         """By what part of the limit the network exceeds it."""
-        whole = self._taken(budget, None, results[contest.ORIGINAL])
+        whole = self._taken(budget, None, results[ORIGINAL])
         if budget.quantity == "seconds" and budget.relative:
             return result.ratios["p50"].value / budget.limit - 1
         limit, taken = budget.absolute(whole), self._taken(budget, plan, result)

@@ -79,7 +79,7 @@ def tell(outcome: Outcome, output: str, searched: Searched | None) -> None:
         time, ratio = result.seconds["p50"], result.ratios["p50"]
         rows.append(
             (
-                f"{result.name} *" if result.name == outcome.kept else result.name,
+                _called(result.name, outcome, searched),
                 f"{time.value * 1e3:.2f} ms",
                 f"{ratio.value:.3f}x",
                 *(() if estimated else (f"{ratio.low:.3f}-{ratio.high:.3f}", f"{result.ratios['p10'].value:.3f}x")),
@@ -98,10 +98,25 @@ def tell(outcome: Outcome, output: str, searched: Searched | None) -> None:
     for name, knobs in {"original": outcome.knobs, outcome.kept: outcome.plan.engine}.items():
         if knobs:
             show.text(f"{name} runs with {in_words(knobs)}")
-    if outcome.kept == ORIGINAL or searched is not None:
-        show.text(f"* kept, in {output}")
-    else:
-        show.text(f"* kept, in {output}: {_WHY_ESTIMATED if estimated else _WHY}")
+    why = _why(outcome, searched, estimated=estimated)
+    show.text(f"* kept, in {output}{why and f': {why}'}")
+
+
+def _called(name: str, outcome: Outcome, searched: Searched | None) -> str:
+    """The network's name, and whether it is the one kept, or exceeds a budget."""
+    over = searched is not None and name in (searched.over or ())
+    return f"{name}{' *' if name == outcome.kept else ''}{' (over budget)' if over else ''}"
+
+
+def _why(outcome: Outcome, searched: Searched | None, *, estimated: bool) -> str:
+    """What the network kept is the best of; "" of the original."""
+    if outcome.kept == ORIGINAL:
+        return ""
+    if searched is None or searched.over is None:
+        return _WHY_ESTIMATED if estimated else _WHY
+    within = "none is within the budget; of those nearest to it" if searched.missed else "of those within the budget"
+    best = searched.space.criterion.heading
+    return f"{within}, the best by {best}"
 
 
 _WHY_ESTIMATED = "of those as good, the fastest by estimate"

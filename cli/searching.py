@@ -64,13 +64,15 @@ class Hunt:
 class Searched:
     """The outcome, and what tells of the way there: the hunt that led to it, and those of other precisions.
 
-    `missed`: the budgets that the network kept does not keep to.
+    `missed`: the budgets that the network kept does not keep to. `over`: the networks measured that exceed one; None
+    where nothing is limited.
     """
 
     outcome: quantizing.Outcome
     hunt: Hunt
     others: Sequence[Hunt]
     missed: tuple[str, ...]
+    over: frozenset[str] | None
     work: Work
 
     @property
@@ -189,4 +191,5 @@ def _ended(means: Means, hunts: Sequence[Hunt], tried: Sequence[Attempt]) -> Sea
     outcome = quantizing.outcome(means.job, standing, tried, len(lab.arena.held), lab.arena.knobs)
     kept = next((hunt for hunt in hunts if hunt.lab.space.plan.engine == outcome.plan.engine), hunts[0])
     others = [hunt for hunt in hunts if hunt is not kept]
-    return Searched(outcome, kept, others, tuple(referee.missed(standing)), means.work)
+    over = referee.over(standing) if budgets else None
+    return Searched(outcome, kept, others, tuple(referee.missed(standing)), over, means.work)

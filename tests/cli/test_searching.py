@@ -34,6 +34,8 @@ def test_a_size_that_only_four_bits_reach_is_reached_with_them(
 ) -> None:
     found = quantize("--formats", "int8,int4", "--size", "<=0.22x", "--min-sqnr", "5", **HEAVY)
     assert found.code == 0, found.err
+    assert "of those within the budget, the best by SQNR" in " ".join(found.out.split())
+    assert "original (over budget)" in found.out
     out = tmp_path / "out"
     assert sorted(p.name for p in out.iterdir()) == sorted([*FILES, "report.json", "tables.json"])
     layers = plans.read(out / "plan.yaml").layers
@@ -51,7 +53,8 @@ def test_a_size_that_only_four_bits_reach_is_reached_with_them(
 def test_a_budget_out_of_reach_ends_with_the_nearest_network_and_budget(quantize: Quantize, tmp_path: Path) -> None:
     found = quantize("--formats", "int8", "--bops", "<=0.01x", **HEAVY)
     assert found.code == 1
-    assert "--bops '<=0.01x' is out of reach here; the nearest is --bops" in found.err
+    assert "--bops '<=0.01x' is out of reach here; the nearest is --bops '<=0." in found.err
+    assert "none is within the budget; of those nearest to it, the best by SQNR" in " ".join(found.out.split())
     report = json.loads((tmp_path / "out" / "report.json").read_text())
     assert report["search"]["missed"]
     assert (tmp_path / "out" / "model.onnx").is_file()
