@@ -6,9 +6,6 @@ middle never leaves it: a part of the wide channels at a time is made, activated
 
 Floor: x and y once, 4 C bytes a place in fp16, where the layers one by one move 26 C at an expansion of 4; products C 8
 k² + 2 r C². Two groups share one product of 16 by 16, the tensor cores' least, half of which is nothing.
-
-MBConv, whose grouped convolution stands in the wide middle, gains nothing by it: each program would make the wide
-channels of its neighbours' places again.
 """
 
 from __future__ import annotations
@@ -22,9 +19,9 @@ import triton.language as tl
 from torch import Tensor
 
 from convkit.export.kernel import OUTPUT, Call, Case, Kernel, Launch, Size, Stage
+from convkit.export.paired import GROUP, PAIR, pairs, single, whole
 
-GROUP = 8
-_PAIR, _PLACES = 16, 32
+_PLACES = 32
 
 
 @triton.jit
@@ -75,18 +72,13 @@ def packed(grouped: Tensor, wide: Tensor, narrow: Tensor) -> tuple[Tensor, Tenso
     """Weights [C, 8, k, k], [r C, C] and [C, r C] as the kernel reads them: [k², P / 16, 16, 16], [R P, P], [P, R P],
     where P is C raised to a power of two, and R P the r C raised to a multiple of it. What is added is nothing.
     """
-    channels, side = grouped.shape[0], grouped.shape[2]
-    raised = max(_PAIR, triton.next_power_of_2(channels))
+    channels = grouped.shape[0]
+    raised = max(PAIR, triton.next_power_of_2(channels))
     parts = triton.cdiv(wide.shape[0], raised)
-    pairs = grouped.new_zeros(side * side, raised // _PAIR, _PAIR, _PAIR)
-    for channel in range(channels):
-        begin = channel % _PAIR // GROUP * GROUP
-        taps = grouped[channel].reshape(GROUP, -1).T
-        pairs[:, channel // _PAIR, channel % _PAIR, begin : begin + GROUP] = taps
     up, back = wide.new_zeros(parts * raised, raised), narrow.new_zeros(raised, parts * raised)
     up[: wide.shape[0], :channels] = wide
     back[:channels, : wide.shape[0]] = narrow
-    return pairs, up, back
+    return pairs(grouped, raised), up, back
 
 
 def _shape(shapes: Mapping[str, Sequence[Size]], _: Mapping[str, Any]) -> Sequence[Size]:
@@ -108,13 +100,11 @@ def _launch(call: Call) -> Launch:
 def _reference(tensors: Mapping[str, Tensor], _: Mapping[str, Any]) -> Tensor:
     """Of packed weights: x + narrow(SiLU(wide(grouped(x))))."""
     tensors = {name: tensor.to(tensors["x"].dtype) for name, tensor in tensors.items()}
-    x, pairs, up, back = (tensors[name] for name in ("x", "grouped", "wide", "narrow"))
-    taps, count = pairs.shape[:2]
-    channels, side, raised = x.shape[1], round(taps**0.5), up.shape[1]
+    x, weight, up, back = tensors["x"], whole(tensors["grouped"]), tensors["wide"], tensors["narrow"]
+    channels, side, raised = x.shape[1], weight.shape[2], up.shape[1]
     full = torch.nn.functional.pad(x, (0, 0, 0, 0, 0, raised - channels))
-    weight = pairs.permute(1, 2, 3, 0).reshape(raised, _PAIR, side, side)
     first = torch.nn.functional.pad(tensors["first_bias"], (0, raised - channels))
-    mixed = torch.nn.functional.conv2d(full, weight, first, padding=side // 2, groups=count)
+    mixed = torch.nn.functional.conv2d(full, weight, first, padding=side // 2, groups=raised // PAIR)
     hidden = torch.nn.functional.silu(torch.nn.functional.conv2d(mixed, up[:, :, None, None], tensors["wide_bias"]))
     made = torch.nn.functional.conv2d(hidden, back[:, :, None, None])[:, :channels]
     return x + made + tensors["bias"].reshape(-1, 1, 1)
@@ -123,11 +113,9 @@ def _reference(tensors: Mapping[str, Tensor], _: Mapping[str, Any]) -> Tensor:
 def _eager(tensors: Mapping[str, Tensor], _: Mapping[str, Any]) -> Callable[[], Tensor]:
     """The block's layers one by one, with weights as they were before they were packed."""
     tensors = {name: tensor.to(tensors["x"].dtype) for name, tensor in tensors.items()}
-    x, pairs, up, back = (tensors[name] for name in ("x", "grouped", "wide", "narrow"))
-    channels, side = x.shape[1], round(pairs.shape[0] ** 0.5)
-    begin = [channel % _PAIR // GROUP * GROUP for channel in range(channels)]
-    rows = [pairs[:, c // _PAIR, c % _PAIR, b : b + GROUP] for c, b in enumerate(begin)]
-    grouped = torch.stack(rows).mT.reshape(channels, GROUP, side, side).contiguous()
+    x, up, back = (tensors[name] for name in ("x", "wide", "narrow"))
+    channels, grouped = x.shape[1], single(tensors["grouped"], x.shape[1])
+    side = grouped.shape[2]
     wide, narrow = up[:, :channels, None, None].contiguous(), back[:channels, :, None, None].contiguous()
     first, middle, last = (tensors[name] for name in ("first_bias", "wide_bias", "bias"))
     conv2d, silu = torch.nn.functional.conv2d, torch.nn.functional.silu
@@ -143,10 +131,10 @@ def _case(batch: int, channels: int, size: tuple[int, int], ratio: int = 4, side
     grouped = torch.randn(channels, GROUP, side, side) / (GROUP * side * side) ** 0.5
     wide = torch.randn(ratio * channels, channels) / channels**0.5
     narrow = torch.randn(channels, ratio * channels) / (ratio * channels) ** 0.5
-    pairs, up, back = packed(grouped, wide, narrow)
+    paired, up, back = packed(grouped, wide, narrow)
     wide_bias = torch.zeros(len(up))
     wide_bias[: len(wide)] = torch.randn(len(wide))
-    weights = {"grouped": pairs, "first_bias": torch.randn(channels), "wide": up, "wide_bias": wide_bias,
+    weights = {"grouped": paired, "first_bias": torch.randn(channels), "wide": up, "wide_bias": wide_bias,
                "narrow": back, "bias": torch.randn(channels)}  # fmt: skip
     half = {name: tensor.to(torch.float16) for name, tensor in weights.items()}
     return Case({"x": torch.randn(batch, channels, *size), **half})

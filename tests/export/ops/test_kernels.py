@@ -105,6 +105,7 @@ def test_products_are_counted_as_they_are() -> None:
     assert counts["tap_conv"] == 16 * 192 * 28 * 28 * 169
     assert counts["long_conv"] == 4 * 256 * (4096 * 4097 // 2)
     assert counts["conv_first"] == 16 * 56 * 56 * (64 * 8 * 9 + 2 * 4 * 64 * 64)
+    assert counts["mbconv"] == 16 * 56 * 56 * (2 * 64 * 256 + 256 * 8 * 9)
     assert counts["deform_conv"] == 4 * 64 * 64 * 9 * 128 * (128 + 4)
     assert not any(counts[name] for name in ("evonorm", "grn", "channel_gate", "strip_gate", "time_norm"))
 

@@ -34,7 +34,8 @@ class Block(nn.Module):
         self.wide, self.narrow = nn.Conv2d(channels, 4 * channels, 1), nn.Conv2d(4 * channels, channels, 1)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        return x + self.narrow(nn.functional.silu(self.wide(self.grouped(x))))
+        made = self.narrow(nn.functional.silu(self.wide(self.grouped(x))))
+        return x[:, :, : made.shape[2], : made.shape[3]] + made
 
 
 class Deep(nn.Module):
@@ -184,30 +185,49 @@ def test_engines_hold_every_kernel(conv: str, name: str, sm: int, tmp_path: Path
     assert b"no body" not in found.built.engine
 
 
-@pytest.mark.parametrize("padding", [1, 0])
-def test_a_block_of_convolutions_is_one_kernel_in_fp16(padding: int, tmp_path: Path) -> None:
-    """One that does not keep the size has nothing to add to."""
-    if padding == 0:
-        torch.manual_seed(0)
-        block = Block(padding=0)
-        block.forward = lambda x: x[:, :, 1:-1, 1:-1] + block.narrow(nn.functional.silu(block.wide(block.grouped(x))))  # type: ignore[method-assign]
-        model, _ = planned(traced(plain(block, (16, 9, 12))), "fp16")
-    else:
-        model, _ = planned(traced(plain(Block(), (16, 9, 12))), "fp16")
+class Inverted(nn.Module):
+    """MBConv, of which a norm is folded already."""
+
+    def __init__(self, channels: int = 16, *, padding: int = 1, width: int = 8) -> None:
+        super().__init__()
+        many = 4 * channels
+        self.wide, self.narrow = nn.Conv2d(channels, many, 1), nn.Conv2d(many, channels, 1)
+        self.grouped = nn.Conv2d(many, many, 3, padding=padding, groups=many // width)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        made = self.narrow(nn.functional.silu(self.grouped(nn.functional.silu(self.wide(x)))))
+        return x[:, :, : made.shape[2], : made.shape[3]] + made
+
+
+BLOCKS = {"conv_first": Block, "mbconv": Inverted}
+OPERATORS = {"conv_first": "ConvFirst", "mbconv": "Mbconv"}
+
+
+@pytest.mark.parametrize(
+    ("name", "block"),
+    [("conv_first", Block(padding=0)), ("mbconv", Inverted(padding=0)), ("mbconv", Inverted(width=16))],
+)
+def test_a_block_of_another_kind_is_left_alone(name: str, block: nn.Module, tmp_path: Path) -> None:
+    """One that does not keep the size, or has wider groups."""
+    model, _ = planned(traced(plain(block, (16, 9, 12))), "fp16")
+    path = exporter.find(TARGET.name)[0].write(model, tmp_path, TARGET.opset).path
+    with pytest.raises(ConvkitError, match=f"kernel {name} finds nothing in this network"):
+        kernels.with_kernels(onnx.load(path), [name])
+
+
+@pytest.mark.parametrize("name", BLOCKS)
+def test_a_block_of_convolutions_is_one_kernel_in_fp16(name: str, tmp_path: Path) -> None:
+    model, _ = planned(traced(plain(BLOCKS[name](), (16, 9, 12))), "fp16")
     path = exporter.find(TARGET.name)[0].write(model, tmp_path, TARGET.opset).path
     file = onnx.load(path)
-    if padding == 0:
-        with pytest.raises(ConvkitError, match="kernel conv_first finds nothing in this network"):
-            kernels.with_kernels(file, ["conv_first"])
-        return
     before = onnxruntime.InferenceSession(file.SerializeToString())
-    assert set(kernels.with_kernels(file, ["conv_first"]).values()) == {"conv_first"}
+    assert set(kernels.with_kernels(file, [name]).values()) == {name}
     given = {"x": torch.randn(2, 16, 9, 12).numpy()}
     after = onnxruntime.InferenceSession(file.SerializeToString())
     assert np.array_equal(before.run(None, given)[0], after.run(None, given)[0])
     onnx.save(file, path)
     found = asserted.build_and_assert(RTX, path, Settings(sm=89))
-    assert [(one.operator, one.ran) for one in found.findings] == [("ConvFirst", "fp16")]
+    assert [(one.operator, one.ran) for one in found.findings] == [(OPERATORS[name], "fp16")]
 
 
 @pytest.mark.parametrize("codes", [True, False], ids=["int8", "float"])
