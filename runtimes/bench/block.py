@@ -5,14 +5,13 @@ from __future__ import annotations
 import gc
 import itertools
 import statistics
-import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from convkit.runtimes.bench import waiting
+from convkit.runtimes.bench import others
 from convkit.runtimes.session import OnDevice, nvml
 
 if TYPE_CHECKING:
@@ -42,15 +41,15 @@ class BlockPlan:
 @dataclass(frozen=True, slots=True)
 class Block:
     """Seconds of every timed call [calls], and how many calls it took to get steady (or not to). `gpu`: what the GPU
-    said of itself at the end, None for engines on the CPU. `waiting`: threads that stood ready while others had the
-    cores, on average.
+    said of itself at the end, None for engines on the CPU. `others`: cores that other programs had meanwhile, as far as
+    threads here waited for them.
     """
 
     seconds: np.ndarray
     warm_up: int
     steady: bool
     gpu: nvml.Reading | None = None
-    waiting: float = 0.0
+    others: float = 0.0
 
 
 def time_block(session: Session, samples: Sequence[Mapping[str, np.ndarray]], clock: Clock, plan: BlockPlan) -> Block:
@@ -61,13 +60,13 @@ def time_block(session: Session, samples: Sequence[Mapping[str, np.ndarray]], cl
     gc.disable()  # a collection inside a call would be billed to the engine
     try:
         warm_up, steady = _warm_up(session, turn, clock, plan)
-        before, started = waiting.waited(), time.perf_counter()
+        before = others.moment()
         seconds = _timed(session, turn, clock, plan)
-        others = max(0.0, waiting.waited() - before) / (time.perf_counter() - started)
+        taken = others.cores(before, others.moment())
     finally:
         if collecting:
             gc.enable()
-    return Block(np.array(seconds), warm_up, steady, _reading(session), others)
+    return Block(np.array(seconds), warm_up, steady, _reading(session), taken)
 
 
 def _warm_up(

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from convkit.runtimes.bench.waiting import BUSY
+from convkit.runtimes.bench.others import BUSY
 
 if TYPE_CHECKING:
     from convkit.runtimes.bench.rounds import Rounds
@@ -61,9 +61,9 @@ def block_medians(rounds: Rounds, candidate: int) -> np.ndarray:
     return np.array([np.median(blocks[candidate].seconds) for blocks in rounds])
 
 
-def waiting(rounds: Rounds, candidate: int) -> float:
-    """Threads of the candidate that stood waiting for a core: the median of its blocks."""
-    return float(np.median([blocks[candidate].waiting for blocks in rounds]))
+def others(rounds: Rounds, candidate: int) -> float:
+    """Cores that other programs had while the candidate waited for them: the mean of its blocks."""
+    return float(np.mean([blocks[candidate].others for blocks in rounds]))
 
 
 def statistics(
@@ -72,7 +72,7 @@ def statistics(
     """(seconds, ratios to the baseline) of p10, p50, p90, p99 and mean over all timed calls.
 
     The p50 ratio is the paired one; the others are ratios of the pooled figures, resampled together. Where others had
-    the cores (`waiting.BUSY`) its interval takes in that of p10, the calls that were disturbed least: the two differ by
+    the cores (`others.BUSY`) its interval takes in that of p10, the calls that were disturbed least: the two differ by
     what the others did, which no resampling shows.
     """
     counts = _counts(len(rounds), seed)
@@ -81,7 +81,7 @@ def statistics(
     seconds = {key: _interval(float(values[0]), values[1:]) for key, values in own.items()}
     ratios = {key: _interval(float(own[key][0] / base[key][0]), own[key][1:] / base[key][1:]) for key in own}
     ratios["p50"] = paired_ratio(block_medians(rounds, candidate), block_medians(rounds, baseline), seed)
-    if max(waiting(rounds, candidate), waiting(rounds, baseline)) > BUSY:
+    if max(others(rounds, candidate), others(rounds, baseline)) > BUSY:
         ratios["p50"] = _around(ratios["p50"], ratios["p10"])
     return seconds, ratios
 

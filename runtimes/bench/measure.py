@@ -15,9 +15,9 @@ from convkit.runtimes.bench.candidate import Candidate
 from convkit.runtimes.bench.clock import Clock, SystemClock
 from convkit.runtimes.bench.estimate import Interval
 from convkit.runtimes.bench.gpu import Conditions, conditions
+from convkit.runtimes.bench.others import BUSY
 from convkit.runtimes.bench.rounds import Rounds, Schedule, run_rounds
 from convkit.runtimes.bench.size import model_size
-from convkit.runtimes.bench.waiting import BUSY
 from convkit.runtimes.bench.worker import ProcessWorker, Worker
 
 if TYPE_CHECKING:
@@ -75,8 +75,8 @@ class Result:
     metrics: Mapping[str, float]
     gpu: Conditions | None = None
     """What the GPU was like meanwhile; None for engines on the CPU."""
-    waiting: float = 0.0
-    """Threads that stood ready while others had the cores, on average."""
+    others: float = 0.0
+    """Cores that other programs had meanwhile, as far as it waited for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -243,7 +243,7 @@ def _result(candidate: Candidate, worker: Worker, timing: _Timing, scores: Mappi
         size=model_size(candidate.path),
         metrics=scores,
         gpu=conditions([block.gpu for block in blocks]),
-        waiting=estimate.waiting(timing.rounds, timing.index),
+        others=estimate.others(timing.rounds, timing.index),
     )
 
 
@@ -265,11 +265,11 @@ def _warnings(results: Sequence[Result], candidates: Sequence[Candidate], facts:
 
 def disturbed(results: Sequence[Result]) -> Iterator[str]:
     """What is said where other programs had the cores."""
-    most = max(result.waiting for result in results)
+    most = max(result.others for result in results)
     if most > BUSY:
         yield (
-            f"other programs use this machine: {most:.1f} threads waited for a core at a time; times and ratios may be "
-            "far from those of a quiet hour"
+            f"other programs had {most:.1f} cores that candidates waited for: times and ratios may be far from those "
+            "of a quiet hour"
         )
 
 

@@ -66,7 +66,7 @@ class ProcessWorker:
 
     def time(self, plan: BlockPlan) -> Block:
         reply, arrays = self._session.process.ask("time", {"plan": dataclasses.asdict(plan)})
-        return Block(arrays["seconds"], reply["warm_up"], reply["steady"], _gpu(reply["gpu"]), waiting=reply["waiting"])
+        return Block(arrays["seconds"], reply["warm_up"], reply["steady"], _gpu(reply["gpu"]), others=reply["others"])
 
     def run(self, inputs: Inputs) -> dict[str, np.ndarray]:
         return self._session.run(inputs)

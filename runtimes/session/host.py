@@ -58,7 +58,7 @@ class _Host:
 
         timed = block.time_block(self._opened(), self.samples, SystemClock(), block.BlockPlan(**fields["plan"]))
         gpu = timed.gpu and dataclasses.asdict(timed.gpu)
-        told = {"warm_up": timed.warm_up, "steady": timed.steady, "gpu": gpu, "waiting": timed.waiting}
+        told = {"warm_up": timed.warm_up, "steady": timed.steady, "gpu": gpu, "others": timed.others}
         return told, {"seconds": timed.seconds}
 
     def memory(self, _fields: Mapping[str, Any], _arrays: wire.Arrays) -> Reply:
