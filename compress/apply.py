@@ -6,35 +6,41 @@ weights; running it is the simulation, writing it down is the export.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from torch import fx
 
+from convkit.compress import factoring, fitting, ops, pairs, parts, placement, sandwich, weights
 from convkit.compress import format as formats
 from convkit.compress import graph as graphs
-from convkit.compress import ops, pairs, parts, placement, sandwich, weights
 from convkit.compress.errors import ConvkitError
-from convkit.compress.format import Format, Integer
-from convkit.compress.method import Batches, Method
+from convkit.compress.factoring import Chain
+from convkit.compress.format import Integer
+from convkit.compress.method import Batches, Method, Samples
 from convkit.compress.model import Model, clone, with_shapes
 from convkit.compress.plan import LayerPlan, Plan
+from convkit.compress.shrinking import shrink
 from convkit.compress.target import Target
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 
-def prepare(model: Model, methods: tuple[str, ...], samples: Batches | None = None) -> Model:
-    """`model` after the methods that run before quantization, with shapes; the model given stays as it is.
+def prepare(
+    model: Model,
+    methods: tuple[str, ...],
+    samples: Batches | None = None,
+    forms: Mapping[str, str] | None = None,
+    widths: Mapping[str, int] | None = None,
+) -> Model:
+    """`model` after the methods that run before quantization, then with layers of these `widths`, then convolutions in
+    these `forms`, with shapes; the model given stays as it is.
 
     `samples` are inputs to trace shapes on, one of them where the batch is free, and for the methods that see data.
     Raises ConvkitError where such a method is given none.
     """
-    sample = samples[0] if samples else None
-    if sample is not None and not _is_fixed(model):
-        sample = {name: tensor[:1] for name, tensor in sample.items()}
+    sample = _sample(model, samples)
     own = with_shapes(model.replace(graph=clone(model.graph)), sample)
     placeholders = (node for node in own.graph.graph.nodes if node.op == "placeholder")
     for node, spec in zip(placeholders, model.inputs, strict=True):
@@ -46,7 +52,32 @@ def prepare(model: Model, methods: tuple[str, ...], samples: Batches | None = No
         if method.sees:
             own = with_shapes(own, sample)
         method.change(own.graph, *((_inputs(model), samples) if method.sees else ()))
-    return with_shapes(own, sample) if before else own
+    own = with_shapes(own, sample) if before else own
+    if samples is None and (widths or forms):
+        raise _needs_data(["widths"] if widths else ["forms"])
+    if widths and samples is not None:
+        own = with_shapes(shrink.narrowed(own, widths, samples), sample)
+    if not forms or samples is None:
+        return own
+    found = factoring.chains(own.graph, _inputs(model), samples, {name: (text,) for name, text in forms.items()})
+    return factored(own, {name: chain for name, known in found.items() for chain in known.values()}, samples)
+
+
+def narrowed(model: Model, gone: frozenset[int], samples: Batches) -> Model:
+    """The prepared `model` without these classes of its coupled channels, with shapes."""
+    return with_shapes(shrink.without(model, gone, samples), _sample(model, samples))
+
+
+def factored(model: Model, chains: Mapping[str, Chain], samples: Batches | None = None) -> Model:
+    """The prepared `model` with convolutions as these chains, with shapes."""
+    return with_shapes(model.replace(graph=factoring.put(clone(model.graph), chains)), _sample(model, samples))
+
+
+def _sample(model: Model, samples: Batches | None) -> Samples | None:
+    """One sample where the batch is free, else a batch."""
+    if not samples or _is_fixed(model):
+        return samples[0] if samples else None
+    return {name: tensor[:1] for name, tensor in samples[0].items()}
 
 
 def _needs_data(names: list[str]) -> ConvkitError:
@@ -66,23 +97,14 @@ def apply(model: Model, plan: Plan, target: Target, samples: Batches | None = No
 
     Raises ConvkitError where the plan is not this model's, names a layer there is none of, or lacks a range.
     """
-    check_model(model, plan)
+    fitting.check_model(model, plan)
     seen = None if samples is None else samples[:probe]
-    return apply_prepared(prepare(model, plan.methods, seen), plan, target, samples)
-
-
-def check_model(model: Model, plan: Plan) -> None:
-    """Raise ConvkitError where `plan` was made for another model."""
-    if plan.model != model.digest:
-        raise ConvkitError(
-            f"the plan is for model {plan.model[:12]}, not {model.digest[:12]}",
-            hint="plan this model with `convkit quantize`",
-        )
+    return apply_prepared(prepare(model, plan.methods, seen, plan.forms, plan.widths), plan, target, samples)
 
 
 def apply_prepared(model: Model, plan: Plan, target: Target, samples: Batches | None = None) -> Model:
     """`apply` for a model that has been through `prepare` already, so that many plans can share that work."""
-    check(model.graph, plan, target)
+    fitting.check(model.graph, plan, target)
     graph = quantize(clone(model.graph), plan, target)
     for method in _methods(plan.methods):
         if not method.before:
@@ -100,68 +122,6 @@ def _inputs(model: Model) -> tuple[str, ...]:
 
 def _methods(names: tuple[str, ...]) -> list[Method]:
     return [parts.load("compress/methods", name) for name in names]
-
-
-def check(graph: fx.GraphModule, plan: Plan, target: Target) -> None:
-    """Raise ConvkitError where `plan` does not fit `graph`: an unknown layer or format, a missing range."""
-    known = {graphs.key(node): node for node in graphs.computes(graph)}
-    for name, layer in plan.layers.items():
-        if name not in known:
-            raise ConvkitError(
-                f"the plan names layer {name!r}, which the model has not", hint="`convkit inspect` lists them"
-            )
-        if graphs.operator(known[name]) not in target.operators:
-            raise ConvkitError(
-                f"{target.name} runs no {graphs.operator(known[name])} ({name!r}) in {layer.activation}",
-                hint="remove the layer's line to keep it in float",
-            )
-        _check_layer(known[name], layer)
-        _check_type(name, layer.activation, target)
-    for placed in placement.quantized_tensors(graph, target, plan.layers).values():
-        if placed.ranged and graphs.value(placed.root) not in plan.ranges:
-            raise ConvkitError(
-                f"the plan has no range for tensor {graphs.value(placed.root)!r}",
-                hint="let `convkit quantize --plan` calibrate it",
-            )
-
-
-def _check_layer(node: fx.Node, layer: LayerPlan) -> None:
-    name = graphs.key(node)
-    formats.load(layer.activation)
-    if layer.weight is None:
-        return
-    number = formats.load(layer.weight)
-    if not number.symmetric:
-        raise ConvkitError(
-            f"the plan stores the weight of {name!r} in {layer.weight}", hint="weights have no zero point"
-        )
-    if layer.weight_range not in weights.RANGES:
-        hint = f"there is: {', '.join(weights.RANGES)}"
-        raise ConvkitError(f"the plan has weight_range {layer.weight_range!r} for {name!r}", hint=hint)
-    size, module = weights.block_size(layer.granularity), graphs.module(node)
-    if size is None:
-        raise ConvkitError(
-            f"the plan has granularity {layer.granularity!r} for {name!r}", hint="there is: tensor, channel, block:SIZE"
-        )
-    if size and module is not None:
-        _check_blocks(name, number, size, weights.input_channels(module))
-
-
-def _check_type(name: str, activation: str, target: Target) -> None:
-    runs = target.formats.get(activation)
-    if runs is not None and runs.missing:
-        hint = f"take {runs.activation or target.activation}"
-        raise ConvkitError(f"{target.name} has no {activation}, in which the plan has layer {name!r}", hint=hint)
-
-
-def _check_blocks(name: str, number: Format, size: int, channels: int) -> None:
-    if channels % size:
-        raise ConvkitError(
-            f"the plan has blocks of {size} input channels for {name!r}, which has {channels}",
-            hint=f"blocks must divide them (OpenVINO takes no others): block:{math.gcd(size, channels)}, or channel",
-        )
-    if not weights.dequantizable(number):
-        raise ConvkitError(f"the plan has blocks for {name!r}, whose format has no type in ONNX", hint="take channel")
 
 
 Coded = dict[tuple[fx.Node, str], pairs.Codes]

@@ -7,13 +7,15 @@ what it makes of them, so that outputs[g] = inputs[g] @ weight[g].T + bias for e
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
 from convkit.compress import graph as graphs
+from convkit.compress import weights
 
 _LINEAR = ("Gemm", "MatMul")
 
@@ -59,8 +61,14 @@ def rows(node: fx.Node, weight: Tensor) -> Tensor:
 
 
 def groups(node: fx.Node) -> int:
-    """Groups of channels of the layer `node` in a quantized graph."""
-    return int(node.kwargs.get("group", 1))  # type: ignore[arg-type]
+    """Groups of channels of the layer `node`."""
+    return int(_geometry(node).get("group", 1))
+
+
+def _geometry(node: fx.Node) -> Mapping[str, Any]:
+    """Attributes of a layer as ONNX has them."""
+    layer = graphs.module(node)
+    return weights.geometry(layer) if isinstance(layer, nn.modules.conv._ConvNd) else node.kwargs  # noqa: SLF001
 
 
 def laid_out(node: fx.Node, rows: Tensor, weight: Tensor) -> Tensor:
@@ -103,8 +111,7 @@ def _index(node: fx.Node, source: Sequence[int], result: Sequence[int], places: 
 def _reads(node: fx.Node, axis: int, place: Tensor) -> Tensor:
     """[places, kernel along `axis`]: coordinates in the source, -1 where a transposed kernel finds no point."""
     kernel, stride, pad, dilation = (
-        int(node.kwargs[name][axis])  # type: ignore[index, arg-type]
-        for name in ("kernel_shape", "strides", "pads", "dilations")
+        int(_geometry(node)[name][axis]) for name in ("kernel_shape", "strides", "pads", "dilations")
     )
     offset = torch.arange(kernel)[None] * dilation
     if graphs.operator(node) == "Conv":

@@ -14,6 +14,7 @@ from convkit.compress.errors import ConvkitError
 
 SCHEMA_VERSION = 1
 _PIN = re.compile(r"[a-z]\w*(/[a-z]\w*)?")
+_FORM = re.compile(r"[a-z]\w*:[0-9]+(,[0-9]+)*")
 _LARGEST = (2 - 2**-23) * 2.0**127
 """Of float32, which scales are in."""
 _LONGEST_KEY = 1000
@@ -51,6 +52,9 @@ class Plan:
     A layer that is not listed stays in float. `engine` are the knobs that the target's engine is to run the network
     with, as far as they are not its defaults: they are no part of the file. `pins`: what a search must leave as it is,
     by layer: the name of a format of weights, "float", or both formats ("int8/uint8"); they concern a search alone.
+    `forms`: layers that stand as chains of smaller ones, by form and ranks ("tucker2:8,12"); `layers` and `ranges` name
+    those as CONV.0, CONV.1, … `widths`: channels of layers that are narrower than they were, by the first layer of
+    those that are coupled.
     """
 
     model: str
@@ -60,6 +64,13 @@ class Plan:
     ranges: Mapping[str, Range] = field(default_factory=dict)
     engine: Mapping[str, bool | int | str] = field(default_factory=dict)
     pins: Mapping[str, str] = field(default_factory=dict)
+    forms: Mapping[str, str] = field(default_factory=dict)
+    widths: Mapping[str, int] = field(default_factory=dict)
+
+    @property
+    def changes(self) -> bool:
+        """Whether it leaves anything of a model other than it is."""
+        return bool(self.layers or self.forms or self.widths)
 
     @property
     def digest(self) -> str:
@@ -79,12 +90,15 @@ def dump(plan: Plan) -> str:
         *([f"engine: {_flow(plan.engine)}"] if plan.engine else []),
     ]
     pins = [f"  {_key(name)}: {text}" for name, text in plan.pins.items()]
+    forms = [f"  {_key(name)}: {_quoted(text)}" for name, text in plan.forms.items()]
+    widths = [f"  {_key(name)}: {width}" for name, width in plan.widths.items()]
     layers = [f"  {_key(name)}: {{{_fields(layer)}}}" for name, layer in plan.layers.items()]
     ranges = [
         f"  {_key(name)}: {{low: {r.low!r}, high: {r.high!r}, calibrator: {r.calibrator}}}"
         for name, r in plan.ranges.items()
     ]
-    blocks = {"pins": pins, "layers": layers, "ranges": ranges}
+    shapes = {name: block for name, block in (("widths", widths), ("forms", forms)) if block}
+    blocks = {"pins": pins, **shapes, "layers": layers, "ranges": ranges}
     lines = [line for name, block in blocks.items() for line in (f"{name}:" if block else f"{name}: {{}}", *block)]
     return "\n".join([*head, *lines]) + "\n"
 
@@ -124,6 +138,8 @@ _TOP: schema.Types = {
     "methods": list,
     "engine": dict,
     "pins": dict,
+    "forms": dict,
+    "widths": dict,
     "layers": dict,
     "ranges": dict,
 }
@@ -160,7 +176,18 @@ def _parse(text: dict[str, Any]) -> Plan:
     ranges = {str(name): _range(str(name), given) for name, given in text.pop("ranges", {}).items()}
     engine = {str(name): _knob(str(name), given) for name, given in text.pop("engine", {}).items()}
     pins = {str(name): _pin(str(name), given) for name, given in text.pop("pins", {}).items()}
-    return Plan(pins=pins, layers=layers, ranges=ranges, methods=tuple(methods), engine=engine, **text)
+    forms = {str(name): _form(str(name), given) for name, given in text.pop("forms", {}).items()}
+    widths = {str(name): _width(str(name), given) for name, given in text.pop("widths", {}).items()}
+    return Plan(
+        pins=pins,
+        forms=forms,
+        widths=widths,
+        layers=layers,
+        ranges=ranges,
+        methods=tuple(methods),
+        engine=engine,
+        **text,
+    )
 
 
 def _knob(name: str, given: object) -> bool | int | str:
@@ -172,6 +199,18 @@ def _knob(name: str, given: object) -> bool | int | str:
 def _pin(name: str, given: object) -> str:
     if not isinstance(given, str) or not _PIN.fullmatch(given):
         raise ValueError(f"the pin of {name!r} is {given!r}, not the name of a format")
+    return given
+
+
+def _form(name: str, given: object) -> str:
+    if not isinstance(given, str) or not _FORM.fullmatch(given):
+        raise ValueError(f"the form of {name!r} is {given!r}, not a name and ranks such as tucker2:8,12")
+    return given
+
+
+def _width(name: str, given: object) -> int:
+    if not isinstance(given, int) or isinstance(given, bool) or given < 1:
+        raise ValueError(f"the width of {name!r} is {given!r}, not a number of channels")
     return given
 
 

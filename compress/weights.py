@@ -266,7 +266,7 @@ def _replace(graph: fx.GraphModule, node: fx.Node, module: nn.Module, weight: fx
     else:
         assert isinstance(module, nn.modules.conv._ConvNd)  # noqa: S101, SLF001
         function = ops.function(graphs.operator(node))
-        attributes = _geometry(module)
+        attributes = geometry(module)
         replacement = graphs.call(node, function, (source, weight, bias), name, str(node.target), **attributes)
     replacement.meta.update(tensor=node.meta.get("tensor"))
     membership.carry(node, replacement)
@@ -274,7 +274,7 @@ def _replace(graph: fx.GraphModule, node: fx.Node, module: nn.Module, weight: fx
     graph.graph.erase_node(node)
 
 
-def _geometry(module: nn.modules.conv._ConvNd) -> dict[str, Any]:
+def geometry(module: nn.modules.conv._ConvNd) -> dict[str, Any]:
     """The layer's attributes as ONNX has them."""
     attributes = {
         "strides": list(module.stride),

@@ -19,8 +19,8 @@ from convkit.compress.methods import bias_correction
 from convkit.compress.model import Model, load
 from convkit.compress.plan import Plan
 from tests.compress.network import EXACT, Net, batches, kinds, quantized, residual
-from tests.compress.sources.test_nets import NETS
-from tests.compress.sources.test_nets import _ref as shipped
+from tests.nets.small import NETS
+from tests.nets.small import ref as shipped
 
 TARGET = targets.load("onnxruntime-cpu")
 METHODS = {name: parts.load("compress/methods", name) for name in parts.names("compress/methods")}

@@ -15,7 +15,7 @@ from convkit.compress.model import Model, load
 from convkit.compress.plan import LayerPlan
 from convkit.export.onnx import to_onnx
 from tests.compress.network import Net, batches, fused, kinds, quantized, residual
-from tests.compress.sources.test_nets import _ref as shipped
+from tests.nets.small import ref as shipped
 
 TARGET = targets.load("onnxruntime-cpu")
 every_target = pytest.mark.parametrize("name", parts.names("recipes/targets", ".yaml"))

@@ -1,0 +1,82 @@
+"""Networks in forms before they are trained."""
+
+import pytest
+import torch
+from torch import nn
+
+from convkit.compress import apriori, parts
+from convkit.compress import form as forms
+from convkit.compress.apriori import Chosen
+from convkit.compress.errors import ConvkitError
+
+NAMES = parts.names(forms.FOLDER)
+
+
+def net(channels: int = 32, depth: int = 4) -> nn.Sequential:
+    torch.manual_seed(0)
+    body = [layer for _ in range(depth) for layer in (nn.Conv2d(channels, channels, 3, padding=1), nn.ReLU())]
+    return nn.Sequential(nn.Conv2d(3, channels, 3, padding=1), nn.ReLU(), *body, nn.Conv2d(channels, 1, 3, padding=1))
+
+
+def count(module: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in module.parameters())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_network_keeps_to_its_share(name: str) -> None:
+    share = 0.2
+    found = apriori.chosen(net(), name, share)
+    made = apriori.rewrite(net(), found)
+    assert 0.5 * share * count(net()) < count(made) <= share * count(net())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_numbers_keep_their_variance(name: str) -> None:
+    """From layer to layer, as those of the dense network do."""
+    made = apriori.rewrite(net(64, 6), apriori.chosen(net(64, 6), name, 0.3))
+    x = torch.randn(8, 3, 24, 24)
+    with torch.no_grad():
+        seen = [x := layer(x) for layer in made][1:-1:2]
+    powers = [float(one.square().mean()) for one in seen]
+    assert all(0.05 < power < 20 for power in powers)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_merged_back_it_computes_the_same(name: str) -> None:
+    found = apriori.chosen(net(), name, 0.3)
+    made = apriori.rewrite(net(), found).double()
+    x = torch.randn(2, 3, 9, 11).double()
+    with torch.no_grad():
+        wanted = made(x)
+        back = apriori.dense(made, found)
+        assert [type(layer) for layer in back] == [type(layer) for layer in net()]
+        assert (back(x) - wanted).abs().max() <= 1e-9 * wanted.abs().max()
+
+
+def test_the_same_seed_draws_the_same() -> None:
+    found = apriori.chosen(net(), "cp", 0.3)
+    one, again, other = (apriori.rewrite(net(), found, seed).state_dict() for seed in (0, 0, 1))
+    assert all(torch.equal(one[name], again[name]) for name in one)
+    assert not all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "words"),
+    [
+        ("2", "one_wy:1", "no form is called 'one_wy'"),
+        ("2", "cp", "says no ranks"),
+        ("2", "cp:0", "says no ranks"),
+        ("2", "tucker2:3", "tucker2 has 2 ranks, not 1"),
+        ("2", "channel_svd:33", "more than the channel_svd:32"),
+        ("1", "cp:3", "layer '1', a ReLU, has no form cp"),
+        ("99", "cp:3", "no layer '99'"),
+    ],
+)
+def test_what_cannot_be_is_told(name: str, text: str, words: str) -> None:
+    with pytest.raises(ConvkitError, match=words):
+        apriori.rewrite(net(), {name: Chosen.parse(text)})
+
+
+def test_a_share_that_no_rank_reaches_is_told() -> None:
+    with pytest.raises(ConvkitError, match="parameters at least"):
+        apriori.chosen(net(), "one_way", 0.01)
