@@ -12,12 +12,14 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import Tensor, fx, nn
 
+from convkit.compress import form as forms
 from convkit.compress import format as formats
 from convkit.compress import graph as graphs
 from convkit.compress import placement, weights
 from convkit.compress.errors import ConvkitError
+from convkit.compress.factoring import Chain, Chains
 from convkit.compress.format import Format, Integer
 from convkit.compress.model import Model
 from convkit.compress.option import FLOAT, Option
@@ -49,7 +51,9 @@ class Site:
     """Whether bias correction takes the mean error of each channel off where weight and inputs are integers."""
     offsets: Mapping[Option, Tensor] = field(default_factory=dict)
     """Those means, float32 [channels]."""
-    _weights: dict[str, Tensor] = field(default_factory=dict)
+    chains: Mapping[str, Chain] = field(default_factory=dict)
+    """What may stand for the layer, by form."""
+    _weights: dict[tuple[str, str], Tensor] = field(default_factory=dict)
 
     @property
     def makes_tensor(self) -> bool:
@@ -83,8 +87,7 @@ class Site:
 
     def raw(self, values: Values, option: Option, read: Values) -> Any:  # noqa: ANN401 - a tensor, or a tuple of them
         """What `node` makes in `option`, no mean taken off."""
-        weight = self._weight(option.weight)
-        return compute(self.node, {**values, **read}, {} if weight is None else {"weight": weight})
+        return compute(self.node, {**values, **read}, self._parameters(option))
 
     def is_corrected(self, option: Option) -> bool:
         """Whether bias correction serves the layer in `option`: where codes are added, the bias is a code too."""
@@ -98,18 +101,34 @@ class Site:
         low, high = (0.0, 0.0) if chosen is None else (chosen.low, chosen.high)
         return number.fake(value, *number.parameters(torch.tensor(low), torch.tensor(high)))
 
-    def _weight(self, name: str) -> Tensor | None:
-        """The layer's weight in the format `name`, made once; None where it stays as it is."""
+    def _parameters(self, option: Option) -> dict[str, Tensor]:
+        """Those of the layer that are others in `option`; a form is what its chain computes as one."""
         module = graphs.module(self.node)
-        if name == FLOAT.weight or module is None:
-            return None
-        if name not in self._weights:
-            assert isinstance(module.weight, Tensor)  # noqa: S101 - every layer has one
-            rows = weights.by_output(module, module.weight.detach())
-            plan = layer_plan(self.plan, Option(name, name))
-            made = weights.rounded(rows, _number(name), plan.weight_range, plan.granularity)
-            self._weights[name] = weights.by_output(module, made).contiguous()
-        return self._weights[name]
+        if module is None or (option.weight == FLOAT.weight and not option.form):
+            return {}
+        assert isinstance(module.weight, Tensor)  # noqa: S101 - every layer has one
+        key = option.weight, option.form
+        if key not in self._weights:
+            self._weights[key] = self._merged(option, module.weight) if option.form else self._own(option, module)
+        bias = self.chains[option.form].bias if option.form else None
+        return {"weight": self._weights[key]} | ({} if bias is None else {"bias": bias.to(module.weight.dtype)})
+
+    def _own(self, option: Option, module: nn.Module) -> Tensor:
+        rows = weights.by_output(module, module.weight.detach())  # type: ignore[operator]
+        return weights.by_output(module, self._rounded(rows, option)).contiguous()
+
+    def _merged(self, option: Option, weight: Tensor) -> Tensor:
+        pieces = [
+            replace(piece, weight=self._rounded(piece.weight, option)) for piece in self.chains[option.form].pieces
+        ]
+        return forms.merged(pieces).reshape(weight.shape).to(weight.dtype)
+
+    def _rounded(self, rows: Tensor, option: Option) -> Tensor:
+        """`rows` [outputs, …] as weights in the format of `option`."""
+        if option.weight == FLOAT.weight:
+            return rows
+        plan = layer_plan(self.plan, Option(option.weight, option.weight))
+        return weights.rounded(rows, _number(option.weight), plan.weight_range, plan.granularity)
 
 
 def compute(node: fx.Node, values: Values, parameters: Mapping[str, Tensor] | None = None) -> Any:  # noqa: ANN401
@@ -121,8 +140,10 @@ def compute(node: fx.Node, values: Values, parameters: Mapping[str, Tensor] | No
     return torch.func.functional_call(module, dict(parameters), args) if parameters else module(*args)
 
 
-def sites(model: Model, target: Target, plan: Plan, options: Mapping[str, Sequence[Option]]) -> dict[str, Site]:
-    """A Site for each layer that `options` names, ranges and rules from `plan`.
+def sites(
+    model: Model, target: Target, plan: Plan, options: Mapping[str, Sequence[Option]], chains: Chains | None = None
+) -> dict[str, Site]:
+    """A Site for each layer that `options` names, ranges and rules from `plan`, forms from `chains`.
 
     Raises ConvkitError for a layer that the model has not, for activations in the format of an operator that the target
     runs in float only, and where a range is missing.
@@ -131,7 +152,9 @@ def sites(model: Model, target: Target, plan: Plan, options: Mapping[str, Sequen
     unknown = next((name for name in options if name not in found), None)
     if unknown is not None:
         raise ConvkitError(f"there is no layer {unknown!r}", hint="`convkit inspect` lists them")
-    return {name: _site(found[name], target, plan, chosen) for name, chosen in options.items()}
+    known = chains or {}
+    made = {name: _site(found[name], target, plan, chosen) for name, chosen in options.items()}
+    return {name: replace(site, chains=known.get(name, {})) for name, site in made.items()}
 
 
 def _site(node: fx.Node, target: Target, plan: Plan, options: Iterable[Option]) -> Site:

@@ -93,7 +93,7 @@ def _sized(problem: Problem, sights: Sequence[Sight]) -> Problem:
 
     A network all in float is the file that was given, which tells nothing of those that are made of it.
     """
-    made = [sight for sight in sights if any(_is_scaled(option) for option in sight.formats.values())]
+    made = [sight for sight in sights if any(option.form or _is_scaled(option) for option in sight.formats.values())]
     if not made:
         return problem
     more = statistics.fmean(sight.cost.bytes - problem.cost(sight.formats).bytes for sight in made)
@@ -167,12 +167,13 @@ def _of(problem: Problem, quantity: str, plan: Formats) -> Iterator[Term]:
 def _layer_term(problem: Problem, quantity: str, layer: str, option: Option) -> Term:
     """What takes the same time on the same activations is one kernel, whatever its weight is stored in."""
     if quantity == "seconds":
-        return layer, option.activation, problem.options[layer][option].seconds
+        return layer, option.kernels, problem.options[layer][option].seconds
     return layer, option
 
 
 def _kind(quantity: str, option: Option) -> str:
-    return option.activation if quantity == "seconds" else str(option)
+    kind = replace(option, form=option.form.partition(":")[0])
+    return kind.kernels if quantity == "seconds" else str(kind)
 
 
 def _pairs(problem: Problem, edge: Edge) -> Iterator[tuple[str, str]]:

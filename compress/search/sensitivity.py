@@ -10,12 +10,13 @@ block of it being taken for the whole. Measured: the network is run from the lay
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor, fx
 
 from convkit.compress.errors import ConvkitError
+from convkit.compress.factoring import Chains
 from convkit.compress.method import Batches
 from convkit.compress.model import Model
 from convkit.compress.option import FLOAT, Option
@@ -27,12 +28,19 @@ from convkit.compress.search.alone import Site, Values
 from convkit.compress.search.loss import Loss
 from convkit.compress.target import Target
 
-PROBES = 4
 Losses = dict[str, dict[Option, float]]
 """By layer and Option: relative noise, or the loss by labels more than the float network's. Additive over layers."""
 Options = Mapping[str, Sequence[Option]]
 Labels = Sequence[Tensor] | None
 """A tensor for each batch, as `Data.labels` has them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Probes:
+    """How many random ones a sample is looked at with, and what they are drawn by."""
+
+    count: int = 4
+    seed: int = 0
 
 
 def sensitivity(
@@ -43,8 +51,8 @@ def sensitivity(
     samples: Batches,
     *,
     labels: Labels = None,
-    probes: int = PROBES,
-    seed: int = 0,
+    chains: Chains | None = None,
+    probes: Probes | None = None,
 ) -> Losses:
     """Expected loss of every layer alone in each of its options, in one pass over `samples`.
 
@@ -52,14 +60,15 @@ def sensitivity(
     by its rules as `layer_plan` takes them to each option. Without `labels` the loss is the squared distance to the
     float network's outputs over their power, with them their cross-entropy or squared error more than the float's.
     """
-    batches, wanted = _apart(model, samples, labels)
-    loss = _loss(model, batches, wanted)
-    sites = _with_offsets(model, alone.sites(model, target, plan, options), options, batches)
-    generator = torch.Generator().manual_seed(seed)
+    batches, wanted = apart(model, samples, labels)
+    loss = loss_of(model, batches, wanted)
+    sites = _with_offsets(model, alone.sites(model, target, plan, options, chains), options, batches)
+    drawn = probes or Probes()
+    generator = torch.Generator().manual_seed(drawn.seed)
     found: Losses = {name: dict.fromkeys(chosen, 0.0) for name, chosen in options.items()}
     for at, batch in enumerate(batches):
         trace = Trace(model, sites.values(), batch, loss)
-        trace.probe(at, probes, generator)
+        trace.probe(at, drawn.count, generator)
         for name, site in sites.items():
             for option, cost in trace.costs(site, options[name]):
                 found[name][option] += cost
@@ -74,14 +83,15 @@ def measured(
     samples: Batches,
     *,
     labels: Labels = None,
+    chains: Chains | None = None,
     calibration: Batches | None = None,
 ) -> Losses:
     """The same by simulation: the network is run again from each layer on, for every one of its options.
 
     `calibration` are the samples that bias correction, where the plan has it, takes its means from (default: the same).
     """
-    loss = _loss(model, samples, labels)
-    made = alone.sites(model, target, plan, options)
+    loss = loss_of(model, samples, labels)
+    made = alone.sites(model, target, plan, options, chains)
     sites = _with_offsets(model, made, options, samples if calibration is None else calibration)
     found: Losses = {name: dict.fromkeys(chosen, 0.0) for name, chosen in options.items()}
     with torch.no_grad():
@@ -116,7 +126,7 @@ def _computes(node: fx.Node) -> bool:
     return node.op in ("call_module", "call_function")
 
 
-def _loss(model: Model, batches: Batches, labels: Labels) -> Loss:
+def loss_of(model: Model, batches: Batches, labels: Labels) -> Loss:
     """The distance to the float outputs on `batches`, or the loss by their labels."""
     results = [[z for z in model(batch).values() if z.is_floating_point()] for batch in batches]
     if not results or not results[0]:
@@ -145,7 +155,7 @@ def _mean_error(site: Site, option: Option, values: Values) -> Tensor:
     return mean
 
 
-def _apart(model: Model, samples: Batches, labels: Labels) -> tuple[Batches, Labels]:
+def apart(model: Model, samples: Batches, labels: Labels) -> tuple[Batches, Labels]:
     """Samples one by one where the batch is free: each then counts for itself, and memory stays small."""
     if not all(spec.shape and isinstance(spec.shape[0], str) for spec in model.inputs):
         return samples, labels

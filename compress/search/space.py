@@ -277,10 +277,12 @@ def _placeable(model: Model, target: Target) -> Mapping[str, LayerPlan]:
 
 
 def formats_of(plan: Plan, found: Options, floating: Option = FLOAT) -> dict[str, Option]:
-    """The Option that every layer of `found` runs in under `plan`."""
+    """The Option that every layer of `found` runs in under `plan`; of a chain, what its first convolution does."""
 
     def option(name: str) -> Option:
-        layer = plan.layers.get(name)
-        return floating if layer is None else Option(layer.weight or layer.activation, layer.activation)
+        form = plan.forms.get(name, "")
+        layer = plan.layers.get(f"{name}.0" if form else name)
+        own = floating if layer is None else Option(layer.weight or layer.activation, layer.activation)
+        return replace(own, form=form)
 
     return {name: option(name) for name in found}

@@ -20,7 +20,7 @@ from convkit.compress.method import Batches
 from convkit.compress.model import Model, ModelRef, load
 from convkit.compress.option import FLOAT, Option
 from convkit.compress.plan import LayerPlan, Plan
-from convkit.compress.search.sensitivity import Losses, measured, sensitivity
+from convkit.compress.search.sensitivity import Losses, Probes, measured, sensitivity
 from convkit.compress.search.space import layer_plan
 from tests.compress.network import EXACT, Net, batches, residual
 
@@ -67,7 +67,7 @@ def test_of_a_linear_network_all_is_foretold_exactly(seed: int, probes: int) -> 
     samples = batches(model, 1, seed=seed)
     model, plan = planned(model, samples)
     chosen = {name: of_layer for name, of_layer in options(plan, SOME).items() if not name.startswith("add")}
-    found = sensitivity(model, TARGET, plan, chosen, samples, probes=probes, seed=seed)
+    found = sensitivity(model, TARGET, plan, chosen, samples, probes=Probes(probes, seed))
     told, true = flat(found), flat(measured(model, TARGET, plan, chosen, samples))
     np.testing.assert_allclose(told, true, rtol=0.1, atol=1e-9)
     assert np.mean(np.isclose(told, true, rtol=1e-3, atol=1e-9)) > 0.8
@@ -78,7 +78,7 @@ def test_probes_tell_the_distance_of_many_outputs_on_average() -> None:
     samples = batches(model)
     model, plan = planned(model, samples)
     chosen = options(plan, [Option("int4", "fp32"), Option("fp32", "uint4")])
-    found = flat(sensitivity(model, TARGET, plan, chosen, samples, probes=50))
+    found = flat(sensitivity(model, TARGET, plan, chosen, samples, probes=Probes(50)))
     np.testing.assert_allclose(found, flat(measured(model, TARGET, plan, chosen, samples)), rtol=0.25)
 
 
@@ -124,7 +124,9 @@ def test_a_seed_gives_the_same_again() -> None:
     model = residual().model("scores")
     samples = batches(model)
     model, plan = planned(model, samples)
-    first, again, other = (sensitivity(model, TARGET, plan, options(plan), samples, seed=s) for s in (3, 3, 4))
+    first, again, other = (
+        sensitivity(model, TARGET, plan, options(plan), samples, probes=Probes(seed=s)) for s in (3, 3, 4)
+    )
     assert first == again
     assert first != other
 
@@ -177,7 +179,7 @@ def test_with_labels_the_slope_counts(kind: str) -> None:
     }[kind]
     model, plan = planned(model, samples)
     chosen = options(plan, [Option("int8", "uint8"), Option("int6", "fp32"), Option("int4", "fp32")])
-    found = flat(sensitivity(model, TARGET, plan, chosen, samples, labels=labels, probes=16))
+    found = flat(sensitivity(model, TARGET, plan, chosen, samples, labels=labels, probes=Probes(16)))
     truth = flat(measured(model, TARGET, plan, chosen, samples, labels=labels))
     assert min(truth) < 0
     assert spearmanr(found, truth).statistic >= 0.9
