@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from convkit.compress.data import Data
+    from convkit.compress.training.augment import Augment
 
 LOSSES = ("cross_entropy", "mse", "l1")
 _CLIP = 1.0
@@ -42,9 +43,15 @@ def usual_loss(labels: np.ndarray) -> str:
 
 
 def train(
-    module: nn.Module, data: Data, schedule: Schedule, loss: str, say: Callable[[int, float], None] | None = None
+    module: nn.Module,
+    data: Data,
+    schedule: Schedule,
+    loss: str,
+    say: Callable[[int, float], None] | None = None,
+    augment: Augment | None = None,
 ) -> list[float]:
     """Train `module`, whose forward takes the data's arrays by name; the mean loss of each epoch, which `say` is told.
+    `augment` changes the first of the arrays, images.
 
     The same seed, threads and build of torch give the same weights. Raises ConvkitError for labels that `loss` does not
     take, and where the loss is no number any more.
@@ -68,7 +75,11 @@ def train(
         for rows in torch.split(torch.randperm(count, generator=order), schedule.batch):
             if len(rows) == 1 < schedule.batch and seen:
                 continue  # norms have no variance of one sample; it is another one in the next epoch
-            made = _first(module(**{name: x[rows] for name, x in arrays.items()}))
+            batch = {name: x[rows] for name, x in arrays.items()}
+            if augment is not None:
+                first = next(iter(batch))
+                batch[first] = augment(batch[first], order)
+            made = _first(module(**batch))
             if not losses and not seen and loss == "cross_entropy":
                 check(labels.numpy(), made.detach().numpy(), 1)
             found = _loss(loss, made, labels[rows])

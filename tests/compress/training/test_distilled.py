@@ -1,0 +1,68 @@
+"""A student comes nearer to its teacher, and never leaves further off."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from convkit.compress.data import Data
+from convkit.compress.errors import ConvkitError
+from convkit.compress.model import Model, ModelRef, parse_shape
+from convkit.compress.sources import factory
+from convkit.compress.training import distilled
+from convkit.compress.training.distilled import Schedule
+
+
+def network(width: int, seed: int, classes: int = 5) -> Model:
+    torch.manual_seed(seed)
+    body = nn.Sequential(
+        nn.Conv2d(3, width, 3, padding=1),
+        nn.ReLU(),
+        nn.AdaptiveAvgPool2d(2),
+        nn.Flatten(),
+        nn.Linear(4 * width, classes),
+    )
+    return factory.from_module(body.eval(), ModelRef("nets:one", shapes=dict([parse_shape("input:Nx3x8x8")])))
+
+
+def samples(count: int, seed: int) -> Data:
+    return Data({"input": np.random.default_rng(seed).standard_normal((count, 3, 8, 8)).astype(np.float32)}, None, "")
+
+
+def test_it_comes_nearer() -> None:
+    student, teacher = network(8, 1), network(8, 2)
+    found = distilled.distill(student, teacher, samples(96, 0), samples(32, 1), Schedule(12, 16, 1e-2))
+    assert found.after < 0.5 * found.before
+    x = torch.from_numpy(samples(32, 1).arrays["input"])
+    made, wanted = (model({"input": x})[model.outputs[0].name] for model in (student, teacher))
+    off = float((made - wanted).square().mean() / wanted.var(correction=0))
+    assert off == pytest.approx(found.after, rel=1e-5)
+
+
+def test_what_training_spoils_is_not_kept() -> None:
+    student, teacher = network(8, 1), network(8, 1)
+    before = {name: tensor.clone() for name, tensor in student.graph.state_dict().items()}
+    found = distilled.distill(student, teacher, samples(32, 0), samples(16, 1), Schedule(2, 8, 1e-2))
+    assert found.before == found.after == 0
+    assert all(torch.equal(before[name], tensor) for name, tensor in student.graph.state_dict().items())
+
+
+def test_the_same_seed_gives_the_same() -> None:
+    made = []
+    for _ in range(2):
+        student = network(8, 1)
+        distilled.distill(student, network(8, 2), samples(48, 0), samples(16, 1), Schedule(2, 16, 1e-2))
+        made.append(student.graph.state_dict())
+    assert all(torch.equal(made[0][name], tensor) for name, tensor in made[1].items())
+
+
+def test_the_teacher_is_left_alone() -> None:
+    teacher = network(8, 2)
+    before = {name: tensor.clone() for name, tensor in teacher.graph.state_dict().items()}
+    distilled.distill(network(8, 1), teacher, samples(48, 0), samples(16, 1), Schedule(1, 16, 1e-2))
+    assert all(torch.equal(before[name], tensor) for name, tensor in teacher.graph.state_dict().items())
+
+
+def test_another_network_is_no_teacher() -> None:
+    with pytest.raises(ConvkitError, match="outputs of one are 5, the teacher's 7"):
+        distilled.check(network(8, 1), network(8, 1, classes=7))
