@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,8 +13,10 @@ from convkit.compress import record
 
 if TYPE_CHECKING:
     from convkit.compress.calibration import Calibration
+    from convkit.compress.factoring import Chain
     from convkit.compress.model import Model
     from convkit.compress.plan import Plan
+    from convkit.compress.shrinking.coupling import Coupling
     from convkit.compress.target import Target
 
 _LEARNED, _CORRECTED = "learned_round", "bias_correction"
@@ -31,15 +33,92 @@ class Builder:
     work: Work = field(default_factory=Work)
     engine: str = ""
     """What runs the files, where that is not the target's own."""
+    chains: dict[str, dict[str, Chain]] = field(default_factory=dict)
+    """What may stand for convolutions of the model, as far as it was asked for."""
+    widths: Mapping[str, int] = field(default_factory=dict)
+    """Those that the model has, where it was made narrower."""
     _numbers: Iterator[int] = field(default_factory=itertools.count)
     _latest: dict[str, Model] = field(default_factory=dict)
     """The last network that was made, by its plan: it is simulated, then written."""
+    _formed: dict[str, Model] = field(default_factory=dict)
+    """The last one in forms."""
+    _narrowed: dict[str, Model] = field(default_factory=dict)
+    """The last one of other widths."""
+    _channels: list[tuple[Coupling, Mapping[int, float]]] = field(default_factory=list)
+    """How its channels are coupled, and what they are worth, once somebody asked."""
+
+    def of(self, model: Model, widths: Mapping[str, int]) -> Builder:
+        """The same for `model`, which was made narrower."""
+        return Builder(
+            model, self.target, self.data, self.folder, self.work, self.engine, widths=widths, _numbers=self._numbers
+        )
+
+    @property
+    def channels(self) -> tuple[Coupling, Mapping[int, float]]:
+        """How the model's channels are coupled, and what they are worth on the data."""
+        from convkit.compress.shrinking.coupling import coupling
+        from convkit.compress.shrinking.worth import worth
+
+        if not self._channels:
+            coupled = coupling(self.model.graph)
+            # By no labels, whatever the search goes by: a plan that is applied elsewhere keeps the same channels.
+            self._channels.append((coupled, worth(self.model, coupled, self.data.probe)))
+        return self._channels[0]
+
+    def shaped(self, plan: Plan) -> Model:
+        """The model with the widths and the forms of `plan`; forms are those of a model whose widths it has."""
+        if dict(plan.widths) == dict(self.widths):
+            return self.formed(plan.forms)
+        assert not plan.forms  # noqa: S101 - they are of convolutions of that width
+        return self.narrowed(plan.widths)
+
+    def narrowed(self, widths: Mapping[str, int]) -> Model:
+        """The model with families of these `widths`."""
+        from convkit.compress.apply import narrowed
+        from convkit.compress.shrinking import shrink
+
+        key = record.digest_json(dict(widths))
+        if key not in self._narrowed:
+            self._narrowed.clear()
+            self._narrowed[key] = narrowed(self.model, shrink.gone(*self.channels, widths), self.data.probe)
+        return self._narrowed[key]
+
+    def formed(self, forms: Mapping[str, str]) -> Model:
+        """The model with convolutions in `forms`."""
+        from convkit.compress.apply import factored
+
+        if not forms:
+            return self.model
+        key = record.digest_json(dict(forms))
+        if key not in self._formed:
+            self._formed.clear()
+            self.find({name: (text,) for name, text in forms.items()})
+            chains = {name: self.chains[name][text] for name, text in forms.items()}
+            self._formed[key] = factored(self.model, chains, self.data.probe)
+        return self._formed[key]
+
+    def pieces(self, name: str, form: str) -> list[str]:
+        """The convolutions that the layer `name` is in `form`."""
+        self.find({name: (form,)})
+        return [f"{name}.{place}" for place in range(len(self.chains[name][form].pieces))]
+
+    def find(self, forms: Mapping[str, Sequence[str]]) -> None:
+        """Chains of the convolutions in all these forms, on the data."""
+        from convkit.compress import factoring
+
+        left = {
+            name: [text for text in texts if text not in self.chains.get(name, ())] for name, texts in forms.items()
+        }
+        left = {name: texts for name, texts in left.items() if texts}
+        inputs = [spec.name for spec in self.model.inputs]
+        for name, found in factoring.chains(self.model.graph, inputs, self.data.probe, left).items() if left else ():
+            self.chains.setdefault(name, {}).update(found)
 
     def complete(self, plan: Plan) -> Plan:
         """`plan` with a range for every tensor that it quantizes."""
         from convkit.compress import calibration
 
-        return calibration.complete(self.model, self.target, plan, self.data)
+        return calibration.complete(self.shaped(plan), self.target, plan, self.data)
 
     def network(self, plan: Plan) -> Model:
         """The simulation of `plan`, which is complete."""
@@ -48,7 +127,8 @@ class Builder:
         digest = plan.digest
         if digest not in self._latest:
             self._latest.clear()
-            self._latest[digest] = apply_prepared(self.model, plan, self.target, self.data.seen_by(plan.methods))
+            model = self.shaped(plan)
+            self._latest[digest] = apply_prepared(model, plan, self.target, self.data.seen_by(plan.methods))
         return self._latest[digest]
 
     def file(self, network: Model) -> Path:

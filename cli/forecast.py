@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from convkit.cli import batches, laboratory, searching, searchspace, sensing, tuning
+from convkit.cli import batches, forming, laboratory, searching, sensing, tuning
+from convkit.cli import timing as timings
 
 if TYPE_CHECKING:
     from convkit.cli.quantizing import Job
@@ -55,12 +56,13 @@ def forecast(job: Job, wishes: Wishes, layers: Mapping[str, LayerPlan]) -> Forec
     many, timing = len(wishes.precisions), 0.0 if job.estimated else job.budget
     timed = any(budget.quantity == "seconds" for budget in wishes.budgets)
     roomy = len(searching.ROOMS if timed else searching.ROOM)
+    variants = len(wishes.forms) * len(forming.SHARES)
     seconds = {
         "remedies": (1 if begun else _USUAL)
         * (evaluation + single * len(calibration) * (0 if begun else _CALIBRATION)),
         "sensitivity": many * single * probe * (_BACKWARD * 4 + options / max(len(layers), 1) * 4),
         "knobs": 2 * tuning.SHARE * job.budget if job.tune else 0.0,
-        "latency table": many * timing * searchspace.TABLE_SHARE,
+        "latency table": many * timing * (timings.TABLE_SHARE + timings.VARIANT_SHARE * variants),
         "strongest pairs": many * single * sensing.SAMPLES * sensing.PAIRS,
         "rounds": many * looks * evaluation
         + many * searching.ROUNDS * (timing * laboratory.ROUND_SHARE + _CANDIDATES * (evaluation + glance)),

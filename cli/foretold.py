@@ -6,7 +6,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from convkit.compress import parts
 from convkit.compress.errors import NotAvailableError
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from convkit.runtimes.bench.measure import Measurement
     from convkit.runtimes.latency.table import LatencyTable
 
+_Items = tuple[tuple[str, Any], ...]
 _USUAL = ("simplify", "fold_batch_norm")
 """What engines do to a network that is given as it is."""
 
@@ -51,11 +52,12 @@ def estimator(job: Job) -> Callable[[Plan], float]:
     sample = batches.tensors(job.data.batch([row % len(job.data) for row in range(size)]))
 
     @functools.cache
-    def table(methods: tuple[str, ...]) -> LatencyTable:
-        return roofline.estimate(prepare(job.model, methods, [sample]), job.target, methods)
+    def table(methods: tuple[str, ...], forms: _Items, widths: _Items) -> LatencyTable:
+        made = prepare(job.model, methods, [sample], dict(forms), dict(widths))
+        return roofline.estimate(made, job.target, methods)
 
     def seconds(plan: Plan) -> float:
-        known = table(plan.methods or _USUAL)
+        known = table(plan.methods or _USUAL, tuple(plan.forms.items()), tuple(plan.widths.items()))
         return predict(known, dict(_kernels(plan, job.target, known)))
 
     return seconds

@@ -76,7 +76,7 @@ class Lab:
 
     def file(self, plan: Plan) -> Path:
         """The network as the engine gets it: the original's file where every layer is in float."""
-        if not plan.layers:
+        if not plan.changes:
             return self.arena.original
         return self.space.builder.file(self.space.builder.network(plan))
 
@@ -94,7 +94,7 @@ class Lab:
     def whole(self) -> tuple[Trial, ...]:
         """The network in float, which loses nothing: what the others take is told by their ratio to it."""
         formats, original = dict.fromkeys(self.space.options, FLOAT), self.space.original
-        if self.space.precision != F32 or self.space.pins:
+        if self.space.precision != F32 or self.space.pins or self.space.level:
             return ()
         return (Trial(formats, self.space.problem.cost(formats), replace(original, loss=0.0)),)
 
@@ -158,6 +158,8 @@ class Lab:
         """Measured loss of the last choice along the front, from the most accurate on, that is as good as the
         original, which loses nothing."""
         order = sorted(front, key=lambda choice: choice.cost["loss"])
+        if self.space.level and not self.task.good(self.scores(self.space.plan_of(order[0].formats))):
+            return 0.0  # nothing that is made of it is as good
         low, high, found = 0, len(order) - 1, None
         for _ in range(BISECTIONS):
             if low >= high:
@@ -193,8 +195,10 @@ class Lab:
         }
         if self.space.has(uniform := self.space.uniform()):
             plans["uniform"] = uniform
-        may_change = any(len(options) > 1 for options in self.space.options.values())
-        plans = {name: plan for name, plan in plans.items() if plan.layers and may_change}
+        may_change = bool(self.space.level) or any(len(options) > 1 for options in self.space.options.values())
+        plans = {name: plan for name, plan in plans.items() if plan.changes and may_change}
+        if self.space.level:
+            plans = {f"{name}, {self.space.level}": plan for name, plan in plans.items()}
         if floating == FLOAT:
             return plans
         plans = {f"{name}, float in {floating}": plan for name, plan in plans.items()}

@@ -140,9 +140,16 @@ def outcome(job: Job, standing: contest.Standing, tried: Sequence[Attempt], held
         empty, own = Plan(job.model.digest, job.target.name, engine=knobs, pins=pins), original_bytes(job)
         return Outcome(contest.ORIGINAL, "kept float", standing.why, empty, own, tried, standing, seen, knobs)
     checked = remark(seen) or f"no loss shown on {seen} samples held back"
-    verdict = "quantized" if kept.plan.layers else f"kept the file, set to {kept.plan.engine.get('precision', 'f32')}"
+    verdict = _verdict(kept.plan)
     why, written = f"{standing.why}, {checked}", kept.path.read_bytes()
     return Outcome(kept.name, verdict, why, kept.plan, written, tried, standing, seen, knobs)
+
+
+def _verdict(plan: Plan) -> str:
+    """What was made of the network."""
+    made = {"narrowed": plan.widths, "factorized": plan.forms, "quantized": plan.layers}
+    done = [word for word, of in made.items() if of]
+    return " and ".join(done) or f"kept the file, set to {plan.engine.get('precision', 'f32')}"
 
 
 def arena(job: Job, held: Data, chosen: Attempt, tried: Sequence[Attempt], folder: Path) -> contest.Contest:
@@ -200,12 +207,13 @@ def _candidates(job: Job, asked: Task, chosen: Attempt, folder: Path) -> Iterato
     from convkit.export import exporter
 
     seen: set[bytes] = set()
-    base = prepare(job.model, chosen.plan.methods, asked.data.probe)
+    forms, widths = chosen.plan.forms, chosen.plan.widths
+    base = prepare(job.model, chosen.plan.methods, asked.data.probe, forms=forms, widths=widths)
     floats = _floats(base, job.target, chosen.plan)
     variants = ({},) if job.plan else job.target.placements or ({},)
     for index, variant in enumerate(variants):
         methods = (*chosen.plan.methods, *_allowed(job, base, variant, asked))
-        model = prepare(job.model, methods, asked.data.probe)
+        model = prepare(job.model, methods, asked.data.probe, forms=forms, widths=widths)
         kept = {*job.keep, *variant.get("float", ()), *_ends(model, variant)}
         layers = asked.placed(model, kept | floats)
         layers = {name: chosen.plan.layers.get(name, layer) for name, layer in layers.items()}

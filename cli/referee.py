@@ -93,10 +93,11 @@ class Referee:
             return float(result.size or 0)
         if plan is None:
             return self.spaces[0].original.bops
-        space = next(space for space in self.spaces if space.plan.engine == plan.engine)
+        space = next(space for space in self.spaces if space.makes(plan))
         return space.problem.cost(spaces.formats_of(plan, space.options, space.precision.floating))["bops"]
 
 
 def _kernels(plan: Plan) -> tuple[object, ...]:
-    """What a network takes its time by: the formats of its layers, and the engine's knobs."""
-    return {name: (layer.weight, layer.activation) for name, layer in plan.layers.items()}, dict(plan.engine)
+    """What a network takes its time by: the widths, forms and formats of its layers, and the engine's knobs."""
+    formats = {name: (layer.weight, layer.activation) for name, layer in plan.layers.items()}
+    return formats, dict(plan.widths), dict(plan.forms), dict(plan.engine)

@@ -30,6 +30,8 @@ def report(job: Job, outcome: Outcome, searched: Searched | None) -> dict[str, A
         "estimated_latency": job.estimated,
         "engine": {"original": dict(outcome.knobs), "kept": dict(outcome.plan.engine)},
         "quantized_layers": sum(layer.weight is not None for layer in best.values()),
+        "forms": dict(outcome.plan.forms),
+        "widths": dict(outcome.plan.widths),
         "kept_in_float": membership.kept_in(job.model.graph),
         "held_back_samples": outcome.held_back,
         "remark": goodness.remark(outcome.held_back),
@@ -58,7 +60,7 @@ def write(output: str, job: Job, outcome: Outcome, told: dict[str, Any], searche
 
 def _shipped(job: Job, outcome: Outcome) -> bytes:
     """The file that was measured, as the target's own engine wants it where another stood in for it."""
-    if not job.estimated or not outcome.plan.layers:
+    if not job.estimated or not outcome.plan.changes:
         return outcome.model
     import onnx
 

@@ -55,10 +55,17 @@ def write(searched: Searched, folder: Path) -> None:
     for name, forms in drawn.items():
         for suffix, content in forms.items():
             record.write_bytes(folder / f"{name}.{suffix}", content)
-    others = {f"tables-{other.lab.space.precision.floating}.json": other for other in searched.others}
+    others = {f"tables-{_called(other)}.json": other for other in searched.others}
     for name, hunt in {tables.FILE: searched.hunt, **others}.items():
         if hunt.lab.space.options:
             tables.write(folder / name, _tables(hunt))
+
+
+def _called(hunt: Hunt) -> str:
+    """What tells it apart in a file's name."""
+    space = hunt.lab.space
+    level = "".join(letter if letter.isalnum() else "-" for letter in space.level)
+    return "-".join(filter(None, (str(space.precision.floating), level)))
 
 
 def _tables(hunt: Hunt) -> tables.Tables:

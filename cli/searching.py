@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from convkit.cli import contest, quantizing, searchspace
+from convkit.cli import contest, narrowing, quantizing, searchspace
 from convkit.cli.batches import indices_in_range, split
 from convkit.cli.checkpoint import Checkpoint
 from convkit.cli.laboratory import Lab, computed
@@ -36,6 +36,8 @@ FRONT = 24
 """Points of the predicted front."""
 ROUNDS = 3
 """How often candidates are measured and the tables corrected."""
+HUNTS = 3
+"""Of many widths, those whose finalists stand side by side at the end."""
 ROOM = {"searched, with room": 0.97}
 ROOMS = {
     "searched in low precision": 1.0,
@@ -55,6 +57,7 @@ class Hunt:
 
     lab: Lab
     front: Sequence[Choice]
+    wish: Wish
     refined: Refined
     roomy: Mapping[str, Trial]
     """The best choices that do not lie just beside a limit, by name."""
@@ -105,10 +108,24 @@ def _searched(means: Means) -> Searched:
     with work.stage("knobs"):
         ground = replace(ground, knobs=searchspace.tuned(means, ground, arena.original, held))
     arena = quantizing.tuned(arena, job, ground.knobs)
-    spaces = searchspace.each(means, ground)
+    arena = replace(arena, asked=_asked(means.wishes))
+    spaces = searchspace.each(means, narrowing.grounds(means, ground) if means.wishes.narrow else (ground,))
     hunts = [_hunt(means, Lab(space, task, glance, arena, means.kept, means.say)) for space in spaces]
     with work.stage("final"):
-        return _ended(means, hunts, tried)
+        return _ended(means, _promising(hunts) if means.wishes.narrow else hunts, tried)
+
+
+def _asked(wishes: Wishes) -> str:
+    """What networks are made of, for people; "" where that is the target's own format."""
+    others = [*(["narrower layers"] if wishes.narrow else []), *(["chains of convolutions"] if wishes.forms else [])]
+    return " and ".join([*wishes.formats, *others]) if others else ""
+
+
+def _promising(hunts: Sequence[Hunt]) -> list[Hunt]:
+    """Those whose best keeps to the limits at the least cost, or is nearest to them."""
+    ranked = sorted(hunts, key=lambda hunt: hunt.wish.rank(hunt.refined.best.measured))
+    chosen = [id(hunt) for hunt in ranked[:HUNTS]]
+    return [hunt for hunt in hunts if id(hunt) in chosen]
 
 
 def _with_pins(job: Job, wishes: Wishes) -> Job:
@@ -137,6 +154,9 @@ def _tasks(means: Means, data: Data, held: Data) -> tuple[Task, Task]:
 
 def _hunt(means: Means, lab: Lab) -> Hunt:
     space, tables = lab.space, means.wishes.tables
+    if space.level:
+        lab = replace(lab, space=_based(lab))
+        space = lab.space
     with means.work.stage("rounds"):
         front = list(choices.front(space.open, points=FRONT))
         lab.expect(front)
@@ -148,7 +168,17 @@ def _hunt(means: Means, lab: Lab) -> Hunt:
     if refined.factor is not None:
         means.say.found(f"choices take {refined.factor:.2f}x what the latency table says of them")
     rooms = ROOMS if wish.rooms else ROOM
-    return Hunt(lab, front, refined, {name: refining.with_room(refined, wish, part) for name, part in rooms.items()})
+    return Hunt(
+        lab, front, wish, refined, {name: refining.with_room(refined, wish, part) for name, part in rooms.items()}
+    )
+
+
+def _based(lab: Lab) -> Space:
+    """The space of a narrower network with what it loses by that alone, truly, in the cost of all its choices."""
+    space = lab.space
+    alone = lab.loss(space.plan_of({**dict.fromkeys(space.options, space.precision.floating), **space.pins}))
+    fixed = replace(space.problem.fixed, loss=space.problem.fixed.loss + alone)
+    return replace(space, problem=replace(space.problem, fixed=fixed))
 
 
 def _is_open(trial: Trial, pins: Formats) -> bool:
@@ -185,11 +215,12 @@ def _wish(means: Means, lab: Lab, front: Sequence[Choice]) -> Wish:
 def _ended(means: Means, hunts: Sequence[Hunt], tried: Sequence[Attempt]) -> Searched:
     """The finalists of every precision side by side with the original, and the one that is kept."""
     lab, budgets = hunts[0].lab, means.wishes.budgets
-    candidates = [candidate for hunt in hunts for candidate in hunt.lab.finalists(hunt.refined.best, hunt.roomy)]
+    wide = [hunt for hunt in hunts if budgets or hunt.refined.allowed or not hunt.lab.space.level]
+    candidates = [candidate for hunt in wide for candidate in hunt.lab.finalists(hunt.refined.best, hunt.roomy)]
     referee = Referee(budgets, [hunt.lab.space for hunt in hunts], lab.space.criterion)
     standing = contest.hold(lab.arena, candidates, means.say, referee if budgets else None)
     outcome = quantizing.outcome(means.job, standing, tried, len(lab.arena.held), lab.arena.knobs)
-    kept = next((hunt for hunt in hunts if hunt.lab.space.plan.engine == outcome.plan.engine), hunts[0])
+    kept = next((hunt for hunt in hunts if hunt.lab.space.makes(outcome.plan)), hunts[0])
     others = [hunt for hunt in hunts if hunt is not kept]
     over = referee.over(standing) if budgets else None
     return Searched(outcome, kept, others, tuple(referee.missed(standing)), over, means.work)

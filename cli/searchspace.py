@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import itertools
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from convkit.cli import precisions, quantizing, sensing, tuning
+from convkit.cli import forming, precisions, quantizing, sensing, timing, tuning
 from convkit.cli.building import Builder
 from convkit.cli.checkpoint import Checkpoint
+from convkit.cli.forming import Variant
 from convkit.cli.precisions import F32, Precision
 from convkit.cli.progress import Progress
 from convkit.cli.quantizing import Job
@@ -28,10 +30,6 @@ if TYPE_CHECKING:
     from convkit.compress.search.problem import Formats, Problem
     from convkit.compress.search.remedies import Attempt, Task
     from convkit.compress.search.tables import Tables
-    from convkit.runtimes.latency.table import LatencyTable
-
-TABLE_SHARE = 1.5
-"""Seconds that the latency table takes, as part of the final measurement's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +45,10 @@ class Wishes:
     precisions: tuple[Precision, ...] = (F32,)
     criterion: Criterion = DISTANCE
     tables: Tables | None = None
+    forms: tuple[str, ...] = ()
+    """Names of forms that convolutions may have beside their own."""
+    narrow: int = 0
+    """What widths of narrower layers are multiples of; 0 where all keep their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +71,8 @@ class Ground:
     plan: Plan
     layers: Mapping[str, LayerPlan]
     knobs: tuning.Tuning = field(default_factory=tuning.Tuning)
+    level: str = ""
+    """Said of the network where it is narrower than it was."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +81,7 @@ class Space:
 
     Layers in float run in `precision`; the `original` runs as it was given, in float32. `pins`: the Options that a
     person decided. `estimated`: no seconds were measured. `digests`: of what it was made of. `criterion`: what its
-    losses are.
+    losses are. `level`: said of a network that is narrower than it was.
     """
 
     builder: Builder
@@ -90,6 +94,8 @@ class Space:
     digests: Mapping[str, str] = field(default_factory=dict)
     pins: Formats = field(default_factory=dict)
     criterion: Criterion = DISTANCE
+    variants: Sequence[Variant] = ()
+    level: str = ""
 
     @property
     def open(self) -> Problem:
@@ -99,8 +105,11 @@ class Space:
     def plan_of(self, formats: Formats) -> Plan:
         """The complete Plan of a choice; one that leaves every layer in float leaves the file as it is."""
         floating = self.precision.floating
-        found = spaces.realised(self.builder.model, self.builder.target, self.plan, formats, floating)
-        if not found.layers:
+        forms = {name: option.form for name, option in formats.items() if option.form}
+        ranges = {**self.plan.ranges, **forming.ranges(self.builder, self.variants, forms)}
+        plan, chosen = replace(self.plan, forms=forms, ranges=ranges), forming.in_pieces(self.builder, formats)
+        found = spaces.realised(self.builder.formed(forms), self.builder.target, plan, chosen, floating)
+        if not found.changes:
             return replace(found, methods=(), ranges={})
         return self.builder.complete(found)
 
@@ -110,6 +119,10 @@ class Space:
             return self.plan
         known = spaces.formats_of(self.plan, self.options, self.precision.floating)
         return self.plan_of({**known, **self.pins})
+
+    def makes(self, plan: Plan) -> bool:
+        """Whether `plan` is one of its networks, by what all of these have alike."""
+        return plan.engine == self.plan.engine and dict(plan.widths) == dict(self.plan.widths)
 
     def has(self, plan: Plan) -> bool:
         """Whether every layer of `plan` runs in one of its options."""
@@ -129,11 +142,13 @@ def ground(means: Means, task: Task, chosen: Attempt) -> Ground:
     job, pinned = means.job, _pins(means.job)
     usual = quantizing.placed_methods(job, task, chosen)
     methods = tuple(dict.fromkeys((*chosen.plan.methods, *usual)))
-    model = prepare(job.model, methods, task.data.probe)
-    builder = Builder(model, job.target, task.data, means.folder, means.work, job.engine)
+    widths = {} if means.wishes.narrow else chosen.plan.widths
+    model = prepare(job.model, methods, task.data.probe, widths=widths)
+    builder = Builder(model, job.target, task.data, means.folder, means.work, job.engine, widths=widths)
     placed = placement.place(model.graph, job.target, job.keep)
     layers = {name: _line(chosen.plan.layers.get(name), layer, name in pinned) for name, layer in placed.items()}
-    plan = builder.complete(replace(chosen.plan, methods=methods, layers=layers, pins=pinned))
+    own = replace(chosen.plan, methods=methods, layers=layers, pins=pinned, forms={}, widths=widths)
+    plan = builder.complete(own)
     return Ground(builder, plan, layers)
 
 
@@ -151,20 +166,21 @@ def tuned(means: Means, ground: Ground, original: Path, held: Data) -> tuning.Tu
     return made if means.wishes.tables is None else replace(made, lowered=ground.plan.engine)
 
 
-def each(means: Means, ground: Ground) -> Iterator[Space]:
-    """A Space for every precision in which there is anything to choose; the first table also tells the original's."""
-    wishes = means.wishes
-    if wishes.tables is not None:
-        yield _from_tables(means.job, ground, wishes.tables)
-        return
-    original = None
-    for precision in wishes.precisions:
+def each(means: Means, grounds: Iterable[Ground]) -> Iterator[Space]:
+    """A Space for every ground, and every precision, in which there is anything to choose; the first table also tells
+    what the original takes.
+    """
+    wishes, original = means.wishes, None
+    for ground, precision in itertools.product(grounds, wishes.precisions):
+        if wishes.tables is not None:
+            yield _from_tables(means.job, ground, wishes.tables)
+            return
         space = _space(means, ground, precision)
         if original is None:
             whole = space.problem.cost(dict.fromkeys(space.options, precision.floating))
             original = _original(means.job, whole.seconds * ground.knobs.pace)
         space = replace(space, original=original)
-        if precision != F32 or wishes.formats:
+        if precision != F32 or wishes.formats or wishes.forms or ground.level:
             with means.work.stage("strongest"):
                 sharp = sensing.sharpened(space, means.job.seed, means.kept, means.work, means.say)
             yield replace(space, problem=sharp)
@@ -197,16 +213,22 @@ def _space(means: Means, ground: Ground, precision: Precision) -> Space:
     decided = pins.chosen(_pins(job), found, names - set(found), precision.floating, job.target.narrower)
     found = {n: (precision.floating, decided[n]) if n in decided else options for n, options in found.items()}
     found = {name: tuple(dict.fromkeys(options)) for name, options in found.items()}
+    made = forming.variants(builder, plan, found, means.wishes, job.keep)
     with means.work.stage("sensitivity"):
-        losses = sensing.foretold(builder, plan, found, precision, job.seed, means.kept, means.say)
+        asked = forming.opened(found, made)
+        run = f"{precision.name} {ground.level}".strip()
+        losses = sensing.foretold(builder, plan, asked, run, job.seed, means.kept, means.say)
     with means.work.stage("latency"):
-        table = _table(means, builder, plan)
+        timed = plan if means.wishes.formats else replace(plan, layers={}, ranges={})
+        tables = timing.tables(means, builder, timed, [one.plan for one in made])
+    table, floating = tables[0], precision.floating
     rest = Cost(seconds=table.rest, bytes=_overhead(builder, plan))
-    edges, floating = latency.edges(table), precision.floating
-    times = spaces.Times(table.layers, edges)
+    times = spaces.Times(table.layers, latency.edges(table))
     known = spaces.problem(builder.model, builder.target, ground.layers, found, losses, times, rest, floating)
+    known = forming.joined(builder, known, list(zip(made, tables[1:], strict=True)), losses, floating)
+    found = {name: tuple(options) for name, options in known.options.items()}
     digests = {"latency": table.fingerprint.digest}
-    facts = precision, table.estimated, digests, decided, means.wishes.criterion
+    facts = precision, table.estimated, digests, decided, means.wishes.criterion, made, ground.level
     return Space(builder, plan, found, known, known.fixed, *facts)
 
 
@@ -238,39 +260,3 @@ def _overhead(builder: Builder, plan: Plan) -> float:
 
     weights = sum(promotion.plan_bytes(builder.model.graph, plan.layers).values())
     return builder.file(builder.network(plan)).stat().st_size - weights
-
-
-def _table(means: Means, builder: Builder, plan: Plan) -> LatencyTable:
-    """Of this machine, measured once and kept, in the user's cache and with the search; estimated where the target's
-    engine is not at hand."""
-    from convkit.runtimes.latency import cache, measure, roofline
-    from convkit.runtimes.latency.profile import Schedule
-
-    job = means.job
-    if job.estimated:
-        return roofline.estimate(builder.model, job.target, plan.methods)
-
-    def write(layers: Mapping[str, LayerPlan]) -> Path:
-        known = {name: plan.layers.get(name, layer) for name, layer in layers.items()}
-        # What is rounded and corrected behind quantization changes numbers, and no time.
-        return builder.file(builder.network(builder.complete(replace(plan, layers=known, methods=()))))
-
-    options = tuning.options(job, plan.engine)
-    first = job.model.inputs[0].shape[:1]
-    fixed = next((size for size in first if isinstance(size, int)), 1)
-    sample = dict(job.data.batch([row % len(job.data) for row in range(fixed)]).arrays)
-    own = measure.Job(builder.model, job.target, plan.methods, write, options, sample)
-    means.say(f"latency of every layer on {job.target.engine}, float in {options.precision}")
-    fingerprint = measure.fingerprint(builder.model, job.target, plan.methods, options, sample)
-    schedule = Schedule(job.budget * TABLE_SHARE, job.seed)
-
-    def found() -> LatencyTable:
-        return cache.cached(fingerprint, lambda: measure.measure(own, schedule))
-
-    # What a search that is resumed has chosen by is not measured anew, however busy the machine was.
-    kept = means.kept.folder
-    table = found() if kept is None else cache.cached(fingerprint, found, kept, lambda: False)
-    if table.disturbance.marked:
-        spread = f"rounds differed by {table.disturbance.spread:.0%}"
-        means.say.found(f"the latency table is unsure: {spread}, others use the machine")
-    return table

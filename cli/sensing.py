@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from convkit.cli.building import Builder
-    from convkit.cli.precisions import Precision
     from convkit.cli.searchspace import Space
     from convkit.cli.work import Work
     from convkit.compress.method import Samples
@@ -41,22 +40,23 @@ def foretold(
     builder: Builder,
     plan: Plan,
     options: spaces.Options,
-    precision: Precision,
+    run: str,
     seed: int,
     kept: Checkpoint,
     say: Progress,
 ) -> Losses:
     """Loss of every layer alone in each of its options, on the probe of the calibration data, by its labels if it has
-    them."""
+    them; kept under the name of the `run`."""
     from convkit.compress.search import sensitivity
 
     def made() -> Losses:
         say(f"sensitivity of {len(options)} layers in {sum(map(len, options.values()))} options")
         ranged = spaces.with_shared_ranges(builder.model, builder.target, plan)
         known, data = (builder.model, builder.target, ranged, options), builder.data
-        return sensitivity.sensitivity(*known, data.probe, labels=data.labels, seed=seed)
+        drawn = sensitivity.Probes(seed=seed)
+        return sensitivity.sensitivity(*known, data.probe, labels=data.labels, chains=builder.chains, probes=drawn)
 
-    return kept.kept(f"sensitivity {precision.name}", made, _packed, _unpacked)
+    return kept.kept(f"sensitivity {run}", made, _packed, _unpacked)
 
 
 def sharpened(space: Space, seed: int, kept: Checkpoint, work: Work, say: Progress) -> Problem:
@@ -75,15 +75,20 @@ def sharpened(space: Space, seed: int, kept: Checkpoint, work: Work, say: Progre
         builder, (few, labels) = space.builder, _few(space.builder)
         ranged = spaces.with_shared_ranges(builder.model, builder.target, space.plan)
         asked = builder.model, builder.target, ranged, strongest, few
-        told = sensitivity.sensitivity(*asked, labels=labels, seed=seed)
-        true = sensitivity.measured(*asked, labels=labels, calibration=builder.data.probe)
+        drawn, chains = sensitivity.Probes(seed=seed), builder.chains
+        told = sensitivity.sensitivity(*asked, labels=labels, chains=chains, probes=drawn)
+        true = sensitivity.measured(*asked, labels=labels, chains=chains, calibration=builder.data.probe)
         return {
             name: {o: _sharper(known[name][o].loss, true[name][o], told[name][o]) for o in options}
             for name, options in strongest.items()
         }
 
     known = space.problem.options
-    losses = kept.kept(f"strongest {space.precision.name}", made, _packed, _unpacked) if strongest else {}
+    losses = (
+        kept.kept(f"strongest {space.precision.name} {space.level}".strip(), made, _packed, _unpacked)
+        if strongest
+        else {}
+    )
     costs = {
         (name, option): replace(known[name][option], loss=loss)
         for name, found in losses.items()

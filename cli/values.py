@@ -52,6 +52,22 @@ class Size(click.ParamType[int]):
         return int(size)
 
 
+class Share(click.ParamType[float]):
+    """A part of a whole at most: <=15%."""
+
+    name = "share"
+
+    def convert(self, value: str | float, param: click.Parameter | None, ctx: click.Context | None) -> float:
+        """Above nothing, and at most one."""
+        if isinstance(value, float):
+            return value
+        found = re.fullmatch(rf"\s*(<=)?\s*{units.NUMBER}\s*", value)
+        share = float(found["sign"] + found["number"]) / 100 if found and found["unit"] == "%" else math.nan
+        if not 0 < share <= 1:
+            self.fail(f'{value!r} is no share; write "<=15%"', param, ctx)
+        return share
+
+
 class Part(click.ParamType[str]):
     """A part's name, with the shell's completion from its folder. The command itself loads the part."""
 

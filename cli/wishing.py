@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from convkit.cli import batches, precisions
 from convkit.cli.searchspace import Wishes
-from convkit.compress import apply, budget, labels, metric
+from convkit.compress import apply, budget, fitting, form, labels, metric, parts
 from convkit.compress import format as number_formats
 from convkit.compress import graph as graphs
 from convkit.compress.errors import ConvkitError
@@ -26,28 +26,40 @@ _LEAST = 4
 
 
 def wishes(
-    job: Job, formats: str | None, tables: str | None, budgets: Mapping[str, str | None], *, by_labels: bool
+    job: Job,
+    formats: str | None,
+    tables: str | None,
+    budgets: Mapping[str, str | None],
+    *,
+    by_labels: bool,
+    forms: str | None = None,
+    narrow: int = 0,
 ) -> Wishes | None:
-    """What is asked of a search: None where none is. Raises ConvkitError for what cannot be, or contradicts itself."""
+    """What is asked of a search: None where none is; no formats at all where they are "". `narrow`: what widths of
+    layers are multiples of, where these are searched.
+
+    Raises ConvkitError for what cannot be, or contradicts itself.
+    """
     given = tuple(budget.parse(name, text) for name, text in budgets.items() if text is not None)
     if tables is not None:
         if by_labels:
             raise ConvkitError("--tables says whether labels count", hint="leave out --by-labels")
         _refuse_uniform(job, "--tables has")
         return _from_tables(job, formats, tables, given)
-    if formats is None and not given:
+    if formats is None and not given and forms is None and not narrow:
         if by_labels:
             raise ConvkitError("--by-labels says how to search, not for what", hint="give --formats or a budget")
         return None
     _refuse_uniform(job, "--formats and budgets have")
-    names = [job.target.weight] if formats is None else _names(formats)
+    names = [job.target.weight] if formats is None else _names(formats, "--formats") if formats else []
     layers, whole = precisions.asked(job.target, tuple(dict.fromkeys(names)))
     _check(job, layers)
     given_pins = {} if job.plan is None else job.plan.pins
     for name in pins.formats(given_pins):
         number_formats.load(name)
     _check_pinned(job, given_pins)
-    return Wishes(layers, given, whole, _criterion(job) if by_labels else DISTANCE)
+    criterion, asked = _criterion(job) if by_labels else DISTANCE, () if forms is None else _forms(forms)
+    return Wishes(layers, given, whole, criterion, forms=asked, narrow=narrow)
 
 
 def _refuse_uniform(job: Job, searching: str) -> None:
@@ -57,12 +69,18 @@ def _refuse_uniform(job: Job, searching: str) -> None:
         raise ConvkitError(f"{searching} the format of each layer searched", hint=hint)
 
 
-def _names(formats: str) -> list[str]:
-    names = [name.strip() for name in formats.split(",")]
+def _names(text: str, option: str) -> list[str]:
+    names = [name.strip() for name in text.split(",")]
     if not all(names):
-        hint = "write one comma between two names: int8,int4"
-        raise ConvkitError(f"--formats {formats!r} has an empty name in it", hint=hint)
+        raise ConvkitError(f"{option} {text!r} has an empty name in it", hint="write one comma between two names")
     return names
+
+
+def _forms(text: str) -> tuple[str, ...]:
+    names = dict.fromkeys(_names(text, "--forms"))
+    for name in names:
+        parts.path(form.FOLDER, name, ".py")
+    return tuple(names)
 
 
 def _check(job: Job, names: tuple[str, ...]) -> None:
@@ -82,7 +100,7 @@ def _check(job: Job, names: tuple[str, ...]) -> None:
 def _check_plan(job: Job) -> None:
     if job.plan is None:
         return
-    apply.check_model(job.model, job.plan)
+    fitting.check_model(job.model, job.plan)
     if job.plan.target != job.target.name:
         raise ConvkitError(
             f"the plan is for {job.plan.target}, not {job.target.name}", hint=f"give --target {job.plan.target}"
@@ -90,7 +108,12 @@ def _check_plan(job: Job) -> None:
 
 
 def _check_pinned(job: Job, given: pins.Pins) -> None:
-    """Refuse pins of layers that do not exist, as the network is given and as it is prepared, before anything runs."""
+    """Refuse pins of layers that do not exist, as the network is given and as it is prepared, before anything runs.
+
+    Those of layers that a plan makes itself, of other widths and forms, are looked at when they are made.
+    """
+    if job.plan is None or job.plan.forms or job.plan.widths:
+        return
     known = _named(job.model)
     if not known.issuperset(given):
         known |= _named(apply.prepare(job.model, remedies.EXACT))

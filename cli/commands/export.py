@@ -101,7 +101,7 @@ def export(
             torch.set_num_threads(threads)  # sums of floats depend on it, in their last bits
             source, used = _applied(source, decided, found, data, seed)
             digests |= used
-        unchanged = decided is not None and not decided.layers and opset is None
+        unchanged = decided is not None and not decided.changes and opset is None
         own = original.own_bytes(model.path, source) if unchanged else None
         write = (
             partial(_kept, writer, own)
@@ -145,7 +145,7 @@ def _applied(
     `convkit quantize` shows to the plan's methods, so that its plan gives its very file again.
     """
     from convkit.cli import batches
-    from convkit.compress import apply, data
+    from convkit.compress import apply, data, fitting
     from convkit.compress import target as targets
 
     if target is not None and target.name != plan.target:
@@ -157,8 +157,8 @@ def _applied(
         calibration, _ = batches.split(loaded, seed)
         found = batches.calibration_of(calibration, batches.batching(model, calibration))
         samples, probe = found.seen_by(plan.methods), len(found.probe)
-    if not plan.layers:
-        apply.check_model(model, plan)
+    if not plan.changes:
+        fitting.check_model(model, plan)
         return model, digests
     return apply.apply(model, plan, target or targets.load(plan.target), samples, probe), digests
 

@@ -5,17 +5,19 @@ Shapes are those of the sample input; `--shape` sets them. MACs and bytes are ex
 
 from __future__ import annotations
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 import click
 
 from convkit.cli import options, show
+from convkit.compress.errors import ConvkitError
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from convkit.compress.analysis import Analysis, LayerAnalysis
-    from convkit.compress.model import ModelRef
+    from convkit.compress.model import Model, ModelRef
 
 MEASURES = ("parameters", "macs", "activations", "bytes", "intensity")
 _COLUMNS = ("parameters", "MACs (M)", "activations", "KiB moved", "op/byte")
@@ -25,8 +27,9 @@ _COLUMNS = ("parameters", "MACs (M)", "activations", "KiB moved", "op/byte")
 @options.model
 @click.option("--sort", type=click.Choice(MEASURES), help="The layers with the most of it first, not in order.")
 @click.option("--top", type=click.IntRange(1), metavar="N", help="Only N layers; sorted by MACs unless --sort says.")
+@click.option("--filters", is_flag=True, help="What the filters of convolutions look like: idle, alike, untrained.")
 @options.json
-def inspect(model: ModelRef, sort: str | None, top: int | None, as_json: bool) -> None:
+def inspect(model: ModelRef, sort: str | None, top: int | None, filters: bool, as_json: bool) -> None:
     """Show what each layer of a network holds, computes and moves.
 
     \b
@@ -34,10 +37,16 @@ def inspect(model: ModelRef, sort: str | None, top: int | None, as_json: bool) -
       convkit inspect net.onnx
       convkit inspect net.onnx --shape x:1x3x320x320 --top 10
       convkit inspect models.unet:UNet --weights unet.safetensors --sort bytes --json
+      convkit inspect net.onnx --filters
     """
     from convkit.compress import analysis
     from convkit.compress import model as models
 
+    if filters:
+        if sort is not None or top is not None:
+            raise ConvkitError("--filters shows all convolutions, in order", hint="leave out --sort and --top")
+        _show_filters(models.load(model), as_json=as_json)
+        return
     found = analysis.analyse(models.load(model))
     layers = _chosen(found, sort or ("macs" if top else None), top)
     if as_json:
@@ -47,6 +56,23 @@ def inspect(model: ModelRef, sort: str | None, top: int | None, as_json: bool) -
 
 
 PART = inspect
+
+
+def _show_filters(model: Model, *, as_json: bool) -> None:
+    from convkit.compress import filters
+
+    found = filters.filters(model.graph)
+    if as_json:
+        layers = [{**dataclasses.asdict(one), "hint": one.hint} for one in found]
+        show.json({"schema_version": 1, "model": model.digest, "name": model.name, "layers": layers})
+        return
+    rows = [
+        (one.name, one.count, one.taps, f"{one.sparse:.1%}", f"{one.entropy:.2f}", f"{one.random:.2f}",
+         f"{one.orthogonal:.2f}", one.hint)
+        for one in found
+    ]  # fmt: skip
+    columns = ("convolution", "filters", "taps", "idle", "entropy", "of noise", "orthogonal", "")
+    show.table(columns, rows, title=model.name)
 
 
 def _chosen(found: Analysis, sort: str | None, top: int | None) -> Sequence[LayerAnalysis]:

@@ -19,6 +19,7 @@ KINDS = {
     "engines": ("runtimes", ".py"),
     "exports": ("export/engines", ".py"),
     "formats": ("compress/formats", ".py"),
+    "forms": ("compress/forms", ".py"),
     "kernels": ("export/ops", "/kernel.py"),
     "methods": ("compress/methods", ".py"),
     "metrics": ("compress/metrics", ".py"),

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 
     from convkit.compress.data import Data, DataRef
     from convkit.compress.model import ModelRef
+    from convkit.compress.training.augment import Augment
     from convkit.compress.training.supervised import Schedule
     from convkit.runtimes.bench.gate import Gate
 
@@ -33,6 +34,8 @@ SCHEMA_VERSION = 1
 WEIGHTS, OUTPUT = "weights.safetensors", "output"
 _BATCH, _SHOWN = 64, 6
 """Samples at a time, and epochs that are shown of many."""
+_RATE, _ELASTIC_RATE = 3e-3, 0.1
+"""Of AdamW, and of the gradient descent with momentum that elastic networks are trained by."""
 
 
 @click.command
@@ -45,17 +48,47 @@ _BATCH, _SHOWN = 64, 6
     "--rate",
     type=click.FloatRange(0, min_open=True),
     callback=values.finite,
-    default=3e-3,
-    show_default=True,
-    help="Largest learning rate.",
+    help=f"Largest learning rate.  [default: {_RATE}; of --elastic {_ELASTIC_RATE}]",
 )
 @click.option("--loss", type=click.Choice(LOSSES), help="What is made least.  [default: by the labels]")
+@click.option(
+    "--elastic",
+    metavar="KIND,...",
+    help="Train all members of the network at once: width, depth, kernel; `convkit shrink` picks among them.",
+)
+@click.option(
+    "--delay",
+    type=click.FloatRange(0, 1),
+    callback=values.finite,
+    default=0.5,
+    show_default=True,
+    help="Part of the epochs in which the whole network of --elastic is trained alone.",
+)
+@click.option(
+    "--warm",
+    type=click.FloatRange(0),
+    callback=values.finite,
+    default=2.0,
+    show_default=True,
+    metavar="EPOCHS",
+    help="Before that, those in which the rate of its members rises.",
+)
+@click.option(
+    "--shards",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
+    help="Parts of a batch of --elastic, "
+    "run each for itself: on as many processes as torchrun starts, to the same result.",
+)
+@click.option("--augment", metavar="NAME,...", help="For images: flip, shift.")
 @click.option("--metric", metavar="NAME", help="What --validation is scored by.  [default: top1, or psnr of arrays]")
 @click.option("--gate", "gates", multiple=True, metavar="GATE", help='Exit 1 unless it holds: "top1 >= 95".')
 @options.threads
 @options.seed
 @options.output
 @options.json
+@options.resume
 def train(
     *,
     model: ModelRef,
@@ -63,25 +96,37 @@ def train(
     validation: DataRef | None,
     epochs: int,
     batch: int | None,
-    rate: float,
+    rate: float | None,
     loss: str | None,
+    elastic: str | None,
+    delay: float,
+    warm: float,
+    shards: int,
+    augment: str | None,
     metric: str | None,
     gates: Sequence[str],
     threads: int,
     seed: int,
     output: str,
     as_json: bool,
+    resume: bool,
 ) -> None:
     """Train a network from labels.
+
+    With --elastic it is trained with all its members, which have fewer channels, fewer residual blocks and smaller
+    kernels, in one set of weights (DεpS): OUTPUT gets a family, of which `convkit shrink` makes networks for as many
+    targets as there are. It goes on with --resume where it was killed, and runs on many processes under torchrun.
 
     \b
     Examples:
       convkit train models:build --shape x:Nx1x16x16 --data train.npz --validation val.npz -o out/
       convkit train models:build --shape x:Nx3x32x32 --data photos:training --epochs 30 --gate "top1 >= 90" -o out/
       convkit export models:build --weights out/weights.safetensors --shape x:Nx3x32x32 -o float/
+      convkit train models:build --shape x:Nx3x32x32 --data train.npz --elastic width,depth --epochs 40 -o family/
     """
     import torch
 
+    from convkit.compress.training import augment as augmentations
     from convkit.compress.training.supervised import Schedule, usual_loss
     from convkit.runtimes.bench import gate
 
@@ -94,11 +139,27 @@ def train(
     learns, judged = _loaded(model, data, validation)
     if learns.labels is None:
         raise ConvkitError(f"{data.path} has no labels to learn from", hint="give them as `labels`, or --labels")
+    names = augmentations.parse(augment)
+    if elastic is not None:
+        from convkit.cli import elastic_training
+        from convkit.compress.training import delayed, family
+
+        elastic_training.refuse(loss, metric, gates)
+        how = delayed.Schedule(epochs, batch, rate or _ELASTIC_RATE, delay=delay, warm=warm, shards=shards, seed=seed)
+        asked = family.Asked(family.parse(elastic))
+        training = elastic_training.Training(model, learns, judged, how, asked, names, output, resume)
+        elastic_training.tell(elastic_training.run(training), output, as_json=as_json)
+        return
+    if resume:
+        raise ConvkitError("--resume belongs to --elastic", hint="leave it out, or add --elastic")
     loss = loss or usual_loss(learns.labels)
     module, metric = _built(model), metric or (parsed[0].quantity if parsed else None)
     if judged is not None:
         _scored(module, judged, metric, most)  # what cannot be scored is told before an hour of training
-    trained = _trained(module, learns, Schedule(epochs, batch, rate, seed=seed), loss)
+    if names and next(iter(learns.arrays.values())).ndim != 4:  # noqa: PLR2004 - [N, C, H, W]
+        raise ConvkitError("--augment is for images [N, C, H, W]", hint="leave it out")
+    changed = augmentations.chained(names) if names else None
+    trained = _trained(module, learns, Schedule(epochs, batch, rate or _RATE, seed=seed), loss, changed)
     score = {} if judged is None else _scored(module, judged, metric, most)
     with record.output_folder(output) as folder:
         _write(folder, module)
@@ -165,14 +226,14 @@ def _built(model: ModelRef) -> nn.Module:
     return module
 
 
-def _trained(module: nn.Module, data: Data, schedule: Schedule, loss: str) -> _Trained:
+def _trained(module: nn.Module, data: Data, schedule: Schedule, loss: str, augment: Augment | None) -> _Trained:
     from convkit.compress.training.supervised import train as learn
 
     start = time.monotonic()
     count = sum(parameter.numel() for parameter in module.parameters())
     with show.progress("train") as say:
         say.found(f"{count:,} parameters, {len(data):,} samples, {loss}")
-        losses = learn(module, data, schedule, loss, lambda epoch, value: say(f"epoch {epoch}: loss {value:.4f}"))
+        losses = learn(module, data, schedule, loss, lambda epoch, x: say(f"epoch {epoch}: loss {x:.4f}"), augment)
     return _Trained(count, losses, time.monotonic() - start)
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -32,12 +32,17 @@ class Build:
         return {name: layer.activation for name, layer in self.layers.items()}
 
 
-def patterns(model: Model, target: Target) -> dict[str, Layers]:
-    """Name -> layers in low precision: none, all, and mixtures in which neighbours differ both ways."""
+def patterns(model: Model, target: Target, names: Collection[str] | None = None) -> dict[str, Layers]:
+    """Name -> layers in low precision: none, all, and mixtures in which neighbours differ both ways.
+
+    Of these `names`, where they are given.
+    """
     graph = model.graph
     everything = placement.place(graph, target)
     weighted = [name for name, layer in everything.items() if layer.weight is not None]
     found: dict[str, Layers] = {FLOAT: {}, LOW: everything}
+    if names is not None:
+        return {name: layers for name, layers in found.items() if name in names}
     for name, kept in _mixtures(weighted).items():
         layers = placement.place(graph, target, kept)
         if layers not in found.values():

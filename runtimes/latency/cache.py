@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from convkit.compress.errors import ConvkitError
@@ -18,28 +18,34 @@ def folder() -> Path:
 
 
 def cached(
-    fingerprint: Fingerprint,
-    measure: Callable[[], LatencyTable],
+    fingerprints: Sequence[Fingerprint],
+    measure: Callable[[], Sequence[LatencyTable]],
     kept: Path | None = None,
     calm: Callable[[], bool] = calm,
-) -> LatencyTable:
-    """The table kept for `fingerprint` (in the folder `kept`, the user's by default), else what `measure` gives.
+) -> list[LatencyTable]:
+    """The tables kept for `fingerprints` (in the folder `kept`, the user's by default), else what `measure` gives.
 
-    One that was disturbed is measured again when the machine is `calm`, and the steadier of both is kept. A file that
-    cannot be read is measured again; a folder that cannot be written to keeps nothing.
+    They are of one measurement, side by side, or of none. Those that were disturbed are measured again when the machine
+    is `calm`, and the steadier are kept. A file that cannot be read is measured again; a folder that cannot be written
+    to keeps nothing.
     """
-    path = (kept or folder()) / f"{fingerprint.digest}.json"
-    found = _read(path)
-    if found is not None and found.fingerprint != fingerprint:
-        found = None
-    if found is not None and not (found.disturbance.marked and calm()):
+    paths = [(kept or folder()) / f"{one.digest}.json" for one in fingerprints]
+    read = [_read(path) for path in paths]
+    found = [one for one, own in zip(read, fingerprints, strict=True) if one is not None and one.fingerprint == own]
+    whole = len(found) == len(fingerprints)
+    if whole and not (any(one.disturbance.marked for one in found) and calm()):
         return found
-    made = measure()
-    if found is not None and found.disturbance.spread <= made.disturbance.spread:
+    made = list(measure())
+    if whole and _spread(found) <= _spread(made):
         return found
-    if not made.estimated:
-        _keep(made, path)
+    for one, path in zip(made, paths, strict=True):
+        if not one.estimated:
+            _keep(one, path)
     return made
+
+
+def _spread(found: Sequence[LatencyTable]) -> float:
+    return max(one.disturbance.spread for one in found)
 
 
 def _read(path: Path) -> LatencyTable | None:

@@ -20,7 +20,7 @@ from convkit.runtimes.latency import disturbance as disturbances
 from convkit.runtimes.latency.builds import Build, Write
 from convkit.runtimes.latency.disturbance import Disturbance
 from convkit.runtimes.latency.fit import fit
-from convkit.runtimes.latency.profile import Schedule, profile
+from convkit.runtimes.latency.profile import Profile, Schedule, profile
 from convkit.runtimes.latency.structure import structure
 from convkit.runtimes.latency.table import Fingerprint, LatencyTable
 from convkit.runtimes.session import Options
@@ -32,7 +32,8 @@ _FLOATING = {"f32": "fp32", "tf32": "fp32", "bf16": "bf16", "f16": "fp16"}
 class Job:
     """A prepared `model` (by `methods`) for `target`, and how its engine is to run it.
 
-    `write` makes the file of a build; `inputs` is one sample for the calls, random numbers by default.
+    `write` makes the file of a build; `inputs` is one sample for the calls, random numbers by default. `builds`: the
+    names of those that are made, all by default.
     """
 
     model: Model
@@ -42,6 +43,7 @@ class Job:
     options: Options = field(default_factory=Options)
     inputs: Inputs | None = None
     open: Callable[[Candidate], Worker] = ProcessWorker
+    builds: tuple[str, ...] | None = None
 
 
 def floating(options: Options) -> str:
@@ -67,16 +69,26 @@ def fingerprint(
     )
 
 
-def measure(job: Job, schedule: Schedule | None = None) -> LatencyTable:
-    """The table of a network on this machine. Raises ConvkitError where the engine refuses a build."""
-    network = structure(job.model, job.target)
-    found = recipes.patterns(job.model, job.target)
-    builds = [Build(name, layers, job.write(layers)) for name, layers in found.items()]
+def measure(jobs: Sequence[Job], schedule: Schedule | None = None) -> list[LatencyTable]:
+    """Tables on this machine of networks that read the same inputs, measured side by side.
+
+    Raises ConvkitError where the engine refuses a build.
+    """
+    found = [recipes.patterns(job.model, job.target, job.builds) for job in jobs]
+    builds = [
+        [Build(name, layers, job.write(layers)) for name, layers in own.items()]
+        for job, own in zip(jobs, found, strict=True)
+    ]
     busy = disturbances.busy()
     with contextlib.ExitStack() as stack:
-        workers = [_opened(job, build, stack) for build in builds]
-        profiles = profile(workers, _inputs(job, workers), schedule or Schedule())
-    fitted = fit(network, list(zip(builds, profiles, strict=True)), floating(job.options))
+        workers = [_opened(job, one, stack) for job, own in zip(jobs, builds, strict=True) for one in own]
+        profiles = iter(profile(workers, _inputs(jobs[0], workers), schedule or Schedule()))
+    return [_table(job, [(one, next(profiles)) for one in own], busy) for job, own in zip(jobs, builds, strict=True)]
+
+
+def _table(job: Job, profiled: Sequence[tuple[Build, Profile]], busy: float) -> LatencyTable:
+    network = structure(job.model, job.target)
+    fitted = fit(network, profiled, floating(job.options))
     return LatencyTable(
         fingerprint(job.model, job.target, job.methods, job.options, job.inputs),
         False,
@@ -86,7 +98,7 @@ def measure(job: Job, schedule: Schedule | None = None) -> LatencyTable:
         fitted.changes,
         fitted.rest,
         fitted.mapped,
-        Disturbance(busy, max(one.spread for one in profiles)),
+        Disturbance(busy, max(one.spread for _, one in profiled)),
     )
 
 

@@ -52,7 +52,11 @@ def around(value: float) -> Interval:
     return Interval(value, value, value)
 
 
-def table(job: latency.Job, _schedule: object) -> LatencyTable:
+def tables(jobs: Sequence[latency.Job], _schedule: object) -> list[LatencyTable]:
+    return [table(job) for job in jobs]
+
+
+def table(job: latency.Job) -> LatencyTable:
     fingerprint = latency.fingerprint(job.model, job.target, job.methods, job.options, job.inputs)
     found = roofline.estimate(job.model, job.target, job.methods)
     return replace(found, estimated=False, fingerprint=fingerprint)
@@ -60,7 +64,7 @@ def table(job: latency.Job, _schedule: object) -> LatencyTable:
 
 def install(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(MEASURE, measure)
-    patch.setattr(TABLE, table)
+    patch.setattr(TABLE, tables)
 
 
 def logged(event: str, function: Callable[..., Any], log: Path, kill: str) -> Callable[..., Any]:

@@ -18,7 +18,7 @@ from convkit.compress.plan import Plan
 from convkit.runtimes.bench.estimate import Interval, point
 from convkit.runtimes.bench.measure import Measurement, Result, Settings
 from tests import here
-from tests.compress.sources.test_nets import _ref as shipped
+from tests.nets.small import ref as shipped
 
 Times = dict[str, tuple[float, float]]
 """Name of a network -> p50 ratio to the original, SQNR on the engine."""

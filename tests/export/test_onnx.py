@@ -20,7 +20,8 @@ from convkit.compress import ops
 from convkit.compress.errors import ConvkitError
 from convkit.compress.model import Model, ModelRef, TensorSpec, load, sample_inputs
 from convkit.export.onnx import to_onnx
-from tests.compress.sources.test_nets import NETS, _ref, relative
+from tests.compress.sources.test_nets import relative
+from tests.nets.small import NETS, ref
 
 
 def run(model: onnx.ModelProto, inputs: dict[str, Tensor]) -> dict[str, np.ndarray]:
@@ -36,7 +37,7 @@ def run(model: onnx.ModelProto, inputs: dict[str, Tensor]) -> dict[str, np.ndarr
 @pytest.mark.parametrize("name", NETS)
 def test_a_net(name: str, tmp_path: Path) -> None:
     """One test a net, as loading takes longest."""
-    model = load(_ref(name))
+    model = load(ref(name))
     written = to_onnx(model)
     onnx.checker.check_model(written, full_check=True)
     on_onnx_runtime(model, written, NETS[name].other)
@@ -67,7 +68,7 @@ def import_gives_the_net_back(model: Model, written: onnx.ModelProto, path: Path
 
 def test_what_was_imported_once_stays_the_same(tmp_path: Path) -> None:
     path = tmp_path / "net.onnx"
-    onnx.save(to_onnx(load(_ref("volume"))), path)
+    onnx.save(to_onnx(load(ref("volume"))), path)
     once = to_onnx(load(ModelRef(str(path))))
     onnx.save(once, path)
     assert to_onnx(load(ModelRef(str(path)))).SerializeToString() == once.SerializeToString()
@@ -100,8 +101,8 @@ def merged(node: fx.Node) -> bool:
 def test_the_same_net_gives_the_same_bytes_in_any_process(tmp_path: Path) -> None:
     code = (
         "import sys; from convkit.compress.model import load; from convkit.export.onnx import to_onnx;"
-        "from tests.compress.sources.test_nets import _ref; from convkit.compress.record import digest_bytes;"
-        "print(digest_bytes(to_onnx(load(_ref('resnet'))).SerializeToString(deterministic=True)))"
+        "from tests.nets.small import ref; from convkit.compress.record import digest_bytes;"
+        "print(digest_bytes(to_onnx(load(ref('resnet'))).SerializeToString(deterministic=True)))"
     )
     digests = {
         subprocess.run(

@@ -1,6 +1,6 @@
 """`convkit quantize --tables`: another search from an earlier one's tables, with pins of its own or of that one."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -93,12 +93,13 @@ def test_a_table_holds_for_the_sizes_that_it_was_measured_on(
     net.head(net.op("Relu", net.conv("x", 64, 3)), 4)
     net.save(tmp_path / "free.onnx", "scores")
     sizes: list[tuple[int, ...]] = []
-    table = steady.table
+    tables = steady.tables
 
-    def counted(job: steady.latency.Job, schedule: object) -> steady.LatencyTable:
+    def counted(jobs: Sequence[steady.latency.Job], schedule: object) -> list[steady.LatencyTable]:
+        (job,) = jobs
         assert job.inputs is not None
         sizes.append(job.inputs["x"].shape)
-        return table(job, schedule)
+        return tables(jobs, schedule)
 
     monkeypatch.setattr(steady.TABLE, counted)
     for size in (16, 16, 24):

@@ -1,11 +1,12 @@
 """A table is measured once, and again when anything that its times depend on is another."""
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from convkit.runtimes.latency import cache
+from convkit.runtimes.latency import cache, disturbance
 from convkit.runtimes.latency.cache import cached
 from convkit.runtimes.latency.disturbance import Disturbance
 from convkit.runtimes.latency.table import Fingerprint, LatencyTable
@@ -34,9 +35,29 @@ class Bench:
         )
 
 
+def one(
+    fingerprint: Fingerprint, bench: Bench, kept: Path, calm: Callable[[], bool] = disturbance.calm
+) -> LatencyTable:
+    return cached([fingerprint], lambda: [bench(fingerprint)], kept, calm)[0]
+
+
+def test_tables_are_of_one_measurement(tmp_path: Path) -> None:
+    bench, other = Bench(), dataclasses.replace(PRINT, model="another")
+
+    def both() -> list[LatencyTable]:
+        return [bench(PRINT), bench(other)]
+
+    first = one(PRINT, bench, tmp_path)
+    found = cached([PRINT, other], both, tmp_path)
+    assert first.rest == 1.0
+    assert [table.rest for table in found] == [2.0, 3.0]
+    assert cached([PRINT, other], both, tmp_path) == found
+    assert bench.runs == 3
+
+
 def test_the_same_is_measured_once(tmp_path: Path) -> None:
     bench = Bench()
-    first, second = (cached(PRINT, lambda: bench(PRINT), tmp_path / "kept") for _ in range(2))
+    first, second = (one(PRINT, bench, tmp_path / "kept") for _ in range(2))
     assert first == second
     assert bench.runs == 1
 
@@ -44,8 +65,8 @@ def test_the_same_is_measured_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize("field", OTHERS)
 def test_anything_else_is_measured_anew(field: str, tmp_path: Path) -> None:
     bench, other = Bench(), dataclasses.replace(PRINT, **{field: OTHERS[field]})
-    cached(PRINT, lambda: bench(PRINT), tmp_path)
-    assert cached(other, lambda: bench(other), tmp_path).rest == 2.0
+    one(PRINT, bench, tmp_path)
+    assert one(other, bench, tmp_path).rest == 2.0
 
 
 @pytest.mark.parametrize(
@@ -63,15 +84,15 @@ def test_what_was_disturbed_is_measured_again_when_it_is_calm(
     bench = Bench()
     for spread in (before, after):
         bench.spread = spread
-        found = cached(PRINT, lambda: bench(PRINT), tmp_path, lambda: calm)
+        found = one(PRINT, bench, tmp_path, lambda: calm)
     assert found.disturbance.spread == kept
-    again = cached(PRINT, lambda: bench(PRINT), tmp_path, lambda: False)
+    again = one(PRINT, bench, tmp_path, lambda: False)
     assert again == found
 
 
 def test_an_estimate_is_not_kept(tmp_path: Path) -> None:
     bench = Bench(estimated=True)
-    cached(PRINT, lambda: bench(PRINT), tmp_path)
+    one(PRINT, bench, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
@@ -80,27 +101,27 @@ def test_a_folder_that_cannot_be_read_is_no_error(tmp_path: Path, monkeypatch: p
         raise PermissionError(13, "Permission denied", str(path))
 
     monkeypatch.setattr(Path, "is_file", refuse)
-    assert cached(PRINT, lambda: Bench()(PRINT), tmp_path).rest == 1.0
+    assert one(PRINT, Bench(), tmp_path).rest == 1.0
 
 
 def test_a_broken_file_is_measured_again(tmp_path: Path) -> None:
     bench = Bench()
     (tmp_path / f"{PRINT.digest}.json").write_text("{")
-    cached(PRINT, lambda: bench(PRINT), tmp_path)
-    cached(PRINT, lambda: bench(PRINT), tmp_path)
+    one(PRINT, bench, tmp_path)
+    one(PRINT, bench, tmp_path)
     assert bench.runs == 1
 
 
 def test_a_table_under_the_name_of_another_is_not_taken(tmp_path: Path) -> None:
     bench, other = Bench(), dataclasses.replace(PRINT, version="2")
-    cached(PRINT, lambda: bench(PRINT), tmp_path)
+    one(PRINT, bench, tmp_path)
     (tmp_path / f"{PRINT.digest}.json").rename(tmp_path / f"{other.digest}.json")
-    assert cached(other, lambda: bench(other), tmp_path).fingerprint == other
+    assert one(other, bench, tmp_path).fingerprint == other
 
 
 def test_a_folder_that_cannot_be_written_to_costs_nothing_but_time(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    assert cached(PRINT, lambda: Bench()(PRINT), tmp_path / "file" / "kept").rest == 1.0
+    assert one(PRINT, Bench(), tmp_path / "file" / "kept").rest == 1.0
 
 
 def test_it_lies_in_the_users_cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -59,7 +59,7 @@ def job(model: Model, target: Target, folder: Path, precision: str) -> Job:
 @pytest.mark.parametrize(("name", "precision"), CASES)
 def test_nine_tenths_of_the_time_belong_to_layers(name: str, precision: str, model: Model, tmp_path: Path) -> None:
     target = targets.load(name)
-    table = measure(job(model, target, tmp_path, precision), Schedule(budget=2.0))
+    (table,) = measure([job(model, target, tmp_path, precision)], Schedule(budget=2.0))
     assert table.mapped >= 0.9
     assert not table.estimated
     assert table.floating == ("bf16" if precision == "bf16" else "fp32")

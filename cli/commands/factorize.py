@@ -1,0 +1,186 @@
+"""Fewer parameters by design: convolutions written as chains of smaller ones, after a network is trained or before."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from convkit.cli import carrying, options, show, values
+from convkit.cli import output as place
+from convkit.compress import record
+from convkit.compress.errors import ConvkitError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import nn
+
+    from convkit.cli.carrying import Settings
+    from convkit.compress.data import DataRef
+    from convkit.compress.form import Chosen
+    from convkit.compress.model import ModelRef
+
+SCHEMA_VERSION = 1
+_USUAL, _BEFORE, _SHARE = ("channel_svd", "spatial_svd", "tucker2"), "one_way", 0.15
+FACTORY = "factored.py"
+_TEXT = '''"""{path} with convolutions in the form {form}, by convkit: {left:,} of {whole:,} parameters.
+
+`build` makes the network to train, with names of its own where chains stand: NAME.0, NAME.1, …; `dense` makes the
+network of ordinary convolutions that a trained one computes.
+"""
+
+from convkit.compress import apriori, function
+
+FORMS = {{
+{forms}
+}}
+
+
+def build(**arguments):
+    return apriori.rewrite(function.load({path!r})(**arguments), apriori.parsed(FORMS), seed={seed})
+
+
+def dense(weights=None, **arguments):
+    return apriori.dense(apriori.loaded(build(**arguments), weights), apriori.parsed(FORMS))
+'''
+
+
+@click.command
+@options.model
+@options.data(what="Samples of a trained network's input")
+@options.target
+@options.output
+@click.option(
+    "--form",
+    "forms",
+    type=values.Part("compress/forms"),
+    multiple=True,
+    metavar="NAME",
+    help="How convolutions are written; `convkit list forms`.  [default: channel_svd, spatial_svd, tucker2; one_way "
+    "before training]",
+)
+@click.option(
+    "--formats", type=values.WORD, metavar="NAME,...", help="Search the format of each layer among these, too: int8."
+)
+@click.option("--apriori", is_flag=True, help="Before training: write a function that builds the smaller network.")
+@click.option(
+    "--params",
+    type=values.Share(),
+    metavar="SHARE",
+    help="Parameters of the network before training, of those that it has.  [default: <=15%]",
+)
+@carrying.settings
+def factorize(
+    *,
+    model: ModelRef,
+    data: DataRef | None,
+    target: str | None,
+    output: str,
+    forms: tuple[str, ...],
+    formats: str | None,
+    apriori: bool,
+    params: float | None,
+    settings: Settings,
+) -> None:
+    """Write a network's convolutions as chains of smaller ones, where that makes it faster.
+
+    Of a trained network each layer keeps its own form or takes one of those asked for, with ranks by what it reads of
+    the data: by the loss that this brings to the outputs, and by latency measured on the target, as `convkit quantize
+    --formats` chooses formats; with --formats both are chosen at once. Nothing slower than the original is kept. OUTPUT
+    gets model.onnx, plan.yaml, manifest.json and report.json.
+
+    With --apriori, the network is not trained yet: OUTPUT gets factored.py, whose `build` makes the network to train,
+    in the way and with the arguments of your own function. Weights are drawn so that numbers keep their variance from
+    layer to layer.
+
+    \b
+    Examples:
+      convkit factorize net.onnx --data calib.npz --target openvino-cpu -o out/
+      convkit factorize net.onnx --data calib.npz --form tucker2 --latency "<=0.7x" -o out/
+      convkit factorize net.onnx --data calib.npz --formats int8 --size "<=0.15x" -o out/
+      convkit factorize models:build --apriori -o out/
+      convkit factorize models.unet:UNet --arg classes=3 --apriori --form cp --params "<=10%" -o out/
+      convkit train out.factored:build --shape x:Nx3x32x32 --data train.npz -o trained/
+    """
+    if apriori:
+        _check(model, forms, data, settings)
+        _write(model, forms, params or _SHARE, output, settings)
+        return
+    if params is not None or data is None:
+        wrong = "--params is asked of a network before training" if params else "a trained network's layers need --data"
+        raise ConvkitError(wrong, hint="add --apriori, or give --data and a budget: --size, --latency")
+    from convkit.cli import wishing
+
+    place.check(output, settings.plan, dry_run=settings.dry_run)
+    job = carrying.job(model, data, target or "onnxruntime-cpu", settings)
+    asked = job, formats or "", settings.tables, settings.budgets
+    wishes = wishing.wishes(*asked, by_labels=settings.by_labels, forms=",".join(forms or _USUAL))
+    carrying.carry_out(job, wishes, output, settings)
+
+
+def _write(model: ModelRef, forms: tuple[str, ...], params: float, output: str, settings: Settings) -> None:
+    """The factory of the network before training."""
+    from convkit.compress import apriori
+    from convkit.compress.sources import factory
+
+    form, seed = forms[0] if forms else _BEFORE, settings.seed
+    place.check(output, dry_run=settings.dry_run)
+    network = factory.build(model)
+    whole = _count(network)
+    chosen, names = apriori.chosen(network, form, params), list(apriori.convolutions(network))
+    left = _count(apriori.rewrite(network, chosen, seed))
+    report = _report(form, chosen, names, (left, whole))
+    if settings.dry_run:
+        show.text(f"would write {left:,} of {whole:,} parameters ({left / whole:.1%}) to {Path(output) / FACTORY}")
+        return
+    with record.output_folder(output) as folder:
+        forms_text = "\n".join(f"    {name!r}: {str(one)!r}," for name, one in chosen.items())
+        text = _TEXT.format(path=model.path, form=form, left=left, whole=whole, forms=forms_text, seed=seed)
+        record.write_bytes(folder / FACTORY, text.encode())
+        digests = {"factory": record.digest_bytes(text.encode())}
+        manifest = record.manifest(command=options.command_line(), digests=digests, seed=seed)
+        record.write_json(folder / record.MANIFEST, manifest)
+        record.write_json(folder / "report.json", report)
+    _show(report, output, as_json=settings.as_json)
+
+
+PART = factorize
+
+
+def _check(model: ModelRef, forms: tuple[str, ...], data: DataRef | None, settings: Settings) -> None:
+    from convkit.compress import function
+
+    if len(forms) > 1:
+        raise ConvkitError("before training, all layers have one form", hint=f"give one of --form {', '.join(forms)}")
+    if data is not None or any(settings.budgets.values()):
+        raise ConvkitError("before training there is nothing to measure", hint="leave out --data and budgets")
+    if not function.names_one(model.path):
+        raise ConvkitError(f"{model.path} is no function that builds a network", hint="give MODULE:FUNCTION")
+    if model.weights is not None:
+        raise ConvkitError("--weights are those of another network", hint="forms are drawn anew and trained")
+
+
+def _count(network: nn.Module) -> int:
+    return sum(parameter.numel() for parameter in network.parameters())
+
+
+def _report(form: str, chosen: Mapping[str, Chosen], names: list[str], counts: tuple[int, int]) -> dict[str, Any]:
+    left, whole = counts
+    return {
+        "schema_version": SCHEMA_VERSION,
+        "form": form,
+        "parameters": left,
+        "original_parameters": whole,
+        "layers": {name: str(chosen[name]) if name in chosen else None for name in names},
+    }
+
+
+def _show(report: Mapping[str, Any], output: str, *, as_json: bool) -> None:
+    if as_json:
+        show.json(report)
+        return
+    show.table(("convolution", "form"), [(name, text or "as it was") for name, text in report["layers"].items()])
+    left, whole = report["parameters"], report["original_parameters"]
+    show.text(f"{Path(output) / FACTORY}: {left:,} of {whole:,} parameters ({left / whole:.1%})")

@@ -1,0 +1,97 @@
+"""Fewer channels: layers made narrower where that loses least for the time it saves."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from convkit.cli import carrying, options, show, values
+from convkit.compress.errors import ConvkitError
+
+if TYPE_CHECKING:
+    from convkit.cli.carrying import Settings
+    from convkit.compress.data import DataRef
+    from convkit.compress.model import ModelRef
+
+
+@click.command
+@options.model
+@options.data(required=True, what="Samples of the network's input")
+@options.target
+@options.output
+@click.option(
+    "--step",
+    type=click.IntRange(1),
+    default=8,
+    show_default=True,
+    metavar="CHANNELS",
+    help="Widths are multiples of this where there are as many channels: kernels are made for such.",
+)
+@click.option(
+    "--formats", type=values.WORD, metavar="NAME,...", help="Search the format of each layer among these, too: int8."
+)
+@click.option(
+    "--forms",
+    type=values.WORD,
+    metavar="NAME,...",
+    help="Search the form of each convolution among these, too: tucker2; `convkit list forms`.",
+)
+@carrying.settings
+def shrink(
+    *,
+    model: ModelRef,
+    data: DataRef,
+    target: str | None,
+    output: str,
+    step: int,
+    formats: str | None,
+    forms: str | None,
+    settings: Settings,
+) -> None:
+    """Take channels out of a trained network, where that makes it faster and loses least.
+
+    Channels that are added, multiplied or joined together go together; what each group is worth to the outputs comes
+    from a few backward passes, what layers of other widths take from profiles of this machine. Layers that read less
+    than before are fitted, without training, to make what they made. With --formats and --forms the same search decides
+    about these as well, within the one budget. Nothing slower than the original is kept. OUTPUT gets model.onnx,
+    plan.yaml, manifest.json and report.json.
+
+    Where MODEL is a family that `convkit train --elastic` left, the most accurate of its members within --latency is
+    picked, for as many targets as there are from the one training; the data needs labels then.
+
+    \b
+    Examples:
+      convkit shrink net.onnx --data calib.npz --target openvino-cpu -o out/
+      convkit shrink net.onnx --data calib.npz --latency "<=0.6x" -o out/
+      convkit shrink net.onnx --data calib.npz --formats int8 --latency "<=0.3x" -o out/
+      convkit shrink family/ --data val.npz --latency "<=5ms" -o out/
+      convkit shrink net.onnx --data calib.npz --forms tucker2 --step 16 --size "<=0.5x" -o out/
+    """
+    from convkit.cli import members, wishing
+    from convkit.cli import output as place
+    from convkit.compress import budget
+    from convkit.compress.training import family
+
+    place.check(output, settings.plan, dry_run=settings.dry_run)
+    job = carrying.job(model, data, target or "onnxruntime-cpu", settings)
+    if family.is_one(model.path):
+        wanted = [budget.parse(name, text) for name, text in settings.budgets.items() if text is not None]
+        if len(wanted) != 1 or formats or forms:
+            hint = '--latency "<=5ms"; `convkit quantize` what it leaves for formats'
+            raise ConvkitError("a member of a family is picked by one limit on its time", hint=hint)
+        given = [name for name in ("plan", "tables", "keep", "by_labels") if getattr(settings, name)]
+        if given:
+            option = f"--{given[0].replace('_', '-')}"
+            raise ConvkitError(f"{option} is for one network, not for a family", hint="leave it out")
+        if settings.dry_run:
+            show.text(f"would pick the member of {model.path} that is best within {wanted[0].text}, and write {output}")
+            return
+        members.shrink(job, family.read(model.path), wanted[0], output, as_json=settings.as_json)
+        return
+    asked = job, formats or "", settings.tables, settings.budgets
+    wishes = wishing.wishes(*asked, by_labels=settings.by_labels, forms=forms, narrow=step)
+    carrying.carry_out(job, wishes, output, settings)
+
+
+PART = shrink

@@ -1,0 +1,228 @@
+"""What `convkit train --elastic` does: one training of a network and of all its members, kept epoch by epoch."""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from convkit.cli import options, show
+from convkit.compress import record
+from convkit.compress.errors import ConvkitError
+from convkit.compress.training import family
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from convkit.cli.progress import Progress
+    from convkit.compress.data import Data
+    from convkit.compress.model import Model, ModelRef
+    from convkit.compress.training.delayed import Crew, Schedule, State
+    from convkit.compress.training.elastic import Elastic, Member
+
+SCHEMA_VERSION = 1
+_IMAGES = 4
+_RANKED, _CALIBRATED, _BATCH = 64, 1024, 128
+"""Samples that channels are ranked on and norms recalibrated on, and how many at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class Training:
+    """What is trained on what, how, and where it goes."""
+
+    model: ModelRef
+    learns: Data
+    judged: Data | None
+    schedule: Schedule
+    asked: family.Asked
+    augment: tuple[str, ...]
+    output: str
+    resume: bool
+
+
+def run(training: Training) -> dict[str, Any] | None:
+    """Train, and write the family into the output; its report. None on a process that is not the first."""
+    with family.crew() as crew:
+        return _run(training, crew)
+
+
+def refuse(loss: str | None, metric: str | None, gates: Sequence[str]) -> None:
+    """Raise ConvkitError for what elastic networks are not trained by."""
+    if loss not in (None, "cross_entropy") or metric not in (None, "top1") or gates:
+        raise ConvkitError(
+            "elastic networks learn classes and are scored by top1", hint="leave out --loss, --metric, --gate"
+        )
+
+
+def tell(report: Mapping[str, Any] | None, output: str, *, as_json: bool) -> None:
+    """Show the report; nothing on processes but the first."""
+    if report is None:
+        return
+    if as_json:
+        show.json(report)
+        return
+    scores = ", ".join(f"{name} {value:.2f} %" for name, value in report["scores"].items())
+    show.text(f"{output}: trained in {report['seconds']:.0f} s{': top-1 ' if scores else ''}{scores}")
+
+
+def _run(training: Training, crew: Crew) -> dict[str, Any] | None:
+    network, model = _written(training.model)
+    elastic = family.made(model, training.asked)
+    arrays, labels = tensors(model, training.learns)
+    if training.judged is not None:
+        tensors(model, training.judged)  # what cannot be scored is told before an hour of training
+    if training.augment and len(model.inputs[0].shape) != _IMAGES:
+        raise ConvkitError("--augment is for images [N, C, H, W]", hint="leave it out")
+    asked = [training.schedule, training.asked, training.augment]
+    kept = family.Checkpoint(training.output, [training.model, model.digest, training.learns.digest, *asked])
+    started = time.monotonic()
+    with show.progress("train") as say:
+        order, state = _trained(training, model, elastic, (arrays, labels), kept, crew, say)
+    if crew.rank:
+        return None
+    scores = _scored(elastic, model, arrays, training.judged)
+    _settle(elastic, arrays)
+    report = {
+        "schema_version": SCHEMA_VERSION,
+        "losses": state.losses,
+        "products": state.products,
+        "seconds": time.monotonic() - started,
+        "schedule": asdict(training.schedule),
+        "scores": scores,
+    }
+    with record.output_folder(training.output) as folder:
+        told = {"order": order or {}, "scores": scores, "products": state.products}
+        family.write(folder, network, elastic, training.asked, told)
+        digests = {"data": training.learns.digest, "model": model.digest}
+        manifest = record.manifest(command=options.command_line(), digests=digests, seed=training.schedule.seed)
+        record.write_json(folder / record.MANIFEST, manifest)
+        record.write_json(folder / "report.json", report)
+    kept.done()
+    return report
+
+
+def _written(ref: ModelRef) -> tuple[bytes, Model]:
+    """The network as an ONNX file, which a family keeps so that no code is needed to read it, and read from that."""
+    from convkit.compress import model as models
+    from convkit.export.onnx import to_onnx
+
+    written = bytes(to_onnx(models.load(ref)).SerializeToString(deterministic=True))
+    with tempfile.TemporaryDirectory(prefix="convkit-") as folder:
+        path = Path(folder) / family.NETWORK
+        path.write_bytes(written)
+        return written, models.with_shapes(models.load(models.ModelRef(str(path))))
+
+
+def _trained(
+    training: Training,
+    model: Model,
+    elastic: Elastic,
+    data: tuple[tuple[Tensor, ...], Tensor],
+    kept: family.Checkpoint,
+    crew: Crew,
+    say: Progress,
+) -> tuple[Mapping[str, Sequence[int]] | None, State]:
+    from convkit.compress.training import augment, delayed
+
+    (arrays, labels), schedule = data, training.schedule
+    known = kept.load(elastic) if training.resume else None
+    order: list[Mapping[str, Sequence[int]] | None] = [None if known is None else known[1]]
+    if order[0]:
+        family.reorder(elastic, order[0])
+    count = sum(parameter.numel() for parameter in elastic.parameters())
+    say.found(f"{count:,} parameters, {len(labels):,} samples, {_said(elastic)}")
+    names = [spec.name for spec in model.inputs]
+
+    def begin() -> None:
+        _settle(elastic, arrays)
+        rows = spread(len(labels), _RANKED).tolist()
+        few = [dict(zip(names, (array[at : at + 1] for array in arrays), strict=True)) for at in rows]
+        order[0] = family.rank(elastic, model, few)
+        say.found("members begin; channels are ranked")
+
+    state = None if known is None else known[0]
+    chosen = augment.chained(training.augment) if training.augment else None
+    found = delayed.train(elastic, arrays, labels, schedule, state=state, augment=chosen, crew=crew, begin=begin)
+    for now in found:
+        state = now
+        say(f"epoch {now.epoch} of {schedule.epochs}: loss {now.losses[-1]:.4f}")
+        if not crew.rank:
+            kept.keep(elastic, now, order[0])
+    assert state is not None  # there is an epoch at least  # noqa: S101
+    return order[0], state
+
+
+def _said(elastic: Elastic) -> str:
+    space = elastic.space
+    blocks = sum(len(stage) - 1 for stage in space.stages)
+    parts = {"widths": len(space.widths), "blocks": blocks, "kernels": len(space.kernels)}
+    return "elastic in " + ", ".join(f"{count} {name}" for name, count in parts.items() if count)
+
+
+def tensors(model: Model, data: Data) -> tuple[tuple[Tensor, ...], Tensor]:
+    """The inputs in the network's order, and classes. Raises ConvkitError for labels that are no classes."""
+    import torch
+
+    if data.labels is None:
+        raise ConvkitError("an elastic network is trained by labels", hint="give them as `labels`, or --labels")
+    if data.labels.ndim != 1 or data.labels.dtype.kind not in "iu":
+        raise ConvkitError("members learn classes from the whole network", hint="give labels that are class numbers")
+    classes = model.outputs[0].shape[-1]
+    if isinstance(classes, int) and int(data.labels.max()) >= classes:
+        raise ConvkitError(f"there is a label {int(data.labels.max())}, the network tells {classes} classes apart")
+    arrays = tuple(torch.from_numpy(data.arrays[spec.name]) for spec in model.inputs)
+    return arrays, torch.from_numpy(data.labels).long()
+
+
+def _scored(elastic: Elastic, model: Model, arrays: tuple[Tensor, ...], judged: Data | None) -> dict[str, float]:
+    """Top-1 in percent of the whole network and of the least, each with norms of its own."""
+    if judged is None:
+        return {}
+    found = {}
+    for name, choice in (("whole", elastic.space.whole), ("least", elastic.space.least)):
+        member = elastic.member(choice)
+        member.recalibrate(batches(arrays))
+        found[name] = top1(member, model, judged)
+    return found
+
+
+def _settle(elastic: Elastic, arrays: tuple[Tensor, ...]) -> None:
+    """Put the statistics of the whole network's norms where the network itself has them."""
+    whole = elastic.member(elastic.space.whole)
+    whole.recalibrate(batches(arrays))
+    held = dict(elastic.graph.named_buffers())
+    for name, tensor in whole.shape.named_buffers():
+        held[name].copy_(tensor)
+
+
+def batches(arrays: tuple[Tensor, ...]) -> list[tuple[Tensor, ...]]:
+    """Samples, a batch at a time, as norms are recalibrated on."""
+    rows = spread(len(arrays[0]), _CALIBRATED)
+    parts = max(1, len(rows) // _BATCH)
+    return [tuple(array[rows[at::parts]] for array in arrays) for at in range(parts)]
+
+
+def spread(count: int, most: int) -> Tensor:
+    """Of `count` rows `most` that lie evenly among them: neighbours are often of one class."""
+    import torch
+
+    kept = min(most, count)
+    return torch.arange(kept) * count // kept
+
+
+def top1(member: Member, model: Model, judged: Data) -> float:
+    """Percent of the samples that `member`, as its norms are now, classifies as labelled."""
+    import torch
+
+    arrays, labels = tensors(model, judged)
+    member.shape.eval()
+    right = 0
+    with torch.inference_mode():
+        for at in range(0, len(labels), _BATCH):
+            (made, *_) = member(*(array[at : at + _BATCH] for array in arrays))
+            right += int((made.argmax(1) == labels[at : at + _BATCH]).sum())
+    member.shape.train()
+    return 100 * right / len(labels)

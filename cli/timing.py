@@ -1,0 +1,72 @@
+"""What every layer takes on the target: tables of the network, and of its variants in forms, measured side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from convkit.cli import tuning
+from convkit.compress import record
+
+if TYPE_CHECKING:
+    from convkit.cli.building import Builder
+    from convkit.cli.searchspace import Means
+    from convkit.compress.plan import LayerPlan, Plan
+    from convkit.runtimes.latency.measure import Job
+    from convkit.runtimes.latency.table import LatencyTable
+
+TABLE_SHARE, VARIANT_SHARE = 1.5, 0.3
+"""Seconds that the latency table takes, as part of the final measurement's, and those of a variant beside it."""
+
+
+def tables(means: Means, builder: Builder, plan: Plan, variants: Sequence[Plan]) -> list[LatencyTable]:
+    """Of this machine, measured once and kept, in the user's cache and with the search; estimated where the target's
+    engine is not at hand. `plan`, and each of `variants`, has in low precision all that may be. Where `plan` has
+    nothing in it, there is nothing to tell apart, and it takes no longer than they do.
+    """
+    from convkit.runtimes.latency import cache, measure, roofline
+    from convkit.runtimes.latency.profile import Schedule
+
+    job, plans = means.job, [plan, *variants]
+    if job.estimated:
+        return [roofline.estimate(builder.shaped(one), job.target, one.methods) for one in plans]
+    jobs = [_job(means, builder, one, single=one is plan and bool(one.layers)) for one in plans]
+    means.say(f"latency of every layer on {job.target.engine}, float in {jobs[0].options.precision}")
+    fingerprints = [measure.fingerprint(one.model, one.target, one.methods, one.options, one.inputs) for one in jobs]
+    own = TABLE_SHARE if plan.layers else VARIANT_SHARE
+    schedule = Schedule(job.budget * (own + VARIANT_SHARE * len(variants)), job.seed)
+
+    def known() -> list[LatencyTable]:
+        return cache.cached(fingerprints, lambda: measure.measure(jobs, schedule))
+
+    # What a search that is resumed has chosen by is not measured anew, however busy the machine was.
+    kept = means.kept.folder
+    found = known() if kept is None else cache.cached(fingerprints, known, kept, lambda: False)
+    if found[0].disturbance.marked:
+        spread = f"rounds differed by {found[0].disturbance.spread:.0%}"
+        means.say.found(f"the latency table is unsure: {spread}, others use the machine")
+    return found
+
+
+def _job(means: Means, builder: Builder, plan: Plan, *, single: bool) -> Job:
+    """What is measured of the network in its own form (`single`), or of a variant: only what all of it takes alike."""
+    from convkit.runtimes.latency import builds, measure
+
+    job, options = means.job, tuning.options(means.job, plan.engine)
+
+    def write(layers: Mapping[str, LayerPlan]) -> Path:
+        known = {name: plan.layers.get(name, layer) for name, layer in layers.items()}
+        # What is rounded and corrected behind quantization changes numbers, and no time.
+        return builder.file(builder.network(builder.complete(replace(plan, layers=known, methods=()))))
+
+    first = job.model.inputs[0].shape[:1]
+    fixed = next((size for size in first if isinstance(size, int)), 1)
+    sample = dict(job.data.batch([row % len(job.data) for row in range(fixed)]).arrays)
+    shape = {"forms": dict(plan.forms), "widths": dict(plan.widths)}
+    own = (builds.FLOAT, *((builds.LOW,) if plan.layers else ()))
+    told = (f"shape {record.digest_json(shape)}",) if plan.forms or plan.widths else ()
+    told = told if single else (*told, f"builds {','.join(own)}")
+    made = measure.Job(builder.shaped(plan), job.target, (*plan.methods, *told), write, options, sample)
+    return made if single else replace(made, builds=own)

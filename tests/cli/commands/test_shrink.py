@@ -1,0 +1,126 @@
+"""`convkit shrink` of a trained network: channels that others can stand for go, the rest stays.
+
+The engine's time is the size of the file here, so that nothing is chance.
+"""
+
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+from onnx import numpy_helper
+
+from convkit.compress import plan as plans
+from tests.cli import steady
+from tests.cli.commands.test_quantize import heavy
+from tests.command_line import Convkit, Result
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A network whose every second channel is that before it again, and one that has none such."""
+    made = tmp_path_factory.mktemp("shrink")
+    heavy(made / "full.onnx")
+    doubled(made / "full.onnx", made / "doubled.onnx")
+    x = np.random.default_rng(0).standard_normal((16, 8, 16, 16)).astype(np.float32)
+    np.savez(made / "calib.npz", x=x)
+    return made
+
+
+def doubled(source: Path, path: Path) -> None:
+    proto = onnx.load(source)
+    last = max(tensor.name for tensor in proto.graph.initializer if len(tensor.dims) == 4)
+    for tensor in proto.graph.initializer:
+        values = numpy_helper.to_array(tensor).copy()
+        if len(tensor.dims) in (1, 4) and tensor.name != last and len(values) > 8:
+            values[1::2] = values[::2]
+            tensor.CopyFrom(numpy_helper.from_array(values, tensor.name))
+    onnx.save(proto, path)
+
+
+@pytest.fixture
+def shrink(convkit: Convkit, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "Shrink":
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    steady.install(monkeypatch)
+    return Shrink(convkit, folder, tmp_path / "out")
+
+
+class Shrink:
+    def __init__(self, convkit: Convkit, folder: Path, out: Path) -> None:
+        self.convkit, self.folder, self.out = convkit, folder, out
+
+    def __call__(self, *words: str, net: str = "doubled.onnx") -> Result:
+        return self.convkit("shrink", *self.places(net), "--budget", "1", "--no-tune", "-o", str(self.out), *words)
+
+    def places(self, net: str) -> tuple[str, ...]:
+        data = str(self.folder / "calib.npz")
+        return "-m", str(self.folder / net), "--data", data, "--target", "onnxruntime-cpu"
+
+    def report(self) -> dict[str, object]:
+        found: dict[str, object] = json.loads((self.out / "report.json").read_text())
+        return found
+
+    def outputs(self, path: Path) -> np.ndarray:
+        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        return np.asarray(session.run(None, {"x": np.load(self.folder / "calib.npz")["x"]})[0])
+
+
+def test_channels_that_others_stand_for_go(shrink: Shrink, tmp_path: Path) -> None:
+    done = shrink("--latency", "<=0.5x")
+    assert done.code == 0, done.err
+    plan = plans.read(shrink.out / "plan.yaml")
+    assert plan.widths
+    assert not plan.layers
+    assert shrink.report()["verdict"] == "narrowed"
+    whole, made = shrink.folder / "doubled.onnx", shrink.out / "model.onnx"
+    assert made.stat().st_size <= 0.5 * whole.stat().st_size
+    wanted, found = shrink.outputs(whole), shrink.outputs(made)
+    assert np.square(found - wanted).sum() <= 1e-2 * np.square(wanted).sum()
+    places = shrink.places("doubled.onnx")
+    again = shrink.convkit("export", *places, "--plan", str(shrink.out / "plan.yaml"), "-o", str(tmp_path / "again"))
+    assert again.code == 0, again.err
+    assert (tmp_path / "again" / "model.onnx").read_bytes() == made.read_bytes()
+
+
+def test_widths_forms_and_formats_are_chosen_together(shrink: Shrink) -> None:
+    """A size that none of them reaches alone."""
+    done = shrink("--formats", "int8", "--forms", "tucker2", "--size", "<=0.12x")
+    assert done.code == 0, done.err
+    plan = plans.read(shrink.out / "plan.yaml")
+    assert plan.widths
+    assert plan.layers
+    made, whole = shrink.out / "model.onnx", shrink.folder / "doubled.onnx"
+    assert made.stat().st_size <= 0.12 * whole.stat().st_size
+
+
+def test_a_network_that_needs_its_channels_keeps_them(shrink: Shrink) -> None:
+    done = shrink("--min-sqnr", "40", net="full.onnx")
+    assert done.code == 0, done.err
+    assert shrink.report()["verdict"] == "kept float"
+    assert (shrink.out / "model.onnx").read_bytes() == (shrink.folder / "full.onnx").read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [(("--forms", "cpp"), "no form is called 'cpp'"), (("--size", "<=3ms"), "--size"), (("--step", "0"), "--step")],
+)
+def test_what_cannot_be_is_told(words: tuple[str, ...], told: str, shrink: Shrink) -> None:
+    done = shrink(*words)
+    assert done.code == 2
+    assert told in done.err
+    assert not shrink.out.exists()
+
+
+def test_a_width_that_cannot_be_is_told(shrink: Shrink, tmp_path: Path) -> None:
+    """Of a plan that was edited by hand."""
+    assert shrink("--latency", "<=0.5x").code == 0
+    text = (shrink.out / "plan.yaml").read_text()
+    name, width = next(iter(plans.read(shrink.out / "plan.yaml").widths.items()))
+    edited = tmp_path / "edited.yaml"
+    edited.write_text(text.replace(f'"{name}": {width}', f'"{name}": 100000'))
+    places = shrink.places("doubled.onnx")
+    done = shrink.convkit("export", *places, "--plan", str(edited), "-o", str(tmp_path / "wrong"))
+    assert done.code == 2
+    assert f"{name!r} cannot be 100000 wide" in done.err
