@@ -1,8 +1,9 @@
 """What `make bench` runs: convkit and other quantizers on the same networks, data and engines, held against limits.
 
 python -m tests.bench -o OUT [PART...]     PART: networks, commands, resolve, sensitivity, latency, enumerated,
-                                           rounding, matrix, mixed, convs; on request, zero-shot, gpu, kernels
-                                           where there is one
+                                           rounding, matrix, mixed, convs, compressed, joint, waves, elastic;
+                                           on request, zero-shot, elastic-cifar, gpu, kernels where
+                                           there is one
 
 Each part leaves PART.json in OUT; REPORT.md there holds all of them as tables.
 """
@@ -24,10 +25,13 @@ from tests.bench import (
     cases,
     cifar,
     comparison,
+    compressed,
     convs,
+    elastic,
     engines,
     enumerated,
     gpu,
+    joint,
     kernels,
     latency,
     limits,
@@ -40,15 +44,15 @@ from tests.bench import (
     rounding,
     sensitivity,
     shown,
+    waves,
     zero_shot,
 )
 from tests.bench import peer as peers
-from tests.bench.comparison import Comparison
 from tests.bench.limits import Line
 from tests.bench.networks import OCR
 from tests.bench.product import Quantized
 
-_ON_REQUEST = ("zero-shot", "gpu", "kernels")
+_ON_REQUEST = ("zero-shot", "elastic-cifar", "gpu", "kernels")
 TARGETS = {"onnxruntime": "onnxruntime-cpu", "openvino": "openvino-cpu"}
 
 
@@ -90,7 +94,7 @@ def networks(run: Run, report: dict[str, Any]) -> Iterator[Line]:
                 yield limits.of_failure(f"{name}, {engine}", failure)
                 continue
             shown.comparison(found)
-            report["comparisons"].append(_as_dict(found))
+            report["comparisons"].append(comparison.as_dict(found))
             yield from limits.of_comparison(found)
 
 
@@ -213,6 +217,11 @@ RUNS: Mapping[str, Callable[[Run, dict[str, Any]], Iterator[Line]]] = {
     "mixed": mixes,
     "zero-shot": zero_shots,
     "convs": lambda run, report: convs.lines(run.say, report),
+    "compressed": lambda run, report: compressed.lines(run.say, report, run.output / "compressed"),
+    "joint": lambda run, report: joint.lines(run.say, report, run.output / "joint"),
+    "waves": lambda run, report: waves.lines(run.say, report, run.output),
+    "elastic": lambda run, report: elastic.lines("fashion", run.say, report, run.output / "elastic"),
+    "elastic-cifar": lambda run, report: elastic.lines("cifar", run.say, report, run.output / "elastic_cifar"),
     "gpu": gpus,
     "kernels": lambda run, report: kernels.lines(run.say, report),
 }
@@ -272,19 +281,6 @@ def _facts() -> dict[str, Any]:
         "machine": machine.fingerprint(),
         "versions": record.versions(),
         "peers": {peer.name: peers.versions(peer) for peer in every},
-    }
-
-
-def _as_dict(found: Comparison) -> dict[str, Any]:
-    return {
-        "network": found.case.name,
-        "engine": found.engine,
-        "verdict": found.product.verdict,
-        "quantize": dataclasses.asdict(found.product.command),
-        "calibration_samples": len(next(iter(found.case.calibration.values()))),
-        "measurement": dataclasses.asdict(found.measurement),
-        "p50_over_peer": {name: dataclasses.asdict(ratio) for name, ratio in found.over_peer.items()},
-        "absent": dict(found.absent),
     }
 
 

@@ -38,6 +38,12 @@ def unscored(count: int, size: int = 224, batch: int = 50) -> Iterator[np.ndarra
     return _batches(_sheet("data_batch_1.png")[:count], size, batch)
 
 
+def training() -> tuple[np.ndarray, np.ndarray]:
+    """Training images uint8 [50000, 32, 32, 3] and their classes [50000]."""
+    sheets = [_sheet(f"data_batch_{part}.png") for part in range(1, 6)]
+    return np.concatenate(sheets), np.array(json.loads((_folder() / "train_lables.json").read_text()))
+
+
 def predictions(scores: np.ndarray) -> np.ndarray:
     """CIFAR class [N] of each row of ImageNet scores (logits) [N, 1000]."""
     odds = np.exp(scores - scores.max(axis=1, keepdims=True))

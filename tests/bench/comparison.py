@@ -1,7 +1,7 @@
 """The Comparison: float, peers and convkit on one network and engine, timed interleaved in one run."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -136,3 +136,16 @@ class Recorder:
         """Paired over rounds; the first block only told how long a call takes."""
         own, base = (np.array(self.medians[name][1:]) for name in (one, other))
         return estimate.paired_ratio(own, base, SEED)
+
+
+def as_dict(found: Comparison) -> dict[str, Any]:
+    return {
+        "network": found.case.name,
+        "engine": found.engine,
+        "verdict": found.product.verdict,
+        "quantize": asdict(found.product.command),
+        "calibration_samples": len(next(iter(found.case.calibration.values()))),
+        "measurement": asdict(found.measurement),
+        "p50_over_peer": {name: asdict(ratio) for name, ratio in found.over_peer.items()},
+        "absent": dict(found.absent),
+    }

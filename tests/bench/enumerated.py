@@ -100,7 +100,7 @@ def foretold(net: Small, budget: float) -> Problem:
     """The Problem as the search has it: sensitivities, and a latency table of a few builds."""
     builder = net.builder
     ranged = spaces.with_shared_ranges(builder.model, builder.target, net.plan)
-    losses = sensitivity.sensitivity(builder.model, builder.target, ranged, net.options, builder.data.probe, seed=0)
+    losses = sensitivity.sensitivity(builder.model, builder.target, ranged, net.options, builder.data.probe)
 
     def write(layers: Mapping[str, LayerPlan]) -> Path:
         known = {name: net.plan.layers.get(name, layer) for name, layer in layers.items()}
@@ -109,7 +109,7 @@ def foretold(net: Small, budget: float) -> Problem:
 
     sample = {name: tensor[:1].numpy() for name, tensor in net.samples.items()}
     job = Job(builder.model, builder.target, EXACT, write, net.engine, sample, _opened)
-    table = measure(job, Schedule(budget * _TABLE_SHARE))
+    (table,) = measure([job], Schedule(budget * _TABLE_SHARE))
     rest = Cost(seconds=table.rest)
     times = spaces.Times(table.layers, edges(table))
     return spaces.problem(builder.model, builder.target, net.plan.layers, net.options, losses, times, rest)

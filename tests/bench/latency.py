@@ -108,7 +108,7 @@ def foretell(case: Case, target: Target, precision: str, budget: float, say: Cal
         write = Writer(model, target, Calibration([samples], [samples]), Path(folder))
         started = time.perf_counter()
         say(f"{where}: latency table")
-        table = measure(Job(model, target, methods, write, options, sample), Schedule(TABLE_SECONDS))
+        (table,) = measure([Job(model, target, methods, write, options, sample)], Schedule(TABLE_SECONDS))
         taken = time.perf_counter() - started
         say(f"{where}: {MIXTURES} mixtures")
         mixtures = tuple(_mixtures(table, write, options, budget))

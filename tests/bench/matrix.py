@@ -133,7 +133,7 @@ def mixed(prepared: Model, target: Target, formats: tuple[str, ...], sample: Sam
     everything = uniform(prepared, target.weight, target, METHODS, [sample])
     ranged = spaces.with_shared_ranges(prepared, target, everything)
     options = spaces.options(prepared, target, formats)
-    losses = sensitivity.sensitivity(prepared, target, ranged, options, [sample], probes=1)
+    losses = sensitivity.sensitivity(prepared, target, ranged, options, [sample], probes=sensitivity.Probes(1))
     table = roofline.estimate(prepared, target, METHODS)
     times = spaces.Times(table.layers, edges(table))
     # Those that stay in float where all are in INT8 may still be in 16 bits.

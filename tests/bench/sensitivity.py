@@ -16,7 +16,7 @@ from convkit.compress.method import Batches
 from convkit.compress.model import Model, ModelRef, load
 from convkit.compress.option import FLOAT, Option
 from convkit.compress.plan import Plan
-from convkit.compress.search.sensitivity import PROBES, Losses, measured, sensitivity
+from convkit.compress.search.sensitivity import Losses, Probes, measured, sensitivity
 from convkit.compress.target import Target
 from tests.bench.cases import Case
 
@@ -69,7 +69,7 @@ def correlate(case: Case, say: Callable[[str], None]) -> Correlation:
         len(pairs),
         samples,
         others,
-        PROBES,
+        Probes().count,
         seconds,
         all_seconds,
         measured_seconds,
