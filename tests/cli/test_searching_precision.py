@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from convkit.cli import contest, quantizing, search_report, searching, searchspace
+from convkit.cli import contest, quantizing, search_report, searching, timing, tuning
 from convkit.cli.contest import ORIGINAL, Candidate, Contest
 from convkit.cli.precisions import F32, Precision
 from convkit.cli.progress import Progress
@@ -40,14 +40,14 @@ def searched(monkeypatch: pytest.MonkeyPatch, folder: Path, wishes: Wishes, rati
     """A search where networks take `ratio` of the original's time; also the precision of every table it asked for."""
     asked: list[str] = []
 
-    def estimated(means: Means, builder: object, plan: Plan) -> LatencyTable:
+    def estimated(means: Means, builder: object, plan: Plan, variants: Sequence[Plan]) -> list[LatencyTable]:
         job = means.job
-        options = searchspace.tuning.options(job, plan.engine)
+        options = tuning.options(job, plan.engine)
         asked.append(options.precision)
         model = builder.model  # type: ignore[attr-defined]
         fingerprint = tables.fingerprint(model, job.target, plan.methods, options)
         found = roofline.estimate(model, job.target, plan.methods, tables.floating(options))
-        return replace(found, fingerprint=fingerprint)
+        return [replace(found, fingerprint=fingerprint)] * (1 + len(variants))
 
     def measured(where: Contest, candidates: Sequence[Candidate], _budget: float, _say: object) -> Measurement:
         results = [_result(ORIGINAL, 1.0, 200.0, where.original)]
@@ -57,7 +57,7 @@ def searched(monkeypatch: pytest.MonkeyPatch, folder: Path, wishes: Wishes, rati
         ]
         return Measurement(ORIGINAL, tuple(results), 6, 1, None, Settings(), {}, ())
 
-    monkeypatch.setattr(searchspace, "_table", estimated)
+    monkeypatch.setattr(timing, "tables", estimated)
     monkeypatch.setattr(contest, "measured", measured)
     work = quantizable.job(folder, tune=False)
     work = replace(work, target=targets.load("openvino-cpu"))

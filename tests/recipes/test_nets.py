@@ -16,7 +16,7 @@ from convkit.compress.training.supervised import Schedule, train, usual_loss
 from convkit.recipes.nets import clouds, digits
 
 NAMES = [name for name in parts.names("recipes", ".yaml") if name != "lite0"]
-FAMILIES = {
+FAMILIES: dict[str, set[str]] = {
     "clouds_equivariant": {"ponita"},
     "clouds_products": {"gaunt"},
     "digits_denoised": {"time_norm"},
@@ -40,6 +40,7 @@ FAMILIES = {
     "pitch_long_kernels": {"sgconv"},
     "pitch_periods": {"times_block"},
     "pitch_state_spaces": {"lssl"},
+    "waves_factored": set(),  # its layers are plain ones, in chains
     "waves_transform_once": {"transform_once"},
 }
 
