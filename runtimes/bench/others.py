@@ -6,6 +6,8 @@ middle of a call they are not: a short call often ends before that, a long one n
 
 from __future__ import annotations
 
+import contextlib
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +19,9 @@ _TASKS = Path("/proc/self/task")
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """Seconds: of the clock, that threads of this process have waited, that it ran, and that all processes ran."""
+    """Seconds: of the clock, that threads of this process have waited, that it and those beside it ran (its parent's
+    other children: threads of an engine spin on for a while when it is another one's turn), and that all processes ran.
+    """
 
     clock: float
     waited: float
@@ -32,7 +36,7 @@ def moment() -> Moment:
     times = psutil.cpu_times()
     idle = times.idle + getattr(times, "iowait", 0.0) + getattr(times, "guest", 0.0) + getattr(times, "guest_nice", 0.0)
     waited = sum(map(_delay, _TASKS.iterdir())) / 1e9 if _TASKS.is_dir() else 0.0
-    return Moment(time.perf_counter(), waited, time.process_time(), sum(times) - idle)
+    return Moment(time.perf_counter(), waited, time.process_time() + _beside(), sum(times) - idle)
 
 
 def cores(start: Moment, end: Moment) -> float:
@@ -42,6 +46,20 @@ def cores(start: Moment, end: Moment) -> float:
     """
     taken = (end.all - start.all) - (end.own - start.own)
     return min(end.waited - start.waited, taken) / (end.clock - start.clock)
+
+
+def _beside() -> float:
+    """Seconds that the parent of this process, and its other children, ran."""
+    import psutil
+
+    found = 0.0
+    with contextlib.suppress(psutil.Error):  # one may end as it is looked at
+        parent = psutil.Process().parent()
+        for process in () if parent is None else (parent, *parent.children()):
+            if process.pid != os.getpid():
+                times = process.cpu_times()
+                found += times.user + times.system
+    return found
 
 
 def _delay(task: Path) -> int:
