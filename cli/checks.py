@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING
 from convkit.cli import show
 
 if TYPE_CHECKING:
-    from convkit.runtimes.parity.compare import Check, Comparison
+    from convkit.runtimes.parity.checks import Check
+    from convkit.runtimes.parity.compare import Comparison
 
 _SHOWN = 10
 """Checks of layers that are printed, beside the first of each engine that missed."""

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from convkit.compress.data import Data, DataRef
     from convkit.compress.model import Model, ModelRef
-    from convkit.runtimes.parity.compare import Tolerance
+    from convkit.runtimes.parity.checks import Tolerance
     from convkit.runtimes.parity.pair import Pair
     from convkit.runtimes.session import Options
 
@@ -149,7 +149,7 @@ def _planned(path: str | None, threads: int) -> tuple[Options, Callable[[Model],
 
 
 def _tolerance(given: dict[str, Any]) -> Tolerance:
-    from convkit.runtimes.parity.compare import Tolerance
+    from convkit.runtimes.parity.checks import Tolerance
 
     known = [field.name for field in dataclasses.fields(Tolerance)]
     for name, value in given.items():

@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from convkit.cli import checks
-from convkit.runtimes.parity.compare import Check, Comparison
+from convkit.runtimes.parity.checks import Check
+from convkit.runtimes.parity.compare import Comparison
 
 
 def layer(number: int, equal: float, engine: str = "onnxruntime") -> Check:

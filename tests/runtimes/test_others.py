@@ -53,6 +53,7 @@ def test_a_block_tells_what_others_had_as_far_as_it_waited(
     assert block.others == taken
 
 
+# Linux alone tells how long threads wait; elsewhere nothing is said of others, which has no case to test.
 @pytest.mark.skipif(not Path("/proc/self/schedstat").is_file(), reason="the system does not tell how long threads wait")
 def test_processes_that_want_the_same_core_are_seen() -> None:
     """Two that never sleep, on the one core that this process is left: about half a core each is what both get."""

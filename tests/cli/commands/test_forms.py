@@ -3,19 +3,18 @@
 The engine's time is the size of the file here, so that nothing is chance.
 """
 
-import json
 from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from onnx import numpy_helper
 
 from convkit.compress import plan as plans
 from tests.cli import steady
 from tests.cli.commands.test_quantize import heavy
-from tests.command_line import Convkit, Result
+from tests.cli.smaller import Smaller
+from tests.command_line import Convkit
 
 RANK = 8
 
@@ -43,33 +42,13 @@ def thin(source: Path, path: Path) -> None:
 
 
 @pytest.fixture
-def factorize(convkit: Convkit, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "Factorize":
+def factorize(convkit: Convkit, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Smaller:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     steady.install(monkeypatch)
-    return Factorize(convkit, folder, tmp_path / "out")
+    return Smaller("factorize", "thin.onnx", convkit, folder, tmp_path / "out")
 
 
-class Factorize:
-    def __init__(self, convkit: Convkit, folder: Path, out: Path) -> None:
-        self.convkit, self.folder, self.out = convkit, folder, out
-
-    def __call__(self, *words: str, net: str = "thin.onnx") -> Result:
-        return self.convkit("factorize", *self.places(net), "--budget", "1", "--no-tune", "-o", str(self.out), *words)
-
-    def places(self, net: str) -> tuple[str, ...]:
-        data = str(self.folder / "calib.npz")
-        return "-m", str(self.folder / net), "--data", data, "--target", "onnxruntime-cpu"
-
-    def report(self) -> dict[str, object]:
-        found: dict[str, object] = json.loads((self.out / "report.json").read_text())
-        return found
-
-    def outputs(self, path: Path) -> np.ndarray:
-        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-        return np.asarray(session.run(None, {"x": np.load(self.folder / "calib.npz")["x"]})[0])
-
-
-def test_kernels_of_few_directions_become_chains(factorize: Factorize, tmp_path: Path) -> None:
+def test_kernels_of_few_directions_become_chains(factorize: Smaller, tmp_path: Path) -> None:
     done = factorize("--size", "<=0.5x")
     assert done.code == 0, done.err
     plan = plans.read(factorize.out / "plan.yaml")
@@ -92,7 +71,7 @@ def test_kernels_of_few_directions_become_chains(factorize: Factorize, tmp_path:
     assert (tmp_path / "again" / "model.onnx").read_bytes() == made.read_bytes()
 
 
-def test_forms_and_formats_are_chosen_together(factorize: Factorize) -> None:
+def test_forms_and_formats_are_chosen_together(factorize: Smaller) -> None:
     """A size that neither reaches alone."""
     done = factorize("--formats", "int8", "--size", "<=0.15x")
     assert done.code == 0, done.err
@@ -106,14 +85,14 @@ def test_forms_and_formats_are_chosen_together(factorize: Factorize) -> None:
     assert np.square(found - wanted).sum() <= 0.02 * np.square(wanted).sum()
 
 
-def test_kernels_of_many_directions_stay_as_they_are(factorize: Factorize) -> None:
+def test_kernels_of_many_directions_stay_as_they_are(factorize: Smaller) -> None:
     done = factorize("--min-sqnr", "60", net="full.onnx")
     assert done.code == 0, done.err
     assert factorize.report()["verdict"] == "kept float"
     assert (factorize.out / "model.onnx").read_bytes() == (factorize.folder / "full.onnx").read_bytes()
 
 
-def test_the_forms_to_choose_among_are_those_asked_for(factorize: Factorize) -> None:
+def test_the_forms_to_choose_among_are_those_asked_for(factorize: Smaller) -> None:
     done = factorize("--form", "tucker2", "--size", "<=0.5x")
     assert done.code == 0, done.err
     assert {text.partition(":")[0] for text in plans.read(factorize.out / "plan.yaml").forms.values()} == {"tucker2"}
@@ -128,7 +107,7 @@ def test_the_forms_to_choose_among_are_those_asked_for(factorize: Factorize) -> 
         (("--size", "<=3ms"), "--size"),
     ],
 )
-def test_what_cannot_be_is_told(words: tuple[str, ...], told: str, factorize: Factorize) -> None:
+def test_what_cannot_be_is_told(words: tuple[str, ...], told: str, factorize: Smaller) -> None:
     done = factorize(*words)
     assert done.code == 2
     assert told in done.err

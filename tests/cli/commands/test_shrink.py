@@ -3,19 +3,18 @@
 The engine's time is the size of the file here, so that nothing is chance.
 """
 
-import json
 from pathlib import Path
 
 import numpy as np
 import onnx
-import onnxruntime
 import pytest
 from onnx import numpy_helper
 
 from convkit.compress import plan as plans
 from tests.cli import steady
 from tests.cli.commands.test_quantize import heavy
-from tests.command_line import Convkit, Result
+from tests.cli.smaller import Smaller
+from tests.command_line import Convkit
 
 
 @pytest.fixture(scope="module")
@@ -41,33 +40,13 @@ def doubled(source: Path, path: Path) -> None:
 
 
 @pytest.fixture
-def shrink(convkit: Convkit, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> "Shrink":
+def shrink(convkit: Convkit, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Smaller:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     steady.install(monkeypatch)
-    return Shrink(convkit, folder, tmp_path / "out")
+    return Smaller("shrink", "doubled.onnx", convkit, folder, tmp_path / "out")
 
 
-class Shrink:
-    def __init__(self, convkit: Convkit, folder: Path, out: Path) -> None:
-        self.convkit, self.folder, self.out = convkit, folder, out
-
-    def __call__(self, *words: str, net: str = "doubled.onnx") -> Result:
-        return self.convkit("shrink", *self.places(net), "--budget", "1", "--no-tune", "-o", str(self.out), *words)
-
-    def places(self, net: str) -> tuple[str, ...]:
-        data = str(self.folder / "calib.npz")
-        return "-m", str(self.folder / net), "--data", data, "--target", "onnxruntime-cpu"
-
-    def report(self) -> dict[str, object]:
-        found: dict[str, object] = json.loads((self.out / "report.json").read_text())
-        return found
-
-    def outputs(self, path: Path) -> np.ndarray:
-        session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
-        return np.asarray(session.run(None, {"x": np.load(self.folder / "calib.npz")["x"]})[0])
-
-
-def test_channels_that_others_stand_for_go(shrink: Shrink, tmp_path: Path) -> None:
+def test_channels_that_others_stand_for_go(shrink: Smaller, tmp_path: Path) -> None:
     done = shrink("--latency", "<=0.5x")
     assert done.code == 0, done.err
     plan = plans.read(shrink.out / "plan.yaml")
@@ -84,7 +63,7 @@ def test_channels_that_others_stand_for_go(shrink: Shrink, tmp_path: Path) -> No
     assert (tmp_path / "again" / "model.onnx").read_bytes() == made.read_bytes()
 
 
-def test_widths_forms_and_formats_are_chosen_together(shrink: Shrink) -> None:
+def test_widths_forms_and_formats_are_chosen_together(shrink: Smaller) -> None:
     """A size that none of them reaches alone."""
     done = shrink("--formats", "int8", "--forms", "tucker2", "--size", "<=0.12x")
     assert done.code == 0, done.err
@@ -95,7 +74,7 @@ def test_widths_forms_and_formats_are_chosen_together(shrink: Shrink) -> None:
     assert made.stat().st_size <= 0.12 * whole.stat().st_size
 
 
-def test_a_network_that_needs_its_channels_keeps_them(shrink: Shrink) -> None:
+def test_a_network_that_needs_its_channels_keeps_them(shrink: Smaller) -> None:
     done = shrink("--min-sqnr", "40", net="full.onnx")
     assert done.code == 0, done.err
     assert shrink.report()["verdict"] == "kept float"
@@ -106,14 +85,14 @@ def test_a_network_that_needs_its_channels_keeps_them(shrink: Shrink) -> None:
     ("words", "told"),
     [(("--forms", "cpp"), "no form is called 'cpp'"), (("--size", "<=3ms"), "--size"), (("--step", "0"), "--step")],
 )
-def test_what_cannot_be_is_told(words: tuple[str, ...], told: str, shrink: Shrink) -> None:
+def test_what_cannot_be_is_told(words: tuple[str, ...], told: str, shrink: Smaller) -> None:
     done = shrink(*words)
     assert done.code == 2
     assert told in done.err
     assert not shrink.out.exists()
 
 
-def test_a_width_that_cannot_be_is_told(shrink: Shrink, tmp_path: Path) -> None:
+def test_a_width_that_cannot_be_is_told(shrink: Smaller, tmp_path: Path) -> None:
     """Of a plan that was edited by hand."""
     assert shrink("--latency", "<=0.5x").code == 0
     text = (shrink.out / "plan.yaml").read_text()

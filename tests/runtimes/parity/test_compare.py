@@ -14,7 +14,8 @@ from convkit.compress import record
 from convkit.compress.data import Data
 from convkit.compress.errors import ConvkitError
 from convkit.compress.model import ModelRef, load
-from convkit.runtimes.parity.compare import Check, Comparison, Tolerance, compare
+from convkit.runtimes.parity.checks import Check, Tolerance
+from convkit.runtimes.parity.compare import Comparison, compare
 from convkit.runtimes.parity.difference import Difference
 from convkit.runtimes.parity.pair import Pair
 from tests.compress.network import Net

@@ -1,0 +1,140 @@
+"""Checks: what was seen of an engine beside the simulation, held against tolerances."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from convkit.compress import metric as metrics
+from convkit.runtimes.parity import probe as probes
+from convkit.runtimes.parity.difference import Difference
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from convkit.compress.data import Data
+    from convkit.runtimes.parity.pair import Pair
+    from convkit.runtimes.parity.probe import Probe
+    from convkit.runtimes.session import Session
+
+
+@dataclass(frozen=True, slots=True)
+class Tolerance:
+    """What still counts as the same.
+
+    `relative`: largest difference of a float network's tensor, over its largest magnitude. `sqnr`: dB between outputs
+    of quantized networks; `loss`: dB between a float network and its quantized form. `codes`: fraction of integer
+    codes equal at a layer given the same inputs; `end_to_end`: the same with each side's own inputs, asked only of
+    engines whose arithmetic the simulation is, and of what no layer in float comes before. `metric`: difference of a
+    task metric, in its unit; of a quantized network asked of the same only, as elsewhere one code that differs moves
+    all that follow.
+    """
+
+    relative: float = 1e-4
+    sqnr: float = 20.0
+    loss: float = 10.0
+    codes: float = 0.999
+    end_to_end: float = 0.99
+    metric: float = 0.2
+
+
+@dataclass(frozen=True, slots=True)
+class Check:
+    """One number against its limit (None: for information); `layer` is "" for an output or metric."""
+
+    engine: str
+    tensor: str
+    layer: str
+    measure: str
+    value: float
+    limit: float | None
+    passed: bool
+
+
+@dataclass(slots=True)
+class Side:
+    """One engine's session and what was seen of it."""
+
+    session: Session
+    exact: bool
+    """Whether the simulation's arithmetic is the engine's."""
+    drifting: frozenset[str]
+    """Tensors that the same arithmetic may make differently, of the last bits of layers in float."""
+    outputs: dict[str, Difference] = field(default_factory=dict)
+    layers: dict[str, Difference] = field(default_factory=dict)
+    end_to_end: dict[str, Difference] = field(default_factory=dict)
+    predictions: dict[str, list[np.ndarray]] = field(default_factory=dict)
+
+
+def of_side(engine: str, side: Side, pair: Pair, found: Sequence[Probe], tolerance: Tolerance) -> list[Check]:
+    quantized = [pair.rounded(model) for model in (pair.reference, pair.candidate)]
+    outputs = []
+    for name, difference in side.outputs.items():
+        if difference.exact:
+            # What quantization changes of a class or an index, the metrics tell.
+            least = tolerance.codes if all(quantized) or not any(quantized) else None
+            passed = least is None or difference.equal >= least
+            outputs.append(Check(engine, name, "", "codes", difference.equal, least, passed))
+        elif not any(quantized):
+            passed = difference.relative <= tolerance.relative
+            outputs.append(Check(engine, name, "", "relative", difference.relative, tolerance.relative, passed))
+        else:
+            limit = tolerance.sqnr if all(quantized) else tolerance.loss
+            outputs.append(Check(engine, name, "", "sqnr", difference.sqnr, limit, difference.sqnr >= limit))
+    good = all(check.passed for check in outputs)
+    limits = tolerance if pair.lowered is None else dataclasses.replace(tolerance, relative=_BF16)
+    return [c for p in found for c in _layer_checks(engine, side, p, limits, outputs_good=good)] + outputs
+
+
+_BF16 = 2.0**-7
+"""Two roundings to bf16 that go apart, over the largest magnitude: how far a layer in such floats may be off."""
+
+
+def _layer_checks(engine: str, side: Side, p: Probe, tolerance: Tolerance, *, outputs_good: bool) -> list[Check]:
+    """A float network's layers are blamed only for an output that departs: equalization rescales them on purpose."""
+    alone = side.layers[p.name]
+    if p.kind == probes.FLOAT and alone.exact:
+        return [Check(engine, p.name, p.layer, "codes", alone.equal, tolerance.codes, alone.equal >= tolerance.codes)]
+    if p.kind == probes.FLOAT:
+        passed = alone.relative <= tolerance.relative
+        return [Check(engine, p.name, p.layer, "relative", alone.relative, tolerance.relative, passed)]
+    whole = side.end_to_end[p.name]
+    if p.kind == probes.CODES:
+        limit = tolerance.end_to_end if side.exact and p.name not in side.drifting else None
+        return [
+            Check(engine, p.name, p.layer, "codes", alone.equal, tolerance.codes, alone.equal >= tolerance.codes),
+            Check(engine, p.name, p.layer, "end_to_end", whole.equal, limit, limit is None or whole.equal >= limit),
+        ]
+    limit = None if outputs_good else tolerance.loss
+    return [Check(engine, p.name, p.layer, "sqnr", whole.sqnr, limit, limit is None or whole.sqnr >= limit)]
+
+
+def of_metric(
+    name: str,
+    sides: Mapping[str, Side],
+    predictions: Mapping[str, list[np.ndarray]],
+    data: Data,
+    tolerance: Tolerance,
+    *,
+    quantized: bool,
+) -> list[Check]:
+    """The metric of the simulation less that of each engine; one that compares with a reference has the simulation."""
+    import numpy as np
+
+    found = metrics.load(name)
+    outputs = {key: np.concatenate(batches) for key, batches in predictions.items()}
+    checks = []
+    for engine, side in sides.items():
+        got = {key: np.concatenate(batches) for key, batches in side.predictions.items()}
+        value = metrics.evaluate(name, got, outputs, data.labels)
+        own = metrics.evaluate(name, outputs, outputs, data.labels)
+        if found.needs == "labels" or (found.unit == "dB" and own < metrics.LIMIT_DB):
+            gap = abs(value - own)
+            same = side.exact and side.drifting.isdisjoint(side.predictions)
+            limit = tolerance.metric if same or not quantized else None
+            checks.append(Check(engine, name, "", "metric", gap, limit, limit is None or gap <= limit))
+        else:
+            checks.append(Check(engine, name, "", "metric", value, None, passed=True))
+    return checks
