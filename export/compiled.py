@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from convkit.export.kernel import WORK, Call, Kernel, Stage
+from convkit.export.kernel import OUTPUT, WORK, Call, Kernel, Stage
+
+if TYPE_CHECKING:
+    from triton.compiler import CompiledKernel
 
 _TYPES = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "int32": "i32", "int8": "i8"}
 """torch's names -> Triton's."""
 _ALIGNED = [["tt.divisibility", 16]]
 """Engines begin tensors at multiples of 16 bytes and more."""
 _WARP = 32
+_PTX = 87
+"""The first version that knows every device; of drivers from CUDA 12.8 on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,14 +40,43 @@ class Usage:
     spilled: int
 
 
+@dataclass(frozen=True, slots=True)
+class Assembly:
+    """PTX `text`, which a driver makes code of: the function called `name` takes what is read, then sizes in int32,
+    then what is made.
+    """
+
+    text: str
+    name: str
+    shared: int
+    warps: int
+
+
 def compiled(kernel: Kernel, call: Call, types: Mapping[str, str], sm: int) -> list[Binary]:
     """Each stage of `kernel` for the compute capability `sm`; `types` are torch's, by tensor. Free sizes of `call` are
     any number.
     """
-    return [_compiled(stage, call, types, sm) for stage in kernel.stages]
+    made = [_compiled(stage, call, types, sm) for stage in kernel.stages]
+    return [Binary(one.asm["cubin"], *_told(one)) for one in made]
 
 
-def _compiled(stage: Stage, call: Call, types: Mapping[str, str], sm: int) -> Binary:
+def assembly(stage: Stage, call: Call, types: Mapping[str, str], sm: int) -> Assembly:
+    """As `compiled`, for a stage without work."""
+    import triton
+
+    with triton.knobs.compilation.scope():
+        triton.knobs.compilation.disable_line_info = True  # paths of this machine are no part of an engine
+        made = _compiled(stage, call, types, sm, ptx_version=_PTX)
+    name, shared, warps = _told(made)
+    return Assembly(_in_order(str(made.asm["ptx"]), name, stage.tensors.index(OUTPUT)), name, shared, warps)
+
+
+def _told(made: CompiledKernel) -> tuple[str, int, int]:
+    told = made.metadata
+    return told.name, int(told.shared), int(told.num_warps)
+
+
+def _compiled(stage: Stage, call: Call, types: Mapping[str, str], sm: int, **asked: int) -> CompiledKernel:
     import triton
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
@@ -51,14 +87,28 @@ def _compiled(stage: Stage, call: Call, types: Mapping[str, str], sm: int) -> Bi
     signature |= {name: "constexpr" if name in constants else "i32" for name in names[len(stage.tensors) :]}
     aligned = {(place,): _ALIGNED for place in range(len(stage.tensors))}
     source = ASTSource(stage.function, signature, constants, aligned)
-    made = triton.compile(source, GPUTarget("cuda", sm, _WARP), {"num_warps": stage.warps, "enable_fp_fusion": True})
-    told = made.metadata
-    return Binary(made.asm["cubin"], told.name, int(told.shared), int(told.num_warps))
+    options = {"num_warps": stage.warps, "enable_fp_fusion": True, **asked}
+    return triton.compile(source, GPUTarget("cuda", sm, _WARP), options)
+
+
+def _in_order(text: str, name: str, made: int) -> str:
+    """PTX whose function takes the tensor in place `made` last, and not the memory that Triton's own launcher adds.
+
+    Parameters are read by name, so that the order in which they are declared is all that there is to it.
+    """
+    found = re.search(rf"(\.entry {name}\(\n)(.*?)(\n\))", text, re.DOTALL)
+    if found is None:
+        raise RuntimeError(f"no function {name} in its own PTX")
+    *own, first, second = found[2].split(",\n")
+    for spare in (first, second):
+        if f"[{spare.split()[-1]}" in text[found.end() :]:
+            raise RuntimeError(f"{name} needs memory that Triton's launcher alone gives")
+    ordered = [*own[:made], *own[made + 1 :], own[made]]
+    return text[: found.start(2)] + ",\n".join(ordered) + text[found.end(2) :]
 
 
 def usage(binary: Binary) -> Usage:
     """What the compiler says of registers."""
-    import re
     import subprocess
     import tempfile
 

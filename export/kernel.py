@@ -31,7 +31,7 @@ Size = Any
 class Call:
     """One use of a kernel: shapes by tensor, the output included, and the node's attributes."""
 
-    shapes: Mapping[str, Sequence[int]]
+    shapes: Mapping[str, Sequence[Size]]
     attributes: Mapping[str, Any] = field(default_factory=dict)
 
 

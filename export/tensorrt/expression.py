@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 Number = Any
@@ -9,10 +10,12 @@ Number = Any
 
 
 class Expression:
-    """A size of the package's, `value`, and what builds sums, products and whole quotients of such."""
+    """A size of the package's, `value`; `build` makes a sum, product or whole quotient of two: of the operation's name
+    in TensorRT, a value, and a value or an int.
+    """
 
-    def __init__(self, trt: Any, builder: Any, value: Any) -> None:
-        self._trt, self._builder, self.value = trt, builder, value
+    def __init__(self, build: Callable[[str, Any, Any], Any], value: Any) -> None:
+        self._build, self.value = build, value
 
     def __add__(self, other: Number) -> Expression:
         return self._made("SUM", other)
@@ -29,6 +32,9 @@ class Expression:
     __radd__, __rmul__ = __add__, __mul__
 
     def _made(self, operation: str, other: Number) -> Expression:
-        kind = getattr(self._trt.DimensionOperation, operation)
-        right = other.value if isinstance(other, Expression) else self._builder.constant(int(other))
-        return Expression(self._trt, self._builder, self._builder.operation(kind, self.value, right))
+        return Expression(self._build, self._build(operation, self.value, plain(other)))
+
+
+def plain(number: Number) -> Any:
+    """The package's value, or the int."""
+    return number.value if isinstance(number, Expression) else int(number)

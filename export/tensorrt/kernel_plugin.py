@@ -2,7 +2,7 @@
 
 A kernel is compiled as its engine is built, for that engine's device, and the engine holds the code. Who runs the
 engine calls `register(trt)` first, with convkit and Triton installed: how many programs run for which shapes, Python
-says.
+says. What quick.py takes needs neither.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from convkit.export.compiled import Binary, compiled
 from convkit.export.functions import titled
 from convkit.export.kernel import FREE, OUTPUT, WORK, Call, Kernel
 from convkit.export.kernels import CALL
+from convkit.export.tensorrt import package, quick
 from convkit.export.tensorrt.driver import Function
 from convkit.export.tensorrt.expression import Expression
 
@@ -30,11 +31,15 @@ _FLOAT32 = 4
 
 def register(trt: Any, names: Sequence[str] | None = None, sm: int | None = None) -> None:
     """Register the kernels called `names`, None for all, with the package `trt`, for engines that are read, or built
-    for the compute capability `sm`.
+    for the compute capability `sm`. Those that its `plugin` takes are made by quick.py.
     """
-    registry = trt.get_plugin_registry()
+    registry, deployable = trt.get_plugin_registry(), quick.module(trt)
     for name in kernels.names() if names is None else names:
-        if registry.get_creator(titled(name), _VERSION, DOMAIN) is None:
+        if registry.get_creator(titled(name), _VERSION, DOMAIN) is not None:
+            continue
+        if deployable is not None and quick.takes(kernels.load(name)):
+            quick.register(trt, deployable, name, sm)
+        else:
             registry.register_creator(_creator(trt, name, sm), DOMAIN)
 
 
@@ -63,8 +68,7 @@ def _state(attributes: dict[str, Any], binaries: Sequence[Binary]) -> str:
 
 def _plugin(trt: Any, name: str, sm: int | None) -> type:  # noqa: C901 - the package's classes are written where it is known
     kinds = (trt.IPluginV3, trt.IPluginV3OneCore, trt.IPluginV3OneBuild, trt.IPluginV3OneRuntime)
-    types = {trt.float32: "float32", trt.float16: "float16", trt.bfloat16: "bfloat16", trt.int32: "int32",
-             trt.int8: "int8"}  # fmt: skip
+    types = package.types(trt)
 
     class KernelPlugin(*kinds):  # type: ignore[misc]
         def __init__(self, state: dict[str, Any]) -> None:
@@ -86,7 +90,11 @@ def _plugin(trt: Any, name: str, sm: int | None) -> type:  # noqa: C901 - the pa
             return inputs[:1]
 
         def get_output_shapes(self, inputs: Any, shapes: Any, builder: Any) -> Any:
-            given = [[Expression(trt, builder, each[axis]) for axis in range(len(each))] for each in inputs]
+            def build(operation: str, left: Any, right: Any) -> Any:
+                kind = getattr(trt.DimensionOperation, operation)
+                return builder.operation(kind, left, builder.constant(right) if isinstance(right, int) else right)
+
+            given = [[Expression(build, each[axis]) for axis in range(len(each))] for each in inputs]
             named = dict(zip(self.kernel.tensors, given, strict=True))
             made = self.kernel.shape(named, self.state["attributes"])
             return [trt.DimsExprs([each.value for each in made])]
@@ -103,7 +111,7 @@ def _plugin(trt: Any, name: str, sm: int | None) -> type:  # noqa: C901 - the pa
             shapes = {key: tuple(size if size >= 0 else FREE for size in desc.dims) for key, desc in found.items()}
             kinds = {key: types[desc.type] for key, desc in found.items()}
             attributes = self.state["attributes"]
-            made = compiled(self.kernel, Call(shapes, attributes), kinds, _device() if sm is None else sm)
+            made = compiled(self.kernel, Call(shapes, attributes), kinds, package.device_sm() if sm is None else sm)
             self.state = json.loads(_state(attributes, made))
 
         def get_workspace_size(self, inputs: Any, outputs: Any) -> int:
@@ -139,11 +147,3 @@ def _plugin(trt: Any, name: str, sm: int | None) -> type:  # noqa: C901 - the pa
                 function.launch(launch.grid, [places[tensor] for tensor in stage.tensors], launch.scalars, stream)
 
     return KernelPlugin
-
-
-def _device() -> int:
-    """Compute capability of the GPU at hand."""
-    import torch
-
-    major, minor = torch.cuda.get_device_capability()
-    return 10 * major + minor

@@ -96,3 +96,17 @@ def libraries(name: str) -> list[Path]:
     folders = [importlib.util.find_spec(module) for module in (f"{name}_libs", name)]
     places = [Path(place) for spec in folders if spec for place in spec.submodule_search_locations or ()]
     return [file for place in places for file in sorted(place.glob(f"{PACKAGES[name].library}.so.*"))]
+
+
+def types(trt: Any) -> dict[Any, str]:  # noqa: ANN401 - a module without types
+    """The package's types that kernels have -> torch's names."""
+    names = ("float32", "float16", "bfloat16", "int32", "int8")
+    return {getattr(trt, name): name for name in names}
+
+
+def device_sm() -> int:
+    """Compute capability of the GPU at hand."""
+    import torch
+
+    major, minor = torch.cuda.get_device_capability()
+    return 10 * major + minor
