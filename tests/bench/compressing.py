@@ -12,6 +12,7 @@ import tempfile
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from unittest.mock import MagicMock
 
 import numpy as np
 import torch
@@ -51,6 +52,7 @@ def tucker(network: nn.Module, share: float, _images: Tensor) -> nn.Module:
 
 def aimet_svd(network: nn.Module, share: float, images: Tensor) -> nn.Module:
     """Spatial SVD, its ranks chosen greedily by how many images keep their class."""
+    sys.modules["torchvision"] = MagicMock()  # its names are looked up, nothing of it is called
     from aimet_torch.common.defs import CompressionScheme, CostMetric, GreedySelectionParameters
     from aimet_torch.compress import ModelCompressor
     from aimet_torch.defs import SpatialSvdParameters
@@ -58,7 +60,7 @@ def aimet_svd(network: nn.Module, share: float, images: Tensor) -> nn.Module:
     with torch.no_grad():
         classes = network(images[:_JUDGED]).argmax(1)
 
-    def kept(made: nn.Module, _iterations: int | None, _use_cuda: bool) -> float:
+    def kept(made: nn.Module, _iterations: int | None, use_cuda: bool) -> float:
         with torch.no_grad():
             return float((made(images[:_JUDGED]).argmax(1) == classes).double().mean())
 
