@@ -22,7 +22,8 @@ from convkit.cli.work import Work
 from convkit.compress.errors import ConvkitError
 from convkit.compress.search import budget as choices
 from convkit.compress.search import refine as refining
-from convkit.compress.search import remedies
+from convkit.compress.search import remedies, seen
+from convkit.compress.search.problem import pinned
 from convkit.compress.search.refine import Refined, Trial, Wish
 
 if TYPE_CHECKING:
@@ -38,6 +39,8 @@ ROUNDS = 3
 """How often candidates are measured and the tables corrected."""
 HUNTS = 3
 """Of many widths, those whose finalists stand side by side at the end."""
+_ALIKE = 1.3
+"""So far apart may two promised losses lie that either may be the less one."""
 ROOM = {"searched, with room": 0.97}
 ROOMS = {
     "searched in low precision": 1.0,
@@ -110,7 +113,8 @@ def _searched(means: Means) -> Searched:
     arena = quantizing.tuned(arena, job, ground.knobs)
     arena = replace(arena, asked=_asked(means.wishes))
     spaces = searchspace.each(means, narrowing.grounds(means, ground) if means.wishes.narrow else (ground,))
-    hunts = [_hunt(means, Lab(space, task, glance, arena, means.kept, means.say)) for space in spaces]
+    worth = _worth_a_hunt(means, list(spaces)) if means.wishes.others else spaces
+    hunts = [_hunt(means, Lab(space, task, glance, arena, means.kept, means.say)) for space in worth]
     with work.stage("final"):
         return _ended(means, _promising(hunts) if means.wishes.narrow else hunts, tried)
 
@@ -126,6 +130,26 @@ def _promising(hunts: Sequence[Hunt]) -> list[Hunt]:
     ranked = sorted(hunts, key=lambda hunt: hunt.wish.rank(hunt.refined.best.measured))
     chosen = [id(hunt) for hunt in ranked[:HUNTS]]
     return [hunt for hunt in hunts if id(hunt) in chosen]
+
+
+def _worth_a_hunt(means: Means, spaces: Sequence[Space]) -> Sequence[Space]:
+    """Of an earlier search's precisions those whose tables promise about the least loss within the budgets."""
+    promised = [_promised(means, space) for space in spaces]
+    least = min((loss for loss in promised if loss is not None), default=None)
+    if not means.wishes.budgets or least is None:
+        return spaces
+    return [space for space, loss in zip(spaces, promised, strict=True) if loss is not None and loss <= least * _ALIKE]
+
+
+def _promised(means: Means, space: Space) -> float | None:
+    """Loss of the best choice within the budgets; None where there is none."""
+    known = means.wishes.known(space.precision)
+    if known is None:
+        return None
+    limits = {budget.quantity: budget.absolute(space.original[budget.quantity]) for budget in means.wishes.budgets}
+    problem = pinned(known.corrected(), space.pins)
+    choice = seen.best(problem, known.trials, limits)
+    return None if choice is None else seen.cost(known.trials, choice).loss
 
 
 def _with_pins(job: Job, wishes: Wishes) -> Job:
@@ -153,7 +177,7 @@ def _tasks(means: Means, data: Data, held: Data) -> tuple[Task, Task]:
 
 
 def _hunt(means: Means, lab: Lab) -> Hunt:
-    space, tables = lab.space, means.wishes.tables
+    space, tables = lab.space, means.wishes.known(lab.space.precision)
     if space.level:
         lab = replace(lab, space=_based(lab))
         space = lab.space

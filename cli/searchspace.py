@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from convkit.cli import forming, precisions, quantizing, sensing, timing, tuning
 from convkit.cli.building import Builder
@@ -37,7 +37,8 @@ class Wishes:
     """What the search may use and must keep to: names of weight `formats`, `budgets`, what is allowed at most, and the
     `precisions` that layers in float may all run in. `criterion`: what a loss is.
 
-    `tables` are those of an earlier search, where there are some: nothing that they tell is measured again.
+    `tables` are those of an earlier search, where there are some: nothing that they tell is measured again; `others`
+    are what that search left of other precisions.
     """
 
     formats: tuple[str, ...]
@@ -45,10 +46,15 @@ class Wishes:
     precisions: tuple[Precision, ...] = (F32,)
     criterion: Criterion = DISTANCE
     tables: Tables | None = None
+    others: tuple[Tables, ...] = ()
     forms: tuple[str, ...] = ()
     """Names of forms that convolutions may have beside their own."""
     narrow: int = 0
     """What widths of narrower layers are multiples of; 0 where all keep their own."""
+
+    def known(self, precision: Precision) -> Tables | None:
+        """The tables for layers in float that run in `precision`."""
+        return next((one for one in self.others if one.floating == str(precision.floating)), self.tables)
 
 
 @dataclass(frozen=True, slots=True)
@@ -171,10 +177,11 @@ def each(means: Means, grounds: Iterable[Ground]) -> Iterator[Space]:
     what the original takes.
     """
     wishes, original = means.wishes, None
+    if wishes.tables is not None:
+        (ground,) = grounds
+        yield from (_from_tables(means.job, ground, tables) for tables in (wishes.tables, *wishes.others))
+        return
     for ground, precision in itertools.product(grounds, wishes.precisions):
-        if wishes.tables is not None:
-            yield _from_tables(means.job, ground, wishes.tables)
-            return
         space = _space(means, ground, precision)
         if original is None:
             whole = space.problem.cost(dict.fromkeys(space.options, precision.floating))
@@ -244,14 +251,25 @@ def _options(means: Means, model: Model, precision: Precision) -> spaces.Options
 def _from_tables(job: Job, ground: Ground, tables: Tables) -> Space:
     """The space that `tables` know; nothing is measured."""
     options = {name: tuple(known) for name, known in tables.problem.options.items()}
-    precision = precisions.named(str(ground.plan.engine.get("precision", F32.name)))
+    precision = _precision(ground, tables)
     others = {graphs.key(node) for node in graphs.computes(ground.builder.model.graph)} - set(options)
     decided = pins.chosen(_pins(job), options, others, precision.floating, job.target.narrower)
     facts = precision, tables.estimated, tables.digests, decided, tables.criterion
     # What the earlier search was told to leave in float has no options.
     layers = {name: layer for name, layer in ground.plan.layers.items() if name in options}
-    plan = replace(ground.plan, layers=layers)
+    plan = replace(ground.plan, layers=layers, engine=_engine(ground, tables))
     return Space(ground.builder, plan, options, tables.problem, tables.original, *facts)
+
+
+def _engine(ground: Ground, tables: Tables) -> Mapping[str, Any]:
+    """The knobs of the search that made the tables, in their precision."""
+    from convkit.compress import plan as plans
+
+    return plans.loads(tables.plan).engine if tables.plan else ground.plan.engine
+
+
+def _precision(ground: Ground, tables: Tables) -> Precision:
+    return precisions.named(str(_engine(ground, tables).get("precision", F32.name)))
 
 
 def _overhead(builder: Builder, plan: Plan) -> float:

@@ -135,7 +135,7 @@ def _from_tables(job: Job, formats: str | None, file: str, given: tuple[Budget, 
         raise ConvkitError(f"{file} holds tables for {found.target}", hint=f"give --target {found.target}")
     if found.criterion.by_labels and _criterion(job) != found.criterion:
         raise ConvkitError(f"{file} holds tables of {found.criterion.name}, the labels are for {_criterion(job).name}")
-    return Wishes((), given, criterion=found.criterion, tables=found)
+    return Wishes((), given, criterion=found.criterion, tables=found, others=saved.beside(file, found))
 
 
 def _criterion(job: Job) -> Criterion:

@@ -9,11 +9,14 @@ import click
 from convkit.cli import options, show, values
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from convkit.compress.budget import Budget
     from convkit.compress.search.problem import Choice, Cost, Problem
     from convkit.compress.search.tables import Tables
+
+    Known = tuple[Tables, Problem]
+    """Tables, and their problem as far as it is to be decided."""
 
 _POINTS = 24
 """Points of a front that nobody counted."""
@@ -43,9 +46,10 @@ def choose(
 ) -> None:
     """Choose formats anew from the tables of a search: another budget, or the whole front, in seconds.
 
-    TABLES is the tables.json that `convkit quantize --formats …` leaves, or its folder. Neither the network nor its
-    engine is loaded. The tables are corrected by what that search measured, but what is chosen is a prediction where it
-    does not say that it was measured; `convkit quantize … --tables TABLES` builds and measures it.
+    TABLES is the tables.json that `convkit quantize --formats …` leaves, or its folder; those of other precisions that
+    stand beside it are chosen from as well. Neither the network nor its engine is loaded. The tables are corrected by
+    what that search measured, but what is chosen is a prediction where it does not say that it was measured; `convkit
+    quantize … --tables TABLES` builds and measures it.
 
     \b
     Examples:
@@ -60,36 +64,36 @@ def choose(
     given = [wished.parse(name, text) for name, text in budgets.items() if text is not None]
     if not given and not front:
         raise click.UsageError('give a budget, such as --latency "<=3ms", or --front', click.get_current_context())
-    known = saved.read(tables)
-    problem, whole = _open(known, plan)
+    first = saved.read(tables)
+    every = [(known, _open(known, plan)) for known in (first, *saved.beside(tables, first))]
+    whole = first.original
     limits = {budget.quantity: budget.absolute(whole[budget.quantity]) for budget in given}
     if front:
-        _tell_front(known, problem, whole, limits, points, as_json=as_json)
+        _tell_front(every, whole, limits, points, as_json=as_json)
     else:
-        _tell_choice(known, problem, whole, given, limits, as_json=as_json)
+        _tell_choice(every, whole, given, limits, as_json=as_json)
 
 
 PART = choose
 
 
-def _open(known: Tables, file: str | None) -> tuple[Problem, Cost]:
-    """The problem as far as it is to be decided, and what the network in float costs."""
+def _open(known: Tables, file: str | None) -> Problem:
+    """The problem as far as it is to be decided."""
     from convkit.compress import plan as plans
     from convkit.compress.errors import ConvkitError
     from convkit.compress.option import Option
     from convkit.compress.search import pins, problem
 
-    whole = known.original
     given = plans.read(file) if file else plans.loads(known.plan) if known.plan else None
     if given is None:
-        return known.corrected(), whole
+        return known.corrected()
     if given.model != known.model:
         raise ConvkitError(f"{file} is for model {given.model[:12]}, the tables are for {known.model[:12]}")
     floating, narrower = Option.parse(known.floating), _narrower(known)
     # The search that was given these pins knew which layers run in float alone.
     seen = set(plans.loads(known.plan).pins) if known.plan else set()
     decided = pins.chosen(given.pins, known.problem.options, seen, floating, narrower)
-    return problem.pinned(known.corrected(), decided), whole
+    return problem.pinned(known.corrected(), decided)
 
 
 def _narrower(known: Tables) -> Mapping[str, str]:
@@ -104,17 +108,31 @@ def _narrower(known: Tables) -> Mapping[str, str]:
     return target.on(target.overflow.where if target.overflow else ()).narrower
 
 
+def _chosen(every: Sequence[Known], limits: dict[str, float]) -> tuple[Tables, Choice] | None:
+    """Of all precisions the choice with the least loss within the limits, else that which exceeds them least."""
+    from convkit.compress.search import seen
+
+    found = [(known, seen.best(problem, known.trials, limits)) for known, problem in every]
+    within = [(known, choice) for known, choice in found if choice is not None]
+    if within:
+        return min(within, key=lambda pair: seen.cost(pair[0].trials, pair[1]).loss)
+    near = [(known, seen.closest(problem, known.trials, limits)) for known, problem in every]
+    left = [(known, choice) for known, choice in near if choice is not None]
+    return min(left, key=lambda pair: seen.excess(seen.cost(pair[0].trials, pair[1]), limits), default=None)
+
+
 def _tell_choice(
-    known: Tables, problem: Problem, whole: Cost, given: list[Budget], limits: dict[str, float], *, as_json: bool
+    every: Sequence[Known], whole: Cost, given: list[Budget], limits: dict[str, float], *, as_json: bool
 ) -> None:
     from convkit.compress import budget as wished
     from convkit.compress.errors import ConvkitError, VerdictError
     from convkit.compress.search import seen
     from convkit.compress.search.problem import meets
 
-    choice = seen.best(problem, known.trials, limits) or seen.closest(problem, known.trials, limits)
-    if choice is None:
+    found = _chosen(every, limits)
+    if found is None:
         raise ConvkitError("the tables allow no choice at all", hint="pin fewer layers")
+    known, choice = found
     cost = seen.cost(known.trials, choice)
     missed = [
         f"--{budget.name} {budget.text!r} is out of reach; "
@@ -131,29 +149,45 @@ def _tell_choice(
         raise VerdictError("; ".join(missed))
 
 
-def _tell_front(
-    known: Tables, problem: Problem, whole: Cost, limits: dict[str, float], points: int, *, as_json: bool
-) -> None:
+def _front(every: Sequence[Known], points: int, limits: dict[str, float]) -> list[tuple[Tables, Choice]]:
+    """Choices of all precisions that none beats in both loss and seconds, from the least loss to the least seconds."""
+    from convkit.compress.search import seen
+
+    found = [
+        (seen.cost(known.trials, choice), known, choice)
+        for known, problem in every
+        for choice in seen.front(problem, known.trials, points, limits)
+    ]
+    least = float("inf")
+    kept: list[tuple[Tables, Choice]] = []
+    for cost, known, choice in sorted(found, key=lambda one: (one[0].seconds, one[0].loss)):
+        if cost.loss < least:
+            kept.append((known, choice))
+            least = cost.loss
+    return kept[::-1]
+
+
+def _tell_front(every: Sequence[Known], whole: Cost, limits: dict[str, float], points: int, *, as_json: bool) -> None:
     from convkit.cli import characters
     from convkit.cli.picture import Point
     from convkit.compress.errors import VerdictError
     from convkit.compress.search import seen
 
-    found = seen.front(problem, known.trials, points, limits)
+    found, first = _front(every, points, limits), every[0][0]
     if not found:
         raise VerdictError("no choice is within all budgets", hint="give one alone to see how near it comes")
     if as_json:
-        front = [_json(known, choice) for choice in found]
-        show.json({"schema_version": 1, **_head(known, whole), "front": front})
+        front = [_json(known, choice) for known, choice in found]
+        show.json({"schema_version": 1, **_head(first, whole), "front": front})
         return
-    show.table(_columns(known), [_row(known, choice, whole) for choice in found], title=_title(known))
-    shown, better = known.criterion.shown, known.criterion.better
-    guessed = [choice.cost for choice in found if seen.measured(known.trials, choice) is None]
+    show.table(_columns(first), [_row(known, choice, whole) for known, choice in found], title=_title(first))
+    shown, better = first.criterion.shown, first.criterion.better
+    guessed = [choice.cost for known, choice in found if seen.measured(known.trials, choice) is None]
     drawn = [Point("", cost["seconds"] / whole["seconds"], shown(cost["loss"]), "predicted") for cost in guessed]
-    tried = [trial.measured for trial in known.trials]
+    tried = [trial.measured for known, _ in every for trial in known.trials]
     drawn += [Point("", c["seconds"] / whole["seconds"], shown(c["loss"]), "measured") for c in tried]
     show.text(characters.front(drawn, height=12, better=better))
-    show.text(f"· predicted, o measured; {known.criterion.upwards}, time to the right")
+    show.text(f"· predicted, o measured; {first.criterion.upwards}, time to the right")
 
 
 def _columns(known: Tables) -> tuple[str, ...]:

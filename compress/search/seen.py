@@ -33,7 +33,7 @@ def closest(problem: Problem, trials: Trials, limits: Limits) -> Choice | None:
     """The choice that exceeds `limits` least, the first of them first; None where the problem has no choice at all."""
     other = budget.closest(problem, limits)
     found = [*_tried(problem, trials), *([other] if other else [])]
-    return min(found, key=lambda choice: _excess(cost(trials, choice), limits), default=None)
+    return min(found, key=lambda choice: excess(cost(trials, choice), limits), default=None)
 
 
 def front(problem: Problem, trials: Trials, points: int, limits: Limits) -> list[Choice]:
@@ -61,5 +61,6 @@ def _within(its: Cost, limits: Limits) -> bool:
     return all(meets(its[quantity], limit) for quantity, limit in limits.items())
 
 
-def _excess(its: Cost, limits: Limits) -> tuple[float, ...]:
+def excess(its: Cost, limits: Limits) -> tuple[float, ...]:
+    """By what parts the limits are exceeded, in their order; 0 where one is not."""
     return tuple(0.0 if meets(its[name], limit) else its[name] / limit for name, limit in limits.items())

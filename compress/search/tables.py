@@ -20,7 +20,8 @@ from convkit.compress.search.criterion import DISTANCE, Criterion
 from convkit.compress.search.problem import QUANTITIES, Cost, Edge, Problem
 from convkit.compress.search.refine import Trial
 
-FILE = "tables.json"
+FILE, OTHERS = "tables.json", "tables-*.json"
+"""What a search leaves: tables of what it kept to, and those of other precisions of float and of other widths."""
 SCHEMA_VERSION = 3
 _HINT = "let the search make them anew"
 _TOP: schema.Types = {
@@ -115,6 +116,26 @@ def read(path: str | Path, model: str | None = None) -> Tables:
     if model is not None and found.model != model:
         raise ConvkitError(f"{path} holds the tables of another model", hint=_HINT)
     return found
+
+
+def beside(path: str | Path, found: Tables) -> tuple[Tables, ...]:
+    """What the same search left of other precisions that layers in float may all run in; `found` are those in `path`, a
+    file or the folder of the search. Raises ConvkitError as `read` does.
+    """
+    file = Path(path) / FILE if Path(path).is_dir() else Path(path)
+    if file.name != FILE:
+        return ()
+    others = [read(other) for other in sorted(file.parent.glob(OTHERS))]
+    return tuple(other for other in others if _is_beside(other, found))
+
+
+def _is_beside(other: Tables, found: Tables) -> bool:
+    """Whether both differ in the precision alone."""
+    same = (other.model, other.target, other.criterion) == (found.model, found.target, found.criterion)
+    if not same or other.floating == found.floating or not (other.plan and found.plan):
+        return False
+    ours, theirs = plans.loads(found.plan), plans.loads(other.plan)
+    return (dict(ours.widths), ours.methods) == (dict(theirs.widths), theirs.methods)
 
 
 def _parse(text: object) -> Tables:

@@ -18,6 +18,7 @@ from convkit.compress import target as targets
 from convkit.compress.budget import parse
 from convkit.compress.option import Option
 from convkit.compress.plan import Plan
+from convkit.compress.search import tables as saved
 from convkit.runtimes.bench.estimate import Interval, point
 from convkit.runtimes.bench.measure import Measurement, Result, Settings
 from convkit.runtimes.latency import measure as tables
@@ -122,6 +123,24 @@ def test_a_budget_is_held_against_both(monkeypatch: pytest.MonkeyPatch, folder: 
     tight = (parse("bops", "<=0.1x"),)
     found, _ = searched(monkeypatch, folder, Wishes(("int8",), tight, BOTH), times(0.5, 0.7, 0.45))
     assert found.outcome.plan.layers
+
+
+def test_a_new_budget_is_solved_from_the_tables_of_both(
+    monkeypatch: pytest.MonkeyPatch, folder: Path, tmp_path: Path
+) -> None:
+    """Float32 between a few layers in INT8 is nearer to the network than bf16 alone, where there is room for it."""
+    found, _ = searched(monkeypatch, folder, Wishes(("int8",), (), BOTH), times(0.6, 0.5, 0.4))
+    assert found.space.precision == BF16
+    search_report.write(found, tmp_path)
+    known = saved.read(tmp_path)
+    others = saved.beside(tmp_path, known)
+    assert [one.floating for one in (known, *others)] == ["bf16", "fp32"]
+    for budget, precision in ((parse("bops", "<=0.9x"), F32), (parse("latency", "<=0.9x"), BF16)):
+        wishes = Wishes((), (budget,), tables=known, others=others)
+        again, asked = searched(monkeypatch, folder, wishes, times(0.6, 0.5, 0.4))
+        assert asked == []
+        assert {hunt.lab.space.precision for hunt in (again.hunt, *again.others)} == {precision}
+        assert again.outcome.plan.engine == precision.knobs
 
 
 def test_the_plan_says_all_that_it_takes(monkeypatch: pytest.MonkeyPatch, folder: Path, tmp_path: Path) -> None:

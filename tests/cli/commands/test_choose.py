@@ -12,6 +12,7 @@ from convkit.compress import plan as plans
 from convkit.compress.option import FLOAT, Option
 from convkit.compress.plan import Plan
 from convkit.compress.search import budget, tables
+from convkit.compress.search.problem import Problem
 from convkit.compress.search.refine import Trial
 from convkit.compress.search.tables import Tables
 from tests.command_line import Convkit
@@ -65,6 +66,31 @@ def test_what_was_measured_corrects_the_tables_and_is_told(convkit: Convkit, sav
     assert said["predicted"]["loss"] > best.cost.loss
     if said["layers"] == {name: str(option) for name, option in best.formats.items()}:
         assert said["measured"]["loss"] == measured.loss
+
+
+def test_other_precisions_are_chosen_from_as_well(convkit: Convkit, saved: Tables, tmp_path: Path) -> None:
+    """Which of them has the least loss within the budget; a front has the best of both."""
+    plan = plans.dump(Plan(MODEL, "onnxruntime-cpu"))
+    rough = Problem(
+        {
+            name: {option: replace(cost, loss=cost.loss + 1.0, bytes=cost.bytes / 2) for option, cost in known.items()}
+            for name, known in saved.problem.options.items()
+        },
+        saved.problem.edges,
+        saved.problem.groups,
+        saved.problem.fixed,
+    )
+    tables.write(tmp_path / "tables.json", replace(saved, plan=plan, problem=rough, floating="bf16"))
+    tables.write(tmp_path / "tables-fp32.json", replace(saved, plan=plan))
+    for part, problem in ((0.3, saved.problem), (0.1, rough)):
+        said = json.loads(convkit("choose", str(tmp_path), "--size", f"<={part}x", "--json").out)
+        best = budget.solve(problem, {"bytes": limit(saved, part)})
+        assert best is not None
+        assert said["predicted"]["loss"] == pytest.approx(best.cost.loss)
+    front = json.loads(convkit("choose", str(tmp_path), "--front", "--json").out)["front"]
+    losses = [choice["predicted"]["loss"] for choice in front]
+    assert losses == sorted(losses)
+    assert losses[0] < 1.0
 
 
 def test_bytes_are_those_of_the_files_that_were_made(convkit: Convkit, saved: Tables, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import json
 import math
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -46,6 +47,25 @@ def test_a_new_budget_is_solved_from_disk(tmp_path: Path) -> None:
     read = tables.read(tmp_path / "tables.json").problem
     for limit in (2e5, 4e5):
         assert budget.solve(read, {"bytes": limit}) == budget.solve(problem, {"bytes": limit})
+
+
+def test_other_precisions_stand_beside(tmp_path: Path) -> None:
+    """Not those of narrower networks, of other models and of the same precision."""
+    plan = Plan("a1b2", "onnxruntime-cpu")
+    known = replace(SMALL, plan=plans.dump(plan), floating="bf16")
+    other = replace(known, floating="fp32")
+    narrow = plans.dump(replace(plan, widths={"stem": 8}))
+    for name, one in {
+        "tables": known,
+        "tables-fp32": other,
+        "tables-bf16-narrow": replace(known, plan=narrow),
+        "tables-fp32-narrow": replace(other, plan=narrow),
+        "tables-fp16": replace(other, model="c3d4", plan="", floating="fp16"),
+    }.items():
+        tables.write(tmp_path / f"{name}.json", one)
+    for path in (tmp_path, tmp_path / "tables.json"):
+        assert tables.beside(path, tables.read(path)) == (other,)
+    assert tables.beside(tmp_path / "tables-fp32.json", other) == ()
 
 
 @pytest.mark.parametrize(
