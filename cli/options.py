@@ -190,16 +190,15 @@ _DATA_TYPES = {"path": str, "preprocess": dict, "labels": str, "pattern": str, "
 
 
 def mapping(text: str) -> dict[str, Any]:
-    """YAML that holds keys and values: the text itself, or the file of that name."""
-    import yaml
+    """YAML that holds keys and values, each key once: the text itself, or the file of that name."""
+    from convkit.compress import schema
 
-    try:
-        found = yaml.safe_load(Path(text).read_text() if text.endswith((".yaml", ".yml")) else text)
-    except (OSError, ValueError, RecursionError, yaml.YAMLError) as error:
-        raise ConvkitError(f"{text!r} cannot be read as YAML", hint="give {key: value, …} or a .yaml file") from error
-    if not isinstance(found, dict):
-        raise ConvkitError(f"{text!r} holds no keys and values", hint="give {key: value, …}")
-    return found
+    what, hint = "mapping", "give {key: value, …} or a .yaml file"
+    return (
+        schema.read(text, what, hint)
+        if text.endswith((".yaml", ".yml"))
+        else schema.loads(text, repr(text), what, hint)
+    )
 
 
 def data(*, required: bool = False, what: str = "Samples") -> Callable[[Function], Function]:

@@ -98,7 +98,8 @@ def test_data_is_a_path_or_its_fields() -> None:
         ("{pattern: b}", "data has no 'path'"),
         ("{path: a, preprocess: {men: 1}}", "preprocess has no 'men'"),
         ("{path: 3}", "data.path is 3; give str"),
-        ("{path: a", "cannot be read as YAML"),
+        ("{path: a", "is no mapping: "),
+        ("{path: a, path: b}", "'path' is there twice"),
         ("{path: a, preprocess: 3}", "data.preprocess is 3; give dict"),
     ],
 )
