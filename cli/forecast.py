@@ -63,7 +63,7 @@ def forecast(job: Job, wishes: Wishes, layers: Mapping[str, LayerPlan]) -> Forec
         "sensitivity": many * single * probe * (_BACKWARD * 4 + options / max(len(layers), 1) * 4),
         "knobs": 2 * tuning.SHARE * job.budget if job.tune else 0.0,
         "latency table": many * timing * (timings.TABLE_SHARE + timings.VARIANT_SHARE * variants),
-        "strongest pairs": many * single * sensing.SAMPLES * sensing.PAIRS,
+        "strongest pairs": single * sensing.SAMPLES * sensing.PAIRS,
         "rounds": many * looks * evaluation
         + many * searching.ROUNDS * (timing * laboratory.ROUND_SHARE + _CANDIDATES * (evaluation + glance)),
         "final contest": timing + single * probe * _LEARNING + many * (_FINALISTS + roomy) * evaluation,

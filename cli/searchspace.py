@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -181,16 +180,18 @@ def each(means: Means, grounds: Iterable[Ground]) -> Iterator[Space]:
         (ground,) = grounds
         yield from (_from_tables(means.job, ground, tables) for tables in (wishes.tables, *wishes.others))
         return
-    for ground, precision in itertools.product(grounds, wishes.precisions):
-        space = _space(means, ground, precision)
-        if original is None:
-            whole = space.problem.cost(dict.fromkeys(space.options, precision.floating))
-            original = _original(means.job, whole.seconds * ground.knobs.pace)
-        space = replace(space, original=original)
-        if precision != F32 or wishes.formats or wishes.forms or ground.level:
-            with means.work.stage("strongest"):
-                sharp = sensing.sharpened(space, means.job.seed, means.kept, means.work, means.say)
-            yield replace(space, problem=sharp)
+    for ground in grounds:
+        met: sensing.Met = {}
+        for precision in wishes.precisions:
+            space = _space(means, ground, precision)
+            if original is None:
+                whole = space.problem.cost(dict.fromkeys(space.options, precision.floating))
+                original = _original(means.job, whole.seconds * ground.knobs.pace)
+            space = replace(space, original=original)
+            if precision != F32 or wishes.formats or wishes.forms or ground.level:
+                with means.work.stage("strongest"):
+                    sharp = sensing.sharpened(space, means.job.seed, means.kept, means.work, means.say, met)
+                yield replace(space, problem=sharp)
 
 
 def _original(job: Job, seconds: float) -> Cost:

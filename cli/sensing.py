@@ -59,27 +59,28 @@ def foretold(
     return kept.kept(f"sensitivity {run}", made, _packed, _unpacked)
 
 
-def sharpened(space: Space, seed: int, kept: Checkpoint, work: Work, say: Progress) -> Problem:
+Met = dict[tuple[str, Option], tuple[float, float]]
+"""Loss of a layer in an Option on a few samples: true, and as foretold."""
+
+
+def sharpened(space: Space, seed: int, kept: Checkpoint, work: Work, say: Progress, met: Met) -> Problem:
     """The problem of `space` with the losses measured truly that its front hangs on most.
 
     What was foretold is multiplied by the ratio of measured to foretold on the same few samples; where one of these is
-    a gain, what was measured to be more than foretold is added.
+    a gain, what was measured to be more than foretold is added. What was `met` in another precision is not measured
+    again, for a layer alone loses the same there; what is met here is added.
     """
-    from convkit.compress.search import sensitivity
-
     strongest = _strongest(space.open, space.precision.floating)
 
     def made() -> Losses:
-        say(f"measuring {sum(map(len, strongest.values()))} pairs of layer and format")
-        work.counts["pairs"] += sum(map(len, strongest.values()))
-        builder, (few, labels) = space.builder, _few(space.builder)
-        ranged = spaces.with_shared_ranges(builder.model, builder.target, space.plan)
-        asked = builder.model, builder.target, ranged, strongest, few
-        drawn, chains = sensitivity.Probes(seed=seed), builder.chains
-        told = sensitivity.sensitivity(*asked, labels=labels, chains=chains, probes=drawn)
-        true = sensitivity.measured(*asked, labels=labels, chains=chains, calibration=builder.data.probe)
+        new = {name: tuple(o for o in options if (name, o) not in met) for name, options in strongest.items()}
+        new = {name: options for name, options in new.items() if options}
+        if new:
+            say(f"measuring {sum(map(len, new.values()))} pairs of layer and format")
+            work.counts["pairs"] += sum(map(len, new.values()))
+            met.update(_met(space, new, seed))
         return {
-            name: {o: _sharper(known[name][o].loss, true[name][o], told[name][o]) for o in options}
+            name: {o: _sharper(known[name][o].loss, *met[name, o]) for o in options}
             for name, options in strongest.items()
         }
 
@@ -95,6 +96,18 @@ def sharpened(space: Space, seed: int, kept: Checkpoint, work: Work, say: Progre
         for option, loss in found.items()
     }
     return problems.corrected(space.problem, costs)
+
+
+def _met(space: Space, pairs: spaces.Options, seed: int) -> Met:
+    from convkit.compress.search import sensitivity
+
+    builder, (few, labels) = space.builder, _few(space.builder)
+    ranged = spaces.with_shared_ranges(builder.model, builder.target, space.plan)
+    asked = builder.model, builder.target, ranged, pairs, few
+    drawn, chains = sensitivity.Probes(seed=seed), builder.chains
+    told = sensitivity.sensitivity(*asked, labels=labels, chains=chains, probes=drawn)
+    true = sensitivity.measured(*asked, labels=labels, chains=chains, calibration=builder.data.probe)
+    return {(name, o): (true[name][o], told[name][o]) for name, options in pairs.items() for o in options}
 
 
 def _strongest(problem: Problem, floating: Option) -> dict[str, tuple[Option, ...]]:

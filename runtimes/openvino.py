@@ -93,12 +93,17 @@ class OpenVinoSession:
                 raise
             return self._core.read_model(model)
 
+    def _precision(self) -> str:
+        """What is asked for; float32 where the device lacks it, for which OpenVINO may take another than that."""
+        asked = self._options.precision
+        return asked if asked in _precisions() else "f32"
+
     def _compile(self, model: Any, *, profile: bool) -> Any:  # noqa: ANN401 - the engine's own types
         settings = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_NUM_THREADS": self._options.threads,
             "NUM_STREAMS": 1,
-            "INFERENCE_PRECISION_HINT": self._options.precision,
+            "INFERENCE_PRECISION_HINT": self._precision(),
             "ENABLE_CPU_PINNING": self._options.pinning,
             "ENABLE_HYPER_THREADING": self._options.hyperthreading,
             "TBB_PARTITIONER": self._options.partitioner.upper(),

@@ -1,24 +1,25 @@
 """The search over float precisions: both are looked at, and whichever network is fastest and as good is kept, were it
 the one given with nothing but the engine's setting. What it is told of times is made up; accuracy is simulated."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from convkit.cli import contest, quantizing, search_report, searching, timing, tuning
+from convkit.cli import contest, quantizing, search_report, searching, sensing, timing, tuning
 from convkit.cli.contest import ORIGINAL, Candidate, Contest
 from convkit.cli.precisions import F32, Precision
 from convkit.cli.progress import Progress
-from convkit.cli.searching import Searched
+from convkit.cli.searching import Hunt, Searched
 from convkit.cli.searchspace import Means, Wishes
 from convkit.compress import plan as plans
 from convkit.compress import target as targets
 from convkit.compress.budget import parse
-from convkit.compress.option import Option
+from convkit.compress.option import FLOAT, Option
 from convkit.compress.plan import Plan
 from convkit.compress.search import tables as saved
+from convkit.compress.search.problem import Cost, Problem
 from convkit.runtimes.bench.estimate import Interval, point
 from convkit.runtimes.bench.measure import Measurement, Result, Settings
 from convkit.runtimes.latency import measure as tables
@@ -28,6 +29,7 @@ from tests.cli import quantizable
 
 BF16 = Precision("bf16", Option("bf16", "bf16"))
 BOTH = (F32, BF16)
+INT8 = Option("int8", "uint8")
 Ratio = Callable[[Plan], float]
 """Time of a plan's network over the original's."""
 
@@ -101,6 +103,23 @@ def test_layers_in_eight_bits_between_others_in_bf16(monkeypatch: pytest.MonkeyP
     assert found.outcome.kept.endswith("float in bf16")
     assert found.space.precision == BF16
     assert found.space.original.seconds == pytest.approx(found.space.original["seconds"])
+
+
+def test_what_a_layer_alone_loses_is_measured_once(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:
+    def strongest(problem: Problem, _floating: Option) -> dict[str, tuple[Option, ...]]:
+        pairs = {name: tuple(o for o in options if o.weight == "int8") for name, options in problem.options.items()}
+        return {name: options for name, options in pairs.items() if options}
+
+    monkeypatch.setattr(sensing, "_strongest", strongest)
+    found, asked = searched(monkeypatch, folder, Wishes(("int8",), (), BOTH), times(0.6, 0.5, 0.4))
+    assert asked == ["f32", "bf16"]
+    assert found.work.counts["pairs"] == len(strongest(found.space.problem, FLOAT)) > 0
+    losses = [{n: o[INT8].loss for n, o in _options(hunt).items() if INT8 in o} for hunt in (found.hunt, *found.others)]
+    assert losses[0] == pytest.approx(losses[1])
+
+
+def _options(hunt: Hunt) -> Mapping[str, Mapping[Option, Cost]]:
+    return hunt.lab.space.problem.options
 
 
 def test_float32_stays_where_bf16_gains_nothing(monkeypatch: pytest.MonkeyPatch, folder: Path) -> None:

@@ -51,14 +51,16 @@ def restorer(path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The networks, samples, and labels that these get right, or almost."""
+    """The networks, samples, and labels that these get right, or almost. Classes are the second likeliest: rounding
+    makes scores larger, which is a gain where the likeliest is right, and a loss here.
+    """
     made = tmp_path_factory.mktemp("labels")
     x = np.random.default_rng(0).standard_normal((24, 4, 8, 8)).astype(np.float32)
     classifier(made / "classes.onnx")
     restorer(made / "image.onnx")
     scores, image = (np.asarray(_first(made / name, x)) for name in ("classes.onnx", "image.onnx"))
     labels = {
-        "indices": scores.argmax(axis=1),
+        "indices": scores.argsort(axis=1)[:, -2],
         "several": scores >= np.sort(scores, axis=1)[:, -2:-1],
         "targets": image + np.random.default_rng(1).standard_normal(image.shape).astype(np.float32) * 0.1,
     }
