@@ -17,7 +17,7 @@ _TYPES = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16", "int32": "i3
 """torch's names -> Triton's."""
 _ALIGNED = [["tt.divisibility", 16]]
 """Engines begin tensors at multiples of 16 bytes and more."""
-_WARP = 32
+WARP = 32
 _PTX = 87
 """The first version that knows every device; of drivers from CUDA 12.8 on."""
 
@@ -88,7 +88,7 @@ def _compiled(stage: Stage, call: Call, types: Mapping[str, str], sm: int, **ask
     aligned = {(place,): _ALIGNED for place in range(len(stage.tensors))}
     source = ASTSource(stage.function, signature, constants, aligned)
     options = {"num_warps": stage.warps, "enable_fp_fusion": True, **asked}
-    return triton.compile(source, GPUTarget("cuda", sm, _WARP), options)
+    return triton.compile(source, GPUTarget("cuda", sm, WARP), options)
 
 
 def _in_order(text: str, name: str, made: int) -> str:

@@ -16,7 +16,7 @@ from typing import Any
 from convkit.compress.errors import ConvkitError
 from convkit.compress.membership import DOMAIN
 from convkit.export import kernel as kernels
-from convkit.export.compiled import assembly
+from convkit.export.compiled import WARP, assembly
 from convkit.export.functions import titled
 from convkit.export.kernel import FREE, OUTPUT, WORK, Call, Kernel
 from convkit.export.kernels import CALL
@@ -24,7 +24,6 @@ from convkit.export.tensorrt import package
 from convkit.export.tensorrt.expression import Expression, plain
 
 _OPERATIONS = {"SUM": operator.add, "SUB": operator.sub, "PROD": operator.mul, "FLOOR_DIV": operator.floordiv}
-_WARP = 32
 
 
 def module(trt: Any) -> Any | None:
@@ -65,7 +64,7 @@ def register(trt: Any, plugin: Any, name: str, sm: int | None) -> None:
         asked = plugin.KernelLaunchParams()
         for axis, programs in zip("xyz", launch.grid, strict=False):
             setattr(asked, f"grid_{axis}", plain(programs))
-        asked.block_x, asked.shared_mem = _WARP * code.warps, code.shared
+        asked.block_x, asked.shared_mem = WARP * code.warps, code.shared
         scalars = [plugin.SymInt32(plain(size)) for size in launch.scalars]
         return code.name, code.text, asked, plugin.SymIntExprs.from_tuple(scalars)
 

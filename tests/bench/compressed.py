@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 import torch
-import yaml
 
 from convkit.cli import figures, show
+from convkit.compress import plan as plans
 from convkit.compress import record
 from convkit.compress.data import Data
 from convkit.compress.training import augment, supervised
@@ -118,8 +118,7 @@ def _folder(command: str, latency: str) -> str:
 
 def _depthwise_split(folder: Path) -> int:
     """Depthwise layers that `convkit factorize` wrote as chains."""
-    plan = yaml.safe_load((folder / "plan.yaml").read_text())
-    return sum("form" in told and "depthwise" in name for name, told in (plan.get("layers") or {}).items())
+    return sum("depthwise" in name for name in plans.read(folder / "plan.yaml").forms)
 
 
 def subject(name: str, say: Callable[[str], None], output: Path) -> Subject:
