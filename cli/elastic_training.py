@@ -12,7 +12,9 @@ from typing import TYPE_CHECKING, Any
 from convkit.cli import options, show
 from convkit.compress import record
 from convkit.compress.errors import ConvkitError
+from convkit.compress.training import crew as crews
 from convkit.compress.training import family
+from convkit.compress.training.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,7 +22,8 @@ if TYPE_CHECKING:
     from convkit.cli.progress import Progress
     from convkit.compress.data import Data
     from convkit.compress.model import Model, ModelRef
-    from convkit.compress.training.delayed import Crew, Schedule, State
+    from convkit.compress.training.crew import Crew
+    from convkit.compress.training.delayed import Schedule, State
     from convkit.compress.training.elastic import Elastic, Member
 
 SCHEMA_VERSION = 1
@@ -45,7 +48,7 @@ class Training:
 
 def run(training: Training) -> dict[str, Any] | None:
     """Train, and write the family into the output; its report. None on a process that is not the first."""
-    with family.crew() as crew:
+    with crews.crew() as crew:
         return _run(training, crew)
 
 
@@ -77,7 +80,7 @@ def _run(training: Training, crew: Crew) -> dict[str, Any] | None:
     if training.augment and len(model.inputs[0].shape) != _IMAGES:
         raise ConvkitError("--augment is for images [N, C, H, W]", hint="leave it out")
     asked = [training.schedule, training.asked, training.augment]
-    kept = family.Checkpoint(training.output, [training.model, model.digest, training.learns.digest, *asked])
+    kept = Checkpoint(training.output, [training.model, model.digest, training.learns.digest, *asked])
     started = time.monotonic()
     with show.progress("train") as say:
         order, state = _trained(training, model, elastic, (arrays, labels), kept, crew, say)
@@ -121,15 +124,16 @@ def _trained(
     model: Model,
     elastic: Elastic,
     data: tuple[tuple[Tensor, ...], Tensor],
-    kept: family.Checkpoint,
+    kept: Checkpoint,
     crew: Crew,
     say: Progress,
 ) -> tuple[Mapping[str, Sequence[int]] | None, State]:
     from convkit.compress.training import augment, delayed
 
     (arrays, labels), schedule = data, training.schedule
-    known = kept.load(elastic) if training.resume else None
-    order: list[Mapping[str, Sequence[int]] | None] = [None if known is None else known[1]]
+    known = kept.load() if training.resume else None
+    state = None if known is None else delayed.unpacked(elastic, *known)
+    order: list[Mapping[str, Sequence[int]] | None] = [None if known is None else known[1]["order"]]
     if order[0]:
         family.reorder(elastic, order[0])
     count = sum(parameter.numel() for parameter in elastic.parameters())
@@ -143,14 +147,14 @@ def _trained(
         order[0] = family.rank(elastic, model, few)
         say.found("members begin; channels are ranked")
 
-    state = None if known is None else known[0]
     chosen = augment.chained(training.augment) if training.augment else None
     found = delayed.train(elastic, arrays, labels, schedule, state=state, augment=chosen, crew=crew, begin=begin)
     for now in found:
         state = now
         say(f"epoch {now.epoch} of {schedule.epochs}: loss {now.losses[-1]:.4f}")
         if not crew.rank:
-            kept.keep(elastic, now, order[0])
+            tensors, told = delayed.packed(elastic, now)
+            kept.keep(now.epoch, tensors, told | {"order": order[0]})
     assert state is not None  # there is an epoch at least  # noqa: S101
     return order[0], state
 

@@ -18,7 +18,8 @@ if TYPE_CHECKING:
 
     from convkit.compress.data import DataRef
     from convkit.compress.model import Model, ModelRef
-    from convkit.compress.training.distilled import Distilled, Schedule
+    from convkit.compress.training.distilled import Distilled
+    from convkit.compress.training.loop import Schedule
 
 SCHEMA_VERSION = 1
 FILE = "model.onnx"
@@ -75,7 +76,8 @@ def distill(
     from convkit.compress import data as data_sets
     from convkit.compress import model as models
     from convkit.compress.training import augment as augmentations
-    from convkit.compress.training.distilled import Schedule, check
+    from convkit.compress.training.distilled import check
+    from convkit.compress.training.loop import Schedule
 
     place.check(output)
     names = augmentations.parse(augment)
@@ -86,7 +88,7 @@ def distill(
     _check_batch(student, batch, names)
     learns, held = data_sets.load(data, student.inputs).split(_HELD, seed)
     started = time.monotonic()
-    found = _distilled((student, master), (learns, held), Schedule(epochs, batch, rate, seed), names)
+    found = _distilled((student, master), (learns, held), Schedule(epochs, batch, rate, seed=seed), names)
     report = {"schema_version": SCHEMA_VERSION, **asdict(found), "seconds": time.monotonic() - started}
     _write(student, report, {"data": learns.digest, "model": student.digest, "teacher": master.digest}, output, seed)
     _show(report, output, as_json=as_json)

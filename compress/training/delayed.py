@@ -21,6 +21,7 @@ from torch.nn import functional as F
 
 from convkit.compress.errors import ConvkitError
 from convkit.compress.training.choice import Choice
+from convkit.compress.training.crew import Crew
 from convkit.compress.training.elastic import Elastic, Member, products
 
 if TYPE_CHECKING:
@@ -84,29 +85,6 @@ class State:
     momentum: dict[str, Tensor]
     losses: list[float]
     products: float = 0.0
-
-
-@dataclass(frozen=True, slots=True)
-class Crew:
-    """The processes that train together: this is number `rank` of `size`."""
-
-    rank: int = 0
-    size: int = 1
-
-    def shards(self, count: int) -> range:
-        """The shards of a batch that are this process's."""
-        return range(self.rank, count, self.size)
-
-    def summed(self, tensors: list[Tensor]) -> None:
-        """The sum of all processes' in place of each one's."""
-        if self.size == 1:
-            return
-        import torch.distributed as dist
-
-        flat = torch.cat([tensor.flatten() for tensor in tensors])
-        dist.all_reduce(flat)
-        for tensor, part in zip(tensors, torch.split(flat, [tensor.numel() for tensor in tensors]), strict=True):
-            tensor.copy_(part.reshape(tensor.shape))
 
 
 def train(

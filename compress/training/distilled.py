@@ -6,8 +6,7 @@ Loss in Knowledge Distillation, IJCAI 2021), each over the teacher's variance th
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,25 +15,15 @@ from torch import Tensor, nn
 
 from convkit.compress import graph as graphs
 from convkit.compress.errors import ConvkitError
+from convkit.compress.training import loop
+from convkit.compress.training.loop import Cycle, Inputs, Schedule
 
 if TYPE_CHECKING:
     from convkit.compress.data import Data
     from convkit.compress.model import Model
     from convkit.compress.training.augment import Augment
 
-_CLIP = 1.0
-"""Norm of a gradient, at most."""
 _QUANTIZED = frozenset({"QuantizeLinear", "DequantizeLinear"})
-
-
-@dataclass(frozen=True, slots=True)
-class Schedule:
-    """`epochs` over the data, `batch` samples a step, the largest `rate` of a cycle."""
-
-    epochs: int
-    batch: int = 32
-    rate: float = 5e-4
-    seed: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,72 +69,69 @@ def distill(
     `say` is told each epoch, its mean loss and that on `held`. The same seed, threads and build of torch give the same
     weights. Raises ConvkitError where the loss is no number any more.
     """
-    inputs, count = _tensors(student, learns), len(learns)
-    behind = _tensors(student, held)
-    scales = _scales(teacher, behind, schedule.batch)
+    inputs = tensors(student, learns)
     parameters = [p.requires_grad_() for p in student.graph.parameters()]
-    steps = schedule.epochs * math.ceil(count / schedule.batch)
-    optimizer = torch.optim.AdamW(parameters, schedule.rate, weight_decay=0.0)
-    rising = torch.optim.lr_scheduler.OneCycleLR(optimizer, schedule.rate, total_steps=steps) if steps > 1 else None
-    chance, losses = torch.Generator().manual_seed(schedule.seed), list[float]()
-    before = best = _distance(student, teacher, behind, scales, schedule.batch)
-    kept = _state(student.graph)
-    for epoch in range(1, schedule.epochs + 1):
-        total = 0.0
-        for rows in torch.split(torch.randperm(count, generator=chance), schedule.batch):
-            batch = [array[rows] for array in inputs]
-            if augment is not None:
-                batch[0] = augment(batch[0], chance)
-            with torch.no_grad():
-                wanted = teacher.graph(*batch)
-            loss = _loss(student.graph(*batch), wanted, scales)
-            optimizer.zero_grad()
-            loss.backward()  # type: ignore[no-untyped-call]
-            nn.utils.clip_grad_norm_(parameters, _CLIP)
-            optimizer.step()
-            if rising is not None:
-                rising.step()
-            total += float(loss.detach()) * len(rows)
-        losses.append(total / count)
-        if not math.isfinite(losses[-1]):
-            raise ConvkitError(f"the loss of epoch {epoch} is {losses[-1]}", hint="give a smaller --rate")
-        now = _distance(student, teacher, behind, scales, schedule.batch)
-        if now < best:
-            best, kept = now, _state(student.graph)
-        say(epoch, losses[-1], now)
-    student.graph.load_state_dict(kept)
+    updates = loop.Cycle([(parameters, 1, 0)], schedule, schedule.epochs * loop.steps(len(learns), schedule.batch))
+    target = Target(teacher, tensors(student, held), schedule.batch)
+    learner, state = _Student(student, target, updates), loop.State()
+    for state in loop.run(learner, inputs, schedule, augment=augment):
+        say(state.epoch, state.losses[-1], state.judged[-1])
     for parameter in parameters:
         parameter.requires_grad_(False)
-    return Distilled(before, best, tuple(losses))
+    return Distilled(state.judged[0], min(state.judged), tuple(state.losses))
 
 
-def _tensors(model: Model, data: Data) -> list[Tensor]:
-    return [torch.from_numpy(data.arrays[spec.name]) for spec in model.inputs]
+class Target:
+    """What a student is to make: the outputs of `teacher`, each as far off as is told by its variance on `held`."""
+
+    def __init__(self, teacher: Model, held: Inputs, batch: int) -> None:
+        self._teacher, self._held, self._batch = teacher, held, batch
+        parts = list(self._outputs(teacher.graph))
+        made = [torch.cat([part[at].flatten() for part in parts]).double() for at in range(len(teacher.outputs))]
+        self._scales = [1 / max(float(one.var(correction=0)), 1e-30) for one in made]
+
+    def loss(self, made: Sequence[Tensor], inputs: Inputs) -> Tensor:
+        """The mean square of what is off, over all outputs."""
+        with torch.no_grad():
+            wanted = self._teacher.graph(*inputs)
+        return self._loss(made, wanted)
+
+    def distance(self, student: nn.Module) -> float:
+        """That of `student` on what is held back."""
+        both = zip(self._outputs(student), self._outputs(self._teacher.graph), strict=True)
+        parts = [(float(self._loss(made, wanted)), len(made[0])) for made, wanted in both]
+        return sum(loss * count for loss, count in parts) / sum(count for _, count in parts)
+
+    def _loss(self, made: Sequence[Tensor], wanted: Sequence[Tensor]) -> Tensor:
+        parts = [(x - y).square().mean() * scale for x, y, scale in zip(made, wanted, self._scales, strict=True)]
+        return torch.stack(parts).mean()
+
+    def _outputs(self, graph: nn.Module) -> Iterator[Sequence[Tensor]]:
+        for at in range(0, len(self._held[0]), self._batch):
+            with torch.no_grad():
+                made = graph(*(array[at : at + self._batch] for array in self._held))
+            yield made
 
 
-def _state(graph: nn.Module) -> Mapping[str, Tensor]:
-    return {name: tensor.detach().clone() for name, tensor in graph.state_dict().items()}
+class _Student:
+    def __init__(self, student: Model, target: Target, updates: Cycle) -> None:
+        self._student, self._target, self.updates = student, target, updates
+
+    def weights(self) -> Mapping[str, Tensor]:
+        return self._student.graph.state_dict(keep_vars=True)
+
+    def step(self, inputs: Inputs, rows: Tensor, at: float) -> float:
+        del rows, at
+        return self.updates.update(self._target.loss(self._student.graph(*inputs), inputs))
+
+    def judge(self) -> float:
+        return self._target.distance(self._student.graph)
+
+    def broken(self, inputs: Inputs) -> str:
+        del inputs
+        return ""
 
 
-def _scales(teacher: Model, inputs: Sequence[Tensor], batch: int) -> list[float]:
-    """Of each output one over its variance, over all samples and places."""
-    parts = list(_outputs(teacher, inputs, batch))
-    made = [torch.cat([part[at].flatten() for part in parts]).double() for at in range(len(teacher.outputs))]
-    return [1 / max(float(one.var(correction=0)), 1e-30) for one in made]
-
-
-def _outputs(model: Model, inputs: Sequence[Tensor], batch: int) -> list[Sequence[Tensor]]:
-    with torch.no_grad():
-        return [model.graph(*(array[at : at + batch] for array in inputs)) for at in range(0, len(inputs[0]), batch)]
-
-
-def _loss(made: Sequence[Tensor], wanted: Sequence[Tensor], scales: Sequence[float]) -> Tensor:
-    """The mean square of what is off, over all outputs."""
-    parts = [(x - y).square().mean() * scale for x, y, scale in zip(made, wanted, scales, strict=True)]
-    return torch.stack(parts).mean()
-
-
-def _distance(student: Model, teacher: Model, inputs: Sequence[Tensor], scales: Sequence[float], batch: int) -> float:
-    both = zip(_outputs(student, inputs, batch), _outputs(teacher, inputs, batch), strict=True)
-    parts = [(float(_loss(made, wanted, scales)), len(made[0])) for made, wanted in both]
-    return sum(loss * count for loss, count in parts) / sum(count for _, count in parts)
+def tensors(model: Model, data: Data) -> Inputs:
+    """The arrays of `data` in the order of the model's inputs."""
+    return tuple(torch.from_numpy(data.arrays[spec.name]) for spec in model.inputs)

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,7 +17,6 @@ if TYPE_CHECKING:
     from convkit.compress.model import Model
     from convkit.compress.shrinking.coupling import Coupling
     from convkit.compress.training.choice import Space
-    from convkit.compress.training.delayed import Crew, State
     from convkit.compress.training.elastic import Elastic
 
 SCHEMA_VERSION = 1
@@ -161,72 +158,6 @@ def read(path: str) -> Family:
     reorder(elastic, order)
     model.graph.eval()
     return Family(path, model, elastic, text)
-
-
-class Checkpoint:
-    """What training keeps beside its output until that stands; the same for the same `key` only."""
-
-    def __init__(self, output: str, key: Sequence[object]) -> None:
-        final = record.final_place(output)
-        self.folder = final.with_name(f".{final.name}.training")
-        self._key = record.digest_json([str(one) for one in key])
-
-    def load(self, elastic: Elastic) -> tuple[State, dict[str, list[int]] | None] | None:
-        """The state that was kept and the order of channels, put into `elastic`; None where there is none of it."""
-        from safetensors.torch import load_file
-
-        from convkit.compress.training import delayed
-
-        told = self.folder / "state.json"
-        if not told.is_file():
-            return None
-        text = json.loads(told.read_text(encoding="utf-8"))
-        if text["key"] != self._key:
-            raise ConvkitError(
-                f"{self.folder} is of another training", hint="give what it was begun with, or remove it"
-            )
-        state = delayed.unpacked(elastic, load_file(str(self.folder / text["tensors"])), text["state"])
-        return state, text["order"]
-
-    def keep(self, elastic: Elastic, state: State, order: Mapping[str, Sequence[int]] | None) -> None:
-        """Keep this epoch in place of the one before; killed between the two, that one stays."""
-        from safetensors.torch import save
-
-        from convkit.compress.training import delayed
-
-        tensors, told = delayed.packed(elastic, state)
-        name = f"epoch{state.epoch}.safetensors"
-        self.folder.mkdir(parents=True, exist_ok=True)
-        record.write_bytes(self.folder / name, save(tensors))
-        text = {"key": self._key, "tensors": name, "state": told, "order": order}
-        record.write_json(self.folder / "state.json", text)
-        for old in self.folder.glob("epoch*.safetensors"):
-            if old.name != name:
-                old.unlink()
-
-    def done(self) -> None:
-        """The output stands."""
-        import shutil
-
-        shutil.rmtree(self.folder, ignore_errors=True)
-
-
-@contextmanager
-def crew() -> Iterator[Crew]:
-    """The processes that torchrun started, or this one alone."""
-    from convkit.compress.training.delayed import Crew
-
-    size = int(os.environ.get("WORLD_SIZE", "1"))
-    if size == 1:
-        yield Crew()
-        return
-    import torch.distributed as dist
-
-    dist.init_process_group("gloo")
-    try:
-        yield Crew(dist.get_rank(), size)
-    finally:
-        dist.destroy_process_group()
 
 
 def network(family: Family, graph: Any) -> Model:  # noqa: ANN401 - a GraphModule

@@ -1,40 +1,25 @@
-"""Training from labels, the plain loop: what a network is before it is compressed.
-
-AdamW (Loshchilov and Hutter, Decoupled Weight Decay Regularization, ICLR 2019) with one cycle of the learning rate
-(Smith and Topin, Super-Convergence, 2019).
-"""
+"""Training from labels: what a network is before it is compressed."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from dataclasses import dataclass
+import functools
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
+from convkit.compress import function
 from convkit.compress.errors import ConvkitError
 
 if TYPE_CHECKING:
     import numpy as np
-    import torch
     from torch import Tensor, nn
 
     from convkit.compress.data import Data
     from convkit.compress.training.augment import Augment
+    from convkit.compress.training.loop import Cycle, Inputs, Schedule
 
 LOSSES = ("cross_entropy", "mse", "l1")
-_CLIP = 1.0
-"""Norm of a gradient, at most: the first steps of a rate that rises may be long."""
-
-
-@dataclass(frozen=True, slots=True)
-class Schedule:
-    """`epochs` passes over the data, `batch` samples a step, the largest learning `rate`, weight `decay`."""
-
-    epochs: int
-    batch: int = 64
-    rate: float = 3e-3
-    decay: float = 1e-2
-    seed: int = 0
+Loss = Callable[["Tensor", "Tensor"], "Tensor"]
+"""Of the first output [N, …] and the labels [N, …] of its samples, a number."""
 
 
 def usual_loss(labels: np.ndarray) -> str:
@@ -53,50 +38,59 @@ def train(
     """Train `module`, whose forward takes the data's arrays by name; the mean loss of each epoch, which `say` is told.
     `augment` changes the first of the arrays, images.
 
-    The same seed, threads and build of torch give the same weights. Raises ConvkitError for labels that `loss` does not
-    take, and where the loss is no number any more.
+    Raises ConvkitError for labels that `loss` does not take, and where the loss is no number any more.
     """
-    import torch
+    from convkit.compress.training import loop
 
-    from convkit.compress.labels import check
-
-    labels = _labels(data, loss)
-    arrays = {name: _tensor(array) for name, array in data.arrays.items()}
-    order, count = torch.Generator().manual_seed(schedule.seed), len(labels)
-    left_out = count % schedule.batch == 1 < schedule.batch < count
-    steps = schedule.epochs * (math.ceil(count / schedule.batch) - left_out)
-    optimizer = torch.optim.AdamW(module.parameters(), schedule.rate, weight_decay=schedule.decay)
-    # A cycle of one step would end where it begins, at next to nothing.
-    rising = torch.optim.lr_scheduler.OneCycleLR(optimizer, schedule.rate, total_steps=steps) if steps > 1 else None
+    wanted = labels(data, loss)
+    inputs = tuple(_tensor(array) for array in data.arrays.values())
+    total = schedule.epochs * loop.steps(len(data), schedule.batch, _LEAST)
+    learner = Supervised(
+        module, tuple(data.arrays), wanted, loss, loop.Cycle([([*module.parameters()], 1, 1)], schedule, total)
+    )
     module.train()
-    losses: list[float] = []
-    for epoch in range(schedule.epochs):
-        total, seen = 0.0, 0
-        for rows in torch.split(torch.randperm(count, generator=order), schedule.batch):
-            if len(rows) == 1 < schedule.batch and seen:
-                continue  # norms have no variance of one sample; it is another one in the next epoch
-            batch = {name: x[rows] for name, x in arrays.items()}
-            if augment is not None:
-                first = next(iter(batch))
-                batch[first] = augment(batch[first], order)
-            made = _first(module(**batch))
-            if not losses and not seen and loss == "cross_entropy":
-                check(labels.numpy(), made.detach().numpy(), 1)
-            found = _loss(loss, made, labels[rows])
-            optimizer.zero_grad()
-            found.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(module.parameters(), _CLIP)
-            optimizer.step()
-            if rising is not None:
-                rising.step()
-            total, seen = total + float(found.detach()) * len(rows), seen + len(rows)
-        losses.append(total / seen)
-        if not math.isfinite(losses[-1]):
-            raise ConvkitError(f"the loss of epoch {epoch + 1} is {losses[-1]}", hint="give a smaller --rate")
+    state = loop.State()
+    for state in loop.run(learner, inputs, schedule, least=_LEAST, augment=augment):
         if say is not None:
-            say(epoch + 1, losses[-1])
+            say(state.epoch, state.losses[-1])
     module.eval()
-    return losses
+    return state.losses
+
+
+_LEAST = 2
+"""Samples of a step, where more than one is asked for: norms have no variance of one."""
+
+
+class Supervised:
+    """A module that learns from labels [N, …], its inputs given by `names`."""
+
+    def __init__(self, module: nn.Module, names: tuple[str, ...], labels: Tensor, loss: str, updates: Cycle) -> None:
+        self.updates = updates
+        self._module, self._names, self._labels, self._loss = module, names, labels, named(loss)
+        self._checked = loss != "cross_entropy"
+
+    def weights(self) -> Mapping[str, Tensor]:
+        """Parameters and statistics of norms."""
+        return self._module.state_dict(keep_vars=True)
+
+    def step(self, inputs: Inputs, rows: Tensor, at: float) -> float:
+        """By the gradient of the loss of the first output."""
+        del at
+        made = first(self._module(**dict(zip(self._names, inputs, strict=True))))
+        if not self._checked:
+            from convkit.compress.labels import check
+
+            check(self._labels.numpy(), made.detach().numpy(), 1)
+            self._checked = True
+        return self.updates.update(self._loss(made, self._labels[rows]))
+
+    def judge(self) -> None:
+        """Nothing is held back."""
+
+    def broken(self, inputs: Inputs) -> str:
+        """Nothing is known but that it is."""
+        del inputs
+        return ""
 
 
 def outputs(module: nn.Module, data: Data, batch: int) -> np.ndarray:
@@ -105,24 +99,25 @@ def outputs(module: nn.Module, data: Data, batch: int) -> np.ndarray:
     import torch
 
     def made(part: Data) -> np.ndarray:
-        return _first(module(**{name: _tensor(x) for name, x in part.arrays.items()})).numpy()
+        return first(module(**{name: _tensor(x) for name, x in part.arrays.items()})).numpy()
 
     with torch.inference_mode():
         return np.concatenate([made(part) for part in data.batches(batch)])
 
 
-def _labels(data: Data, loss: str) -> Tensor:
+def labels(data: Data, loss: str) -> Tensor:
+    """Those of `data`, as `loss` takes them. Raises ConvkitError where it takes none such."""
     if data.labels is None:
         raise ConvkitError(
             "the training data has no labels", hint="give them as `labels`, --labels or {label} in --pattern"
         )
-    if (loss == "cross_entropy") != (usual_loss(data.labels) == "cross_entropy"):
+    if loss in LOSSES and (loss == "cross_entropy") != (usual_loss(data.labels) == "cross_entropy"):
         shape = list(data.labels.shape)
         raise ConvkitError(
             f"labels of {shape} in {data.labels.dtype} are none for {loss}", hint=f"one of {', '.join(LOSSES)}"
         )
-    labels = _tensor(data.labels)
-    return labels.long() if loss == "cross_entropy" else labels.float()
+    found = _tensor(data.labels)
+    return found.long() if usual_loss(data.labels) == "cross_entropy" else found.float()
 
 
 def _tensor(array: np.ndarray) -> Tensor:
@@ -133,7 +128,23 @@ def _tensor(array: np.ndarray) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(array))
 
 
-def _loss(name: str, made: Tensor, labels: Tensor) -> torch.Tensor:
+def named(loss: str) -> Loss:
+    """The loss of that name, or the user's own function. Raises ConvkitError for a function that there is not."""
+    if not function.names_one(loss):
+        return functools.partial(_lost, loss)
+    function.load(loss)
+
+    def found(made: Tensor, labels: Tensor) -> Tensor:
+        value = function.call(loss, made, labels)
+        if getattr(value, "shape", None) != () or (not value.requires_grad and made.requires_grad):
+            raise ConvkitError(f"{loss} returns no tensor that is one number", hint="such as that of `.mean()`")
+        one: Tensor = value
+        return one
+
+    return found
+
+
+def _lost(name: str, made: Tensor, labels: Tensor) -> Tensor:
     from torch.nn import functional as F
 
     if name != "cross_entropy" and made.shape != labels.shape:
@@ -143,5 +154,6 @@ def _loss(name: str, made: Tensor, labels: Tensor) -> torch.Tensor:
     return F.mse_loss(made, labels) if name == "mse" else F.l1_loss(made, labels)
 
 
-def _first(made: Tensor | tuple[Tensor, ...]) -> Tensor:
+def first(made: Tensor | tuple[Tensor, ...]) -> Tensor:
+    """The output that is learnt and scored."""
     return made[0] if isinstance(made, tuple | list) else made

@@ -18,7 +18,7 @@ from convkit.cli import figures, show
 from convkit.compress import plan as plans
 from convkit.compress import record
 from convkit.compress.data import Data
-from convkit.compress.training import augment, supervised
+from convkit.compress.training import augment, loop, supervised
 from convkit.runtimes.bench.candidate import Candidate
 from convkit.runtimes.bench.estimate import Interval, point
 from convkit.runtimes.bench.measure import Settings, measure
@@ -29,7 +29,7 @@ from tests.bench.comparison import THREADS
 from tests.bench.limits import Line
 
 FLOAT = "float"
-SCHEDULE = supervised.Schedule(epochs=12, batch=128, rate=4e-3)
+SCHEDULE = loop.Schedule(epochs=12, batch=128, rate=4e-3)
 IMAGES = 512
 """That all of them are fitted or calibrated on."""
 LATENCIES = ("<=0.85x", "<=0.7x", "<=0.55x")

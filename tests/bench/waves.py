@@ -20,7 +20,7 @@ from convkit.compress import data as datas
 from convkit.compress.data import Data, DataRef
 from convkit.compress.model import ModelRef, TensorSpec, parse_shape
 from convkit.compress.sources import factory
-from convkit.compress.training import supervised
+from convkit.compress.training import loop, supervised
 from convkit.export.onnx import to_onnx
 from convkit.recipes.nets import wave_fields
 from convkit.runtimes.bench.candidate import Candidate
@@ -34,7 +34,7 @@ DENSE, SHARE, STEPS = "dense", 0.15, 50
 FORMS = ("one_way", "cp", "kronecker")
 RUNS = range(2000, 2008)
 """Seeds of the runs that networks are rolled out on; none of them was trained on."""
-SCHEDULE = supervised.Schedule(epochs=24, batch=16, rate=3e-3)
+SCHEDULE = loop.Schedule(epochs=24, batch=16, rate=3e-3)
 INPUTS = (TensorSpec("input", ("N", 3, wave_fields.SIDE, wave_fields.SIDE), "float32"),)
 SECONDS = 10.0
 """Of timing."""

@@ -12,7 +12,8 @@ from convkit.compress.convs import gaunt
 from convkit.compress.data import DataRef
 from convkit.compress.model import ModelRef, TensorSpec, parse_shape
 from convkit.compress.sources import factory
-from convkit.compress.training.supervised import Schedule, train, usual_loss
+from convkit.compress.training.loop import Schedule
+from convkit.compress.training.supervised import train, usual_loss
 from convkit.recipes.nets import clouds, digits
 
 NAMES = [name for name in parts.names("recipes", ".yaml") if name != "lite0"]

@@ -88,17 +88,17 @@ def test_products_are_those_of_the_steps() -> None:
 WORKER = """
 import sys, torch
 from safetensors.torch import save_file
-from convkit.compress.training import family
+from convkit.compress.training.crew import crew
 from convkit.compress.training import delayed
 from tests.compress.training.test_delayed import SCHEDULE, data
 from tests.compress.training.test_elastic import small
 import dataclasses
 torch.set_num_threads(1)
 elastic = small()
-with family.crew() as crew:
-    for state in delayed.train(elastic, *data(), dataclasses.replace(SCHEDULE, shards=2), crew=crew):
+with crew() as own:
+    for state in delayed.train(elastic, *data(), dataclasses.replace(SCHEDULE, shards=2), crew=own):
         pass
-    if crew.rank == 0:
+    if own.rank == 0:
         tensors = {n: t.detach().contiguous() for n, t in elastic.named_parameters()}
         save_file(tensors | {"losses": torch.tensor(state.losses)}, sys.argv[1])
 """

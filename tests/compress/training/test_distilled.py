@@ -10,7 +10,7 @@ from convkit.compress.errors import ConvkitError
 from convkit.compress.model import Model, ModelRef, parse_shape
 from convkit.compress.sources import factory
 from convkit.compress.training import distilled
-from convkit.compress.training.distilled import Schedule
+from convkit.compress.training.loop import Schedule
 
 
 def network(width: int, seed: int, classes: int = 5) -> Model:

@@ -9,7 +9,8 @@ from torch import nn
 
 from convkit.compress.data import Data
 from convkit.compress.errors import ConvkitError
-from convkit.compress.training.supervised import Schedule, outputs, train, usual_loss
+from convkit.compress.training.loop import Schedule
+from convkit.compress.training.supervised import outputs, train, usual_loss
 
 SCHEDULE = Schedule(epochs=8, batch=16, rate=0.02)
 

@@ -1,0 +1,53 @@
+"""What a training keeps beside its output until that stands, so that it goes on where it was killed."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from convkit.compress import record
+from convkit.compress.errors import ConvkitError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+class Checkpoint:
+    """Tensors and JSON of the last epoch that is done; the same for the same `key` only."""
+
+    def __init__(self, output: str, key: Sequence[object]) -> None:
+        final = record.final_place(output)
+        self.folder = final.with_name(f".{final.name}.training")
+        self._key = record.digest_json([str(one) for one in key])
+
+    def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
+        """What was kept; None where nothing was. Raises ConvkitError for that of another training."""
+        from safetensors.torch import load_file
+
+        told = self.folder / "state.json"
+        if not told.is_file():
+            return None
+        text = json.loads(told.read_text(encoding="utf-8"))
+        if text["key"] != self._key:
+            raise ConvkitError(
+                f"{self.folder} is of another training", hint="give what it was begun with, or remove it"
+            )
+        return load_file(str(self.folder / text["tensors"])), text["state"]
+
+    def keep(self, epoch: int, tensors: Mapping[str, Tensor], state: Mapping[str, Any]) -> None:
+        """Keep this epoch in place of the one before; killed between the two, that one stays."""
+        from safetensors.torch import save
+
+        name = f"epoch{epoch}.safetensors"
+        self.folder.mkdir(parents=True, exist_ok=True)
+        record.write_bytes(self.folder / name, save(dict(tensors)))
+        record.write_json(self.folder / "state.json", {"key": self._key, "tensors": name, "state": dict(state)})
+        for old in self.folder.glob("epoch*.safetensors"):
+            if old.name != name:
+                old.unlink()
+
+    def done(self) -> None:
+        """The output stands."""
+        shutil.rmtree(self.folder, ignore_errors=True)

@@ -1,0 +1,230 @@
+"""The loop of every training: epochs over shuffled samples, a step for each batch, to be kept epoch by epoch.
+
+A Learner is what differs: what a step does. The same seed, threads and build of torch give the same weights, also where
+training was killed and goes on.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Protocol
+
+import torch
+from torch import Tensor
+
+from convkit.compress.errors import ConvkitError
+
+if TYPE_CHECKING:
+    from convkit.compress.training.augment import Augment
+
+Inputs = tuple[Tensor, ...]
+_CHANCE, _WEIGHTS, _UPDATES, _BEST = "chance", "weights.", "updates.", "best."
+
+
+@dataclass(frozen=True, slots=True)
+class Schedule:
+    """`epochs` passes over the data, `batch` samples a step, the largest learning `rate`, weight `decay`."""
+
+    epochs: int
+    batch: int = 64
+    rate: float = 3e-3
+    decay: float = 1e-2
+    seed: int = 0
+
+
+class Updates(Protocol):
+    """What an optimizer keeps, beside the network's own tensors."""
+
+    def tensors(self) -> Mapping[str, Tensor]:
+        """Of each parameter, such as momentum."""
+
+    def told(self) -> Mapping[str, Any]:
+        """The rest of it, as JSON."""
+
+    def restore(self, tensors: Mapping[str, Tensor], told: Mapping[str, Any]) -> None:
+        """Go on from what these two were."""
+
+
+class Learner(Protocol):
+    """What learns, and by what it is updated."""
+
+    @property
+    def updates(self) -> Updates:
+        """Its optimizer."""
+
+    def weights(self) -> Mapping[str, Tensor]:
+        """All tensors of it that training changes, as they are now."""
+
+    def step(self, inputs: Inputs, rows: Tensor, at: float) -> float:
+        """Learn from a batch, the samples `rows` of all, `at` so many epochs; its loss before."""
+
+    def judge(self) -> float | None:
+        """What is the less the better, on samples that are not learnt from; None where there are none."""
+
+    def broken(self, inputs: Inputs) -> str:
+        """Where the loss of a batch is no number: what there is to say of it, if anything."""
+
+
+@dataclass(slots=True)
+class State:
+    """How far training has come: epochs that are done, the mean loss of each, what was judged before the first and
+    after each, and the tensors of the best so far."""
+
+    epoch: int = 0
+    losses: list[float] = field(default_factory=list)
+    judged: list[float] = field(default_factory=list)
+    best: dict[str, Tensor] = field(default_factory=dict)
+    chance: Tensor | None = None
+
+
+def steps(count: int, batch: int, least: int = 1) -> int:
+    """Steps of an epoch over `count` samples. A last batch of fewer than `least` is left out, it is others' in the next
+    epoch; the first batch never is."""
+    whole, rest = divmod(count, batch)
+    return whole + bool(rest and (rest >= min(least, batch) or not whole))
+
+
+def run(
+    learner: Learner,
+    inputs: Inputs,
+    schedule: Schedule,
+    *,
+    least: int = 1,
+    augment: Augment | None = None,
+    state: State | None = None,
+) -> Iterator[State]:
+    """Train on `inputs` [N, …]; the state after every epoch, after the last with the best tensors put back.
+
+    Raises ConvkitError where the loss is no number any more.
+    """
+    now, count = state or State(), len(inputs[0])
+    chance = torch.Generator().manual_seed(schedule.seed)
+    if now.chance is not None:
+        chance.set_state(now.chance)
+    if not now.judged:
+        _judge(learner, now)
+    for epoch in range(now.epoch, schedule.epochs):
+        total, seen, planned = 0.0, 0, steps(count, schedule.batch, least)
+        parts = torch.split(torch.randperm(count, generator=chance), schedule.batch)[:planned]
+        for place, rows in enumerate(parts):
+            batch = tuple(array[rows] for array in inputs)
+            if augment is not None:
+                batch = (augment(batch[0], chance), *batch[1:])
+            loss = learner.step(batch, rows, epoch + place / planned)
+            if not math.isfinite(loss):
+                raise _broken(learner, batch, epoch, loss)
+            total, seen = total + loss * len(rows), seen + len(rows)
+        now.losses.append(total / seen)
+        now.epoch, now.chance = epoch + 1, chance.get_state()
+        _judge(learner, now)
+        if now.epoch == schedule.epochs and now.best:
+            _put(learner, now.best)
+        yield now
+
+
+def _judge(learner: Learner, state: State) -> None:
+    found = learner.judge()
+    if found is None:
+        return
+    if not state.judged or found < min(state.judged):
+        state.best = {name: tensor.detach().clone() for name, tensor in learner.weights().items()}
+    state.judged.append(found)
+
+
+def _broken(learner: Learner, inputs: Inputs, epoch: int, loss: float) -> ConvkitError:
+    why = learner.broken(inputs)
+    kept = f"; --resume goes on behind epoch {epoch}" if epoch else ""
+    return ConvkitError(
+        f"the loss of epoch {epoch + 1} is {loss}{f': {why}' if why else ''}", hint=f"give a smaller --rate{kept}"
+    )
+
+
+def packed(learner: Learner, state: State) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """All that a checkpoint keeps: tensors by name, and JSON."""
+    assert state.chance is not None  # an epoch is done  # noqa: S101
+    parts = {_WEIGHTS: learner.weights(), _UPDATES: learner.updates.tensors(), _BEST: state.best}
+    tensors = {
+        prefix + name: tensor.detach().contiguous().clone()
+        for prefix, of in parts.items()
+        for name, tensor in of.items()
+    }
+    told = {"epoch": state.epoch, "losses": state.losses, "judged": state.judged, "updates": learner.updates.told()}
+    return tensors | {_CHANCE: state.chance}, told
+
+
+def unpacked(learner: Learner, tensors: Mapping[str, Tensor], told: Mapping[str, Any]) -> State:
+    """Put the learner back as it was, and return how far training had come."""
+    _put(learner, _named(tensors, _WEIGHTS))
+    learner.updates.restore(_named(tensors, _UPDATES), told["updates"])
+    known = int(told["epoch"]), list(told["losses"]), list(told["judged"])
+    return State(*known, best=_named(tensors, _BEST), chance=tensors[_CHANCE])
+
+
+def _put(learner: Learner, tensors: Mapping[str, Tensor]) -> None:
+    for name, tensor in learner.weights().items():
+        tensor.data.copy_(tensors[name])
+
+
+def _named(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    return {name.removeprefix(prefix): tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+class Cycle:
+    """AdamW (Loshchilov and Hutter, Decoupled Weight Decay Regularization, ICLR 2019) with one cycle of the learning
+    rate (Smith and Topin, Super-Convergence, 2019); the first steps of a rate that rises may be long, so the norm of a
+    gradient is at most 1.
+
+    `groups`: parameters, and by what the rate and the decay of each group are multiplied.
+    """
+
+    def __init__(self, groups: Sequence[tuple[Sequence[Tensor], float, float]], schedule: Schedule, total: int) -> None:
+        self._parameters = [parameter for group, _, _ in groups for parameter in group]
+        rates = [schedule.rate * times for _, times, _ in groups]
+        given = [
+            {"params": list(group), "lr": rate, "weight_decay": schedule.decay * decays}
+            for (group, _, decays), rate in zip(groups, rates, strict=True)
+        ]
+        self._optimizer = torch.optim.AdamW(given, schedule.rate)
+        # A cycle of one step would end where it begins, at next to nothing.
+        self._rising = torch.optim.lr_scheduler.OneCycleLR(self._optimizer, rates, total) if total > 1 else None
+
+    def update(self, loss: Tensor) -> float:
+        """A step against the gradient of `loss`; its value."""
+        self._optimizer.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        torch.nn.utils.clip_grad_norm_(self._parameters, 1.0)
+        self._optimizer.step()
+        if self._rising is not None:
+            self._rising.step()
+        return float(loss.detach())
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What AdamW keeps of each parameter."""
+        held = (self._optimizer.state[parameter] for parameter in self._parameters)
+        return {f"{at}.{name}": tensor for at, state in enumerate(held) for name, tensor in state.items()}
+
+    def told(self) -> dict[str, Any]:
+        """Where in the cycle it is."""
+        rising = {} if self._rising is None else self._rising.state_dict()
+        return {"groups": [_plain(group) for group in self._optimizer.param_groups], "rising": _plain(rising)}
+
+    def restore(self, tensors: Mapping[str, Tensor], told: Mapping[str, Any]) -> None:
+        """Go on from there."""
+        for at, parameter in enumerate(self._parameters):
+            self._optimizer.state[parameter] = dict(_named(tensors, f"{at}.").items())
+        for group, known in zip(self._optimizer.param_groups, told["groups"], strict=True):
+            group.update({name: tuple(value) if isinstance(value, list) else value for name, value in known.items()})
+        if self._rising is not None:
+            self._rising.load_state_dict(self._rising.state_dict() | told["rising"])
+
+
+def _plain(state: Mapping[str, Any]) -> dict[str, Any]:
+    """The numbers of it, and lists of them."""
+    simple = (int, float, tuple, list)
+    return {name: value for name, value in state.items() if isinstance(value, simple) and not _holds_tensors(value)}
+
+
+def _holds_tensors(value: object) -> bool:
+    return isinstance(value, list | tuple) and any(not isinstance(one, int | float) for one in value)
