@@ -20,6 +20,8 @@ from convkit.compress.ops.cast import DTYPES
 
 BY_ENGINE = "by_engine"
 """Mark in the meta of casts that an engine makes by itself: they simulate it, no file holds them."""
+NUMBER = "number"
+"""Mark in the meta of nodes that round: their Format, which a type with more codes does not tell."""
 _FLOAT = 1
 """float32 as ONNX numbers it."""
 
@@ -66,12 +68,14 @@ def insert(graph: fx.GraphModule, source: fx.Node, name: str, codes: Codes) -> P
     if isinstance(number, Floating) and not number.native:
         attributes = {"exponent": number.exponent, "mantissa": number.mantissa, "largest": number.largest}
         node = graphs.call(behind, ExMy, (source, scale), f"{name}_rounded", **attributes)  # type: ignore[arg-type]
+        node.meta[NUMBER] = number
         return Pair(node, node)
     zero = graphs.store(graph, anchor, f"{name}_zero_point", codes.zero.to(number.dtype()))
     behind = zero if source.op == "placeholder" else source
     if isinstance(number, Integer) and not number.native:
         source = behind = _clip(graph, behind, source, name, codes)
     quantized = graphs.call(behind, ops.function("QuantizeLinear"), (source, scale, zero), f"{name}_quantized")
+    quantized.meta[NUMBER] = number
     return Pair(quantized, dequantized(quantized, name, scale, zero))
 
 
@@ -102,7 +106,9 @@ def _clip(graph: fx.GraphModule, behind: fx.Node, source: fx.Node, name: str, co
     bounds = [
         graphs.store(graph, first, f"{name}_{end}", bound) for end, bound in zip(("low", "high"), ends, strict=True)
     ]
-    return graphs.call(behind, ops.function("Clip"), (source, *bounds), f"{name}_clipped")
+    clip = graphs.call(behind, ops.function("Clip"), (source, *bounds), f"{name}_clipped")
+    clip.meta[NUMBER] = number
+    return clip
 
 
 def _casts(graph: fx.GraphModule, source: fx.Node, name: str, codes: Codes) -> Pair:

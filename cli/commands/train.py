@@ -6,36 +6,24 @@ takes as --weights.
 
 from __future__ import annotations
 
-import time
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from convkit.cli import options, show, values
+from convkit.cli import options, plain_training, quantized_training, values
 from convkit.cli import output as place
-from convkit.compress import record
-from convkit.compress.errors import ConvkitError, VerdictError
+from convkit.compress import function as functions
+from convkit.compress.errors import ConvkitError
 from convkit.compress.training.supervised import LOSSES
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Sequence
 
-    from torch import nn
-
-    from convkit.compress.data import Data, DataRef
+    from convkit.compress.data import DataRef
     from convkit.compress.model import ModelRef
-    from convkit.compress.training.augment import Augment
-    from convkit.compress.training.supervised import Schedule
-    from convkit.runtimes.bench.gate import Gate
 
-SCHEMA_VERSION = 1
-WEIGHTS, OUTPUT = "weights.safetensors", "output"
-_BATCH, _SHOWN = 64, 6
-"""Samples at a time, and epochs that are shown of many."""
-_RATE, _ELASTIC_RATE = 3e-3, 0.1
-"""Of AdamW, and of the gradient descent with momentum that elastic networks are trained by."""
+_RATE, _QUANTIZED_RATE, _ELASTIC_RATE = 3e-3, 3e-4, 0.1
+"""Of AdamW, of it where a trained network is quantized, and of the descent that elastic networks are trained by."""
 
 
 @click.command
@@ -43,14 +31,22 @@ _RATE, _ELASTIC_RATE = 3e-3, 0.1
 @options.data(required=True, what="What it learns from, with labels")
 @click.option("--validation", type=options.DataSet(), metavar="PATH", help="What it is scored on, with labels.")
 @click.option("--epochs", type=click.IntRange(1), default=10, show_default=True, help="Passes over the data.")
-@click.option("--batch", type=click.IntRange(1), help=f"Samples of one step.  [default: {_BATCH}, or all it takes]")
+@click.option(
+    "--batch", type=click.IntRange(1), help=f"Samples of one step.  [default: {plain_training.BATCH}, or all it takes]"
+)
 @click.option(
     "--rate",
     type=click.FloatRange(0, min_open=True),
     callback=values.finite,
-    help=f"Largest learning rate.  [default: {_RATE}; of --elastic {_ELASTIC_RATE}]",
+    help=f"Largest learning rate.  [default: {_RATE}; of --precision {_QUANTIZED_RATE}, of --elastic {_ELASTIC_RATE}]",
 )
-@click.option("--loss", type=click.Choice(LOSSES), help="What is made least.  [default: by the labels]")
+@click.option(
+    "--loss",
+    type=values.WORD,
+    metavar="NAME|MODULE:FUNCTION",
+    help=f"What is made least: {', '.join(LOSSES)}, or your function of outputs and labels.  [default: by the labels]",
+)
+@quantized_training.settings
 @click.option(
     "--elastic",
     metavar="KIND,...",
@@ -98,6 +94,7 @@ def train(
     batch: int | None,
     rate: float | None,
     loss: str | None,
+    formats: quantized_training.Asked,
     elastic: str | None,
     delay: float,
     warm: float,
@@ -111,7 +108,11 @@ def train(
     as_json: bool,
     resume: bool,
 ) -> None:
-    """Train a network from labels.
+    """Train a network from labels, or a quantized one from what the network makes.
+
+    With --precision or --plan a trained network learns with the rounding that it runs with (quantization-aware
+    training), from labels, from its own outputs in float, or both: OUTPUT gets the quantized model.onnx. It goes on
+    with --resume where it was killed.
 
     With --elastic it is trained with all its members, which have fewer channels, fewer residual blocks and smaller
     kernels, in one set of weights (DεpS): OUTPUT gets a family, of which `convkit shrink` makes networks for as many
@@ -122,164 +123,68 @@ def train(
       convkit train models:build --shape x:Nx1x16x16 --data train.npz --validation val.npz -o out/
       convkit train models:build --shape x:Nx3x32x32 --data photos:training --epochs 30 --gate "top1 >= 90" -o out/
       convkit export models:build --weights out/weights.safetensors --shape x:Nx3x32x32 -o float/
+      convkit train net.onnx --data photos/ --precision int4 --target openvino-cpu --rate 5e-4 -o int4/
+      convkit train net.onnx --data train.npz --plan out/plan.yaml --teach 0.5 --epochs 5 -o tuned/
       convkit train models:build --shape x:Nx3x32x32 --data train.npz --elastic width,depth --epochs 40 -o family/
     """
     import torch
 
     from convkit.compress.training import augment as augmentations
-    from convkit.compress.training.supervised import Schedule, usual_loss
+    from convkit.compress.training import loop
     from convkit.runtimes.bench import gate
 
     place.check(output)
-    parsed = tuple(gate.parse(text) for text in gates)
-    _check(model, validation, metric, parsed)
-    batch, most = _batches(model, batch)
+    _check_loss(loss)
     torch.set_num_threads(threads)
     torch.manual_seed(seed)
-    learns, judged = _loaded(model, data, validation)
+    names = augmentations.parse(augment)
+    if formats.quantized:
+        _refuse(elastic, metric, gates)
+        how = loop.Schedule(epochs, batch or plain_training.BATCH, rate or _QUANTIZED_RATE, decay=0.0, seed=seed)
+        aware = quantized_training.Training(
+            model, data, validation, formats, how, loss, names, threads, output, resume=resume
+        )
+        quantized_training.tell(quantized_training.run(aware), output, as_json=as_json)
+        return
+    parsed = tuple(gate.parse(text) for text in gates)
+    plain_training.check(model, validation, metric, parsed)
+    batch, most = plain_training.batches(model, batch)
+    learns, judged = plain_training.loaded(model, data, validation)
     if learns.labels is None:
         raise ConvkitError(f"{data.path} has no labels to learn from", hint="give them as `labels`, or --labels")
-    names = augmentations.parse(augment)
     if elastic is not None:
         from convkit.cli import elastic_training
         from convkit.compress.training import delayed, family
 
         elastic_training.refuse(loss, metric, gates)
-        how = delayed.Schedule(epochs, batch, rate or _ELASTIC_RATE, delay=delay, warm=warm, shards=shards, seed=seed)
-        asked = family.Asked(family.parse(elastic))
-        training = elastic_training.Training(model, learns, judged, how, asked, names, output, resume)
-        elastic_training.tell(elastic_training.run(training), output, as_json=as_json)
+        slowly = delayed.Schedule(
+            epochs, batch, rate or _ELASTIC_RATE, delay=delay, warm=warm, shards=shards, seed=seed
+        )
+        kinds = family.Asked(family.parse(elastic))
+        members = elastic_training.Training(model, learns, judged, slowly, kinds, names, output, resume)
+        elastic_training.tell(elastic_training.run(members), output, as_json=as_json)
         return
     if resume:
-        raise ConvkitError("--resume belongs to --elastic", hint="leave it out, or add --elastic")
-    loss = loss or usual_loss(learns.labels)
-    module, metric = _built(model), metric or (parsed[0].quantity if parsed else None)
-    if judged is not None:
-        _scored(module, judged, metric, most)  # what cannot be scored is told before an hour of training
-    if names and next(iter(learns.arrays.values())).ndim != 4:  # noqa: PLR2004 - [N, C, H, W]
-        raise ConvkitError("--augment is for images [N, C, H, W]", hint="leave it out")
-    changed = augmentations.chained(names) if names else None
-    trained = _trained(module, learns, Schedule(epochs, batch, rate or _RATE, seed=seed), loss, changed)
-    score = {} if judged is None else _scored(module, judged, metric, most)
-    with record.output_folder(output) as folder:
-        _write(folder, module)
-        digests = {"data": learns.digest, **({"validation": judged.digest} if judged else {})}
-        manifest = record.manifest(command=options.command_line(), digests=digests, seed=seed, threads=threads)
-        report = _report(trained, loss, score, parsed)
-        record.write_json(folder / record.MANIFEST, manifest)
-        record.write_json(folder / "report.json", report)
-    _show(report, output, as_json=as_json)
-    missed = [one["gate"] for one in report["gates"] if not one["holds"]]
-    if missed:
-        raise VerdictError(f"the trained network misses {missed[0]!r}", hint="train longer, or with another --rate")
+        raise ConvkitError("--resume belongs to --precision and --elastic", hint="leave it out")
+    plainly = loop.Schedule(epochs, batch, rate or _RATE, seed=seed)
+    training = plain_training.Training(
+        model, learns, judged, plainly, loss, names, metric, parsed, most, threads, output
+    )  # fmt: skip
+    plain_training.tell(plain_training.run(training), output, as_json=as_json)
 
 
 PART = train
 
 
-@dataclass(frozen=True, slots=True)
-class _Trained:
-    parameters: int
-    losses: Sequence[float]
-    seconds: float
+def _check_loss(loss: str | None) -> None:
+    if loss is not None and loss not in LOSSES and not functions.names_one(loss):
+        raise ConvkitError(f"there is no loss {loss!r}", hint=f"there is: {', '.join(LOSSES)}, or MODULE:FUNCTION")
 
 
-def _check(model: ModelRef, validation: DataRef | None, metric: str | None, gates: Sequence[Gate]) -> None:
-    from convkit.compress import function
-
-    if not function.names_one(model.path):
-        raise ConvkitError(f"{model.path} is no function that builds a network", hint="give MODULE:FUNCTION")
-    if not model.shapes:
-        raise ConvkitError(f"the inputs of {model.path} have no shapes", hint="such as --shape x:Nx3x32x32")
-    other = next((gate for gate in gates if not gate.is_metric or gate.kind != "absolute"), None)
-    if other is not None:
-        raise ConvkitError(f"{other.text!r} is no limit on a metric", hint='write "top1 >= 95"')
-    named = [metric, *(gate.quantity for gate in gates)] if metric else [gate.quantity for gate in gates]
-    if len({*named}) > 1:
-        raise ConvkitError(f"one metric is scored, not {' and '.join(dict.fromkeys(named))}", hint="gate that one")
-    if gates and validation is None:
-        raise ConvkitError("--gate is given without --validation", hint="add --validation")
-
-
-def _batches(model: ModelRef, asked: int | None) -> tuple[int, int]:
-    """Samples of a step, and of what is scored at a time: no more than inputs of a fixed batch hold."""
-    fixed = {name: own.shape[0] for name, own in model.shapes.items() if own.shape and isinstance(own.shape[0], int)}
-    name, most = min(fixed.items(), key=lambda one: one[1], default=("", _BATCH))
-    if fixed and asked is not None and asked > most:
-        raise ConvkitError(f"{name} takes {most} samples at a time, not --batch {asked}", hint="give N in its place")
-    return asked or most, most
-
-
-def _loaded(model: ModelRef, data: DataRef, validation: DataRef | None) -> tuple[Data, Data | None]:
-    from convkit.compress import data as data_sets
-    from convkit.compress.model import TensorSpec
-
-    specs = tuple(TensorSpec(name, own.shape, own.dtype or "float32", own.sample) for name, own in model.shapes.items())
-    return data_sets.load(data, specs), None if validation is None else data_sets.load(validation, specs)
-
-
-def _built(model: ModelRef) -> nn.Module:
-    from convkit.compress.sources import _aten_trace, factory
-
-    module = factory.build(model)
-    _aten_trace.inputs(module, model.shapes, model.path)
-    return module
-
-
-def _trained(module: nn.Module, data: Data, schedule: Schedule, loss: str, augment: Augment | None) -> _Trained:
-    from convkit.compress.training.supervised import train as learn
-
-    start = time.monotonic()
-    count = sum(parameter.numel() for parameter in module.parameters())
-    with show.progress("train") as say:
-        say.found(f"{count:,} parameters, {len(data):,} samples, {loss}")
-        losses = learn(module, data, schedule, loss, lambda epoch, x: say(f"epoch {epoch}: loss {x:.4f}"), augment)
-    return _Trained(count, losses, time.monotonic() - start)
-
-
-def _scored(module: nn.Module, data: Data, metric: str | None, batch: int) -> dict[str, float]:
-    from convkit.compress import metric as metrics
-    from convkit.compress.labels import are_targets
-    from convkit.compress.training.supervised import outputs
-
-    made = {OUTPUT: outputs(module, data, batch)}
-    name = metric or metrics.defaults(made, data.labels)[0]
-    labels = data.labels
-    wanted = {OUTPUT: labels} if labels is not None and are_targets(labels, made[OUTPUT]) else None
-    return {name: metrics.evaluate(name, made, wanted, data.labels)}
-
-
-def _write(folder: Path, module: nn.Module) -> None:
-    from safetensors.torch import save
-
-    tensors = {name: tensor.detach().contiguous().clone() for name, tensor in module.state_dict().items()}
-    record.write_bytes(folder / WEIGHTS, save(tensors))
-
-
-def _report(trained: _Trained, loss: str, score: Mapping[str, float], gates: Sequence[Gate]) -> dict[str, Any]:
-    return {
-        "schema_version": SCHEMA_VERSION,
-        "parameters": trained.parameters,
-        "loss": loss,
-        "losses": list(trained.losses),
-        "scores": dict(score),
-        "seconds": trained.seconds,
-        "gates": [
-            {"gate": gate.text, "measured": score[gate.quantity], "holds": _holds(gate, score)} for gate in gates
-        ],
-    }
-
-
-def _holds(gate: Gate, score: Mapping[str, float]) -> bool:
-    value = score[gate.quantity]
-    return value <= gate.limit if gate.sense == "<=" else value >= gate.limit
-
-
-def _show(report: Mapping[str, Any], output: str, *, as_json: bool) -> None:
-    if as_json:
-        show.json(report)
-        return
-    rows = [(epoch, f"{loss:.4f}") for epoch, loss in enumerate(report["losses"], 1)]
-    show.table(("epoch", report["loss"]), rows if len(rows) <= _SHOWN else [rows[0], *rows[-_SHOWN + 1 :]])
-    scores = ", ".join(f"{name} {value:.4g}" for name, value in report["scores"].items())
-    show.text(f"{Path(output) / WEIGHTS}: {report['parameters']:,} parameters{', ' if scores else ''}{scores}")
+def _refuse(elastic: str | None, metric: str | None, gates: Sequence[str]) -> None:
+    """Raise ConvkitError for what quantized networks are not trained with."""
+    wrong = [name for name, given in (("--elastic", elastic), ("--metric", metric), ("--gate", gates)) if given]
+    if wrong:
+        raise ConvkitError(
+            f"{wrong[0]} is not for --precision and --plan", hint="leave it out; gate with `convkit bench`"
+        )

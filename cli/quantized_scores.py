@@ -1,0 +1,65 @@
+"""What quantization-aware training is worth: the network in float, rounded, and trained, on the target's engine."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from convkit.cli.quantized_start import SECONDS
+
+if TYPE_CHECKING:
+    from convkit.cli.quantizing import Job
+    from convkit.compress.data import Data
+    from convkit.compress.model import Model
+    from convkit.runtimes.bench.measure import Result
+
+FLOAT = "float"
+"""The network given; the others are named by who asks."""
+
+
+def measured(job: Job, networks: Mapping[str, Model], judged: Data) -> dict[str, Result]:
+    """The files of all, side by side on the target's engine: scores and times."""
+    from convkit.cli import quantizing
+    from convkit.export import exporter
+    from convkit.runtimes.bench.candidate import Candidate
+    from convkit.runtimes.bench.measure import Settings, measure
+    from convkit.runtimes.session import Options
+
+    with tempfile.TemporaryDirectory(prefix="convkit-") as folder:
+        files = {FLOAT: quantizing.original_bytes(job)}
+        for name, model in networks.items():
+            proto = exporter.of_engine(job.engine).proto(model, job.target.opset)
+            files[name] = bytes(proto.SerializeToString(deterministic=True))
+        candidates = []
+        for name, written in files.items():
+            path = Path(folder) / f"{name}.onnx"
+            path.write_bytes(written)
+            candidates.append(Candidate(name, job.engine, str(path), Options(threads=job.threads)))
+        found = measure(candidates, FLOAT, judged, Settings(budget=SECONDS, metrics=_metrics(job, judged)))
+        return {result.name: result for result in found.results}
+
+
+def _metrics(job: Job, judged: Data) -> tuple[str, ...]:
+    from convkit.cli.batches import batching, run
+    from convkit.compress import metric
+
+    few = judged.batch(slice(1))
+    return tuple(metric.defaults(run(job.model, few, batching(job.model, few).size), judged.labels))
+
+
+def simulated(job: Job, model: Model, judged: Data) -> dict[str, float]:
+    """What the network scores as it was trained: in torch."""
+    from convkit.cli.batches import batching, run
+    from convkit.compress import metric
+
+    size = batching(job.model, judged).size
+    wanted, made = (run(one, judged, size) for one in (job.model, model))
+    return {name: metric.evaluate(name, made, wanted, judged.labels) for name in _metrics(job, judged)}
+
+
+def told(result: Result) -> dict[str, Any]:
+    ratio = result.ratios.get("p50")
+    return {"metrics": dict(result.metrics), "ratio": None if ratio is None else asdict(ratio)}

@@ -1,0 +1,124 @@
+"""What quantization-aware training begins with: formats and ranges, the network in them, and what it is to learn."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from convkit.cli import show
+from convkit.compress.errors import ConvkitError
+
+if TYPE_CHECKING:
+    from convkit.cli.progress import Progress
+    from convkit.cli.quantized_training import Training
+    from convkit.cli.quantizing import Job
+    from convkit.compress.calibration import Calibration
+    from convkit.compress.data import Data
+    from convkit.compress.model import Model
+    from convkit.compress.plan import Plan
+    from convkit.compress.training.quantized import Aim
+    from convkit.compress.training.trainable import Network
+
+SECONDS = 6.0
+"""Of timing files that training leaves."""
+_SCORED, _CALIBRATED = 2000, 256
+"""Samples that are scored at most, and how many calibrate."""
+_NORMED = 1024
+"""Samples that norms begin with."""
+
+
+def job(training: Training) -> Job:
+    """The network, its data and its target, as `convkit quantize` has them."""
+    from convkit.cli import carrying
+    from convkit.compress.search import space
+
+    asked, nothing = training.asked, {"latency": None, "size": None, "bops": None}
+    if asked.precision and asked.plan:
+        raise ConvkitError("--plan says formats already", hint="leave out --precision")
+    how = carrying.Settings(
+        max_drop=100.0, min_sqnr=None, budgets=nothing, by_labels=False, keep=(), plan=asked.plan, tables=None,
+        budget=SECONDS, tune=False, threads=training.threads, seed=training.schedule.seed, as_json=False,
+        dry_run=False, resume=training.resume,
+    )  # fmt: skip
+    job = carrying.job(training.model, training.data, asked.target or "onnxruntime-cpu", how)
+    if job.plan is not None and (job.plan.forms or job.plan.widths):
+        raise ConvkitError(
+            f"{asked.plan} makes other layers of the network's", hint="train the network that it made, with --precision"
+        )
+    if asked.precision is None:
+        return job
+    option, note = space.precision(asked.precision, job.target)
+    if note:
+        show.note(note)
+    return replace(job, precision=option)
+
+
+def judged(training: Training, job: Job, held: Data) -> Data:
+    """What networks are scored on."""
+    from convkit.compress import data as data_sets
+
+    found = held if training.validation is None else data_sets.load(training.validation, job.model.inputs)
+    return found.batch(slice(_SCORED)) if len(found) > _SCORED else found
+
+
+def calibration(job: Job, learns: Data) -> Calibration:
+    from convkit.cli.batches import batching, calibration_of
+
+    few = learns.batch(
+        [at * len(learns) // _CALIBRATED for at in range(_CALIBRATED)] if len(learns) > _CALIBRATED else slice(None)
+    )
+    return calibration_of(few, batching(job.model, few))
+
+
+def planned(job: Job, learns: Data, held: Data, calibration: Calibration, say: Progress) -> Plan:
+    """Formats and the ranges that training begins with: of the usual remedies, or of a plan that is given."""
+    from convkit.cli import quantizing
+    from convkit.compress.search import remedies
+
+    asked = replace(quantizing.task(job, learns, held.batch(slice(_CALIBRATED))), data=calibration, good=lambda _: True)
+    tried = []
+    for attempt in remedies.attempts(asked) if job.plan is None else (remedies.given(asked, job.plan),):
+        tried.append(attempt)
+        say(f"{attempt.remedy}: sqnr {attempt.scores['sqnr']:.1f} dB")
+    plan = remedies.best(tried, asked.rank).plan
+    if not plan.layers:
+        raise ConvkitError(f"{job.target.name} runs no layer of {job.model.name} in these formats", hint="give others")
+    return plan
+
+
+def networks(training: Training, job: Job, plan: Plan, calibration: Calibration, learns: Data) -> tuple[Network, Model]:
+    """The network in training, and what rounding alone makes of it."""
+    from convkit.compress.apply import apply_prepared, prepare
+    from convkit.compress.training.distilled import tensors
+    from convkit.compress.training.trainable import Network
+
+    prepared = prepare(job.model, plan.methods, calibration.probe)
+    rounded, own = (apply_prepared(prepared, plan, job.target, calibration.seen_by(plan.methods)) for _ in range(2))
+    asked = training.asked
+    network = Network(own, prepared, follow=asked.ranges == "followed", norms=asked.norms)
+    if asked.norms:
+        arrays = tensors(job.model, learns.batch(slice(_NORMED)))
+        size = training.schedule.batch
+        network.begin_norms([tuple(array[at : at + size] for array in arrays) for at in range(0, len(arrays[0]), size)])
+    return network, rounded
+
+
+def aim(training: Training, job: Job, learns: Data, held: Data) -> Aim:
+    from convkit.compress.training import supervised
+    from convkit.compress.training.distilled import Target, tensors
+    from convkit.compress.training.quantized import Aim
+
+    inputs, teach = tensors(job.model, held), training.asked.teach
+    if learns.labels is None:
+        if training.loss is not None or teach not in (None, 1):
+            raise ConvkitError(
+                f"{training.data.path} has no labels to learn from", hint="give them, or leave out --loss"
+            )
+        return Aim(Target(job.model, inputs, training.schedule.batch), 1.0, None, None, inputs, None)
+    teaches = 0.5 if teach is None else teach
+    target = Target(job.model, inputs, training.schedule.batch) if teaches else None
+    if teaches == 1:
+        return Aim(target, 1.0, None, None, inputs, None)
+    name = training.loss or supervised.usual_loss(learns.labels)
+    labels, own = supervised.labels(learns, name), supervised.labels(held, name)
+    return Aim(target, teaches, supervised.named(name), labels, inputs, own)

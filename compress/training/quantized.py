@@ -1,0 +1,120 @@
+"""Quantization-aware training: by labels, by what the float network makes, or by both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, fx
+
+from convkit.compress import graph as graphs
+from convkit.compress.training import loop
+from convkit.compress.weights import FORMAT
+
+if TYPE_CHECKING:
+    from convkit.compress.training.augment import Augment
+    from convkit.compress.training.distilled import Target
+    from convkit.compress.training.loop import Cycle, Inputs, Schedule, State
+    from convkit.compress.training.supervised import Loss
+    from convkit.compress.training.trainable import Network
+
+_SCALES = 10.0
+"""Times the rate of weights: scales are learned in the log, a hundredth of which is a hundredth of the scale."""
+
+
+@dataclass(frozen=True, slots=True)
+class Aim:
+    """What is to be learnt: the teacher's outputs, as much as `teaches` says (0 to 1), and labels by `loss`.
+
+    `held` are inputs that are not learnt from, with labels where there are any; the epoch nearest to the aim there is
+    kept.
+    """
+
+    target: Target | None
+    teaches: float
+    loss: Loss | None
+    labels: Tensor | None
+    held: Inputs
+    held_labels: Tensor | None
+
+
+def train(
+    network: Network,
+    inputs: Inputs,
+    aim: Aim,
+    schedule: Schedule,
+    *,
+    augment: Augment | None = None,
+    kept: tuple[Mapping[str, Tensor], Mapping[str, object]] | None = None,
+) -> Iterator[tuple[QuantizedLearner, State]]:
+    """Train on `inputs` [N, …]; the state after every epoch, to be kept with `loop.packed`. What was `kept` goes on."""
+    own, scales = network.parameters()
+    total = schedule.epochs * loop.steps(len(inputs[0]), schedule.batch, _LEAST)
+    updates = loop.Cycle([(own, 1, 1), (scales, _SCALES, 0)], schedule, total)
+    learner = QuantizedLearner(network, aim, updates, schedule.batch)
+    state = None if kept is None else loop.unpacked(learner, *kept)
+    for now in loop.run(learner, inputs, schedule, least=_LEAST, augment=augment, state=state):
+        yield learner, now
+
+
+_LEAST = 2
+
+
+class QuantizedLearner:
+    """A network in training, and what it is to come to."""
+
+    def __init__(self, network: Network, aim: Aim, updates: Cycle, batch: int) -> None:
+        self.updates, self._network, self._aim, self._batch = updates, network, aim, batch
+
+    def weights(self) -> Mapping[str, Tensor]:
+        """Weights, scales, and statistics of norms."""
+        return self._network.graph.state_dict(keep_vars=True)
+
+    def step(self, inputs: Inputs, rows: Tensor, at: float) -> float:
+        """By the gradient of the aim."""
+        del at
+        labels = None if self._aim.labels is None else self._aim.labels[rows]
+        return self.updates.update(self._loss(inputs, labels))
+
+    def judge(self) -> float:
+        """The aim on what is held back."""
+        self._network.graph.eval()
+        held, total = self._aim.held, 0.0
+        for at in range(0, len(held[0]), self._batch):
+            part = tuple(array[at : at + self._batch] for array in held)
+            labels = None if self._aim.held_labels is None else self._aim.held_labels[at : at + self._batch]
+            with torch.no_grad():
+                total += float(self._loss(part, labels)) * len(part[0])
+        self._network.train()
+        return total / len(held[0])
+
+    def broken(self, inputs: Inputs) -> str:
+        """The first layer whose output is no number, and its format."""
+        return _first_broken(self._network.graph, inputs)
+
+    def _loss(self, inputs: Inputs, labels: Tensor | None) -> Tensor:
+        made, aim = self._network.graph(*inputs), self._aim
+        parts = []
+        if aim.target is not None:
+            parts.append(aim.teaches * aim.target.loss(made, inputs))
+        if aim.loss is not None and labels is not None:
+            parts.append((1 - aim.teaches) * aim.loss(made[0], labels))
+        return torch.stack(parts).sum()
+
+
+def _first_broken(graph: fx.GraphModule, inputs: Inputs) -> str:
+    found: list[str] = []
+
+    class Watched(fx.Interpreter):
+        def run_node(self, n: fx.Node) -> object:
+            made = super().run_node(n)
+            if not found and isinstance(made, Tensor) and made.is_floating_point() and not bool(made.isfinite().all()):
+                number = n.meta.get(FORMAT)
+                found.append(f"{graphs.value(n)}{f' ({number})' if number else ''} is the first that is no number")
+            return made
+
+    with torch.no_grad():
+        Watched(graph).run(*inputs)
+    return found[0] if found else ""

@@ -1,0 +1,87 @@
+"""Quantization-aware training comes nearer than rounding does, goes on where it was killed, and says what broke."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from convkit.compress.errors import ConvkitError
+from convkit.compress.training import loop, quantized, supervised
+from convkit.compress.training.distilled import Target
+from convkit.compress.training.loop import Schedule
+from convkit.compress.training.quantized import Aim
+from convkit.compress.training.trainable import Network
+from tests.compress.network import batches
+from tests.compress.training.test_trainable import network, plan_of
+
+SCHEDULE = Schedule(6, batch=16, rate=1e-3, decay=0.0)
+
+
+def inputs(count: int, seed: int) -> tuple[torch.Tensor, ...]:
+    return tuple(batches(plan_of("residual", "onnxruntime-cpu")[0], 1, count, seed=seed)[0].values())
+
+
+def aim(*, labels: bool = False) -> Aim:
+    """What the float network makes, or the classes that it gives."""
+    teacher = plan_of("residual", "onnxruntime-cpu")[0]
+    held = inputs(32, 1)
+    if not labels:
+        return Aim(Target(teacher, held, 16), 1.0, None, None, held, None)
+    with torch.no_grad():
+        classes = [teacher.graph(*given)[0].argmax(1) for given in (inputs(96, 0), held)]
+    return Aim(None, 0.0, supervised.named("cross_entropy"), classes[0], held, classes[1])
+
+
+def four_bits(**how: bool) -> Network:
+    return network("residual", "onnxruntime-cpu", "int4", "channel", **how)[0]
+
+
+@pytest.mark.parametrize("labels", [False, True])
+def test_it_comes_nearer(labels: bool) -> None:
+    *_, (_, state) = quantized.train(four_bits(), inputs(96, 0), aim(labels=labels), SCHEDULE)
+    assert len(state.judged) == SCHEDULE.epochs + 1
+    assert min(state.judged) < (0.9 if labels else 0.6) * state.judged[0]
+
+
+def test_the_nearest_epoch_is_kept() -> None:
+    found, wild = four_bits(), replace(SCHEDULE, rate=0.5, epochs=2)
+    before = [parameter.clone() for parameter in found.graph.parameters()]
+    *_, (learner, state) = quantized.train(found, inputs(96, 0), aim(), wild)
+    assert min(state.judged) == state.judged[0]
+    assert learner.judge() == pytest.approx(state.judged[0])
+    assert all(torch.equal(one, now) for one, now in zip(before, found.graph.parameters(), strict=True))
+
+
+@pytest.mark.parametrize("norms", [False, True])
+def test_what_was_killed_goes_on_to_the_same_bits(norms: bool) -> None:
+    def fresh() -> Network:
+        found = four_bits(norms=norms)
+        if norms:
+            found.begin_norms([inputs(96, 0)])
+        return found
+
+    straight, first, again = fresh(), fresh(), fresh()
+    *_, (_, whole) = quantized.train(straight, inputs(96, 0), aim(), SCHEDULE)
+    for learner, state in quantized.train(first, inputs(96, 0), aim(), SCHEDULE):
+        kept = loop.packed(learner, state)
+        if state.epoch == 3:
+            break
+    *_, (_, rest) = quantized.train(again, inputs(96, 0), aim(), SCHEDULE, kept=kept)
+    assert rest.judged == whole.judged
+    assert rest.losses == whole.losses
+    made = (found.settle().graph.state_dict() for found in (straight, again))
+    assert all(torch.equal(one, other) for one, other in zip(*(one.values() for one in made), strict=True))
+
+
+def test_where_it_broke_is_told() -> None:
+    data = inputs(96, 0)[0].clone()
+    data[50:] = torch.inf
+    with pytest.raises(ConvkitError, match=r"the loss of epoch 1 is nan: .* is the first that is no number"):
+        list(quantized.train(four_bits(), (data,), aim(), SCHEDULE))
+
+
+def test_the_mode_of_gradients_is_left_alone() -> None:
+    """Judging runs without gradients, and what is asked between two epochs with them."""
+    assert torch.is_grad_enabled()
+    for _ in quantized.train(four_bits(), inputs(32, 0), aim(), replace(SCHEDULE, epochs=1)):
+        assert torch.is_grad_enabled()
