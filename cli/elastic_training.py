@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from convkit.compress.data import Data
     from convkit.compress.model import Model, ModelRef
     from convkit.compress.training.crew import Crew
-    from convkit.compress.training.delayed import Schedule, State
+    from convkit.compress.training.delayed import Schedule
     from convkit.compress.training.elastic import Elastic, Member
 
 SCHEMA_VERSION = 1
@@ -83,21 +83,21 @@ def _run(training: Training, crew: Crew) -> dict[str, Any] | None:
     kept = Checkpoint(training.output, [training.model, model.digest, training.learns.digest, *asked])
     started = time.monotonic()
     with show.progress("train") as say:
-        order, state = _trained(training, model, elastic, (arrays, labels), kept, crew, say)
+        order, losses, taken = _trained(training, model, elastic, (arrays, labels), kept, crew, say)
     if crew.rank:
         return None
     scores = _scored(elastic, model, arrays, training.judged)
     _settle(elastic, arrays)
     report = {
         "schema_version": SCHEMA_VERSION,
-        "losses": state.losses,
-        "products": state.products,
+        "losses": losses,
+        "products": taken,
         "seconds": time.monotonic() - started,
         "schedule": asdict(training.schedule),
         "scores": scores,
     }
     with record.output_folder(training.output) as folder:
-        told = {"order": order or {}, "scores": scores, "products": state.products}
+        told = {"order": order or {}, "scores": scores, "products": taken}
         family.write(folder, network, elastic, training.asked, told)
         digests = {"data": training.learns.digest, "model": model.digest}
         manifest = record.manifest(command=options.command_line(), digests=digests, seed=training.schedule.seed)
@@ -127,12 +127,12 @@ def _trained(
     kept: Checkpoint,
     crew: Crew,
     say: Progress,
-) -> tuple[Mapping[str, Sequence[int]] | None, State]:
-    from convkit.compress.training import augment, delayed
+) -> tuple[Mapping[str, Sequence[int]] | None, list[float], float]:
+    """The order of channels, the loss of each epoch, and multiply-accumulates that training took."""
+    from convkit.compress.training import augment, delayed, loop
 
     (arrays, labels), schedule = data, training.schedule
     known = kept.load() if training.resume else None
-    state = None if known is None else delayed.unpacked(elastic, *known)
     order: list[Mapping[str, Sequence[int]] | None] = [None if known is None else known[1]["order"]]
     if order[0]:
         family.reorder(elastic, order[0])
@@ -148,15 +148,15 @@ def _trained(
         say.found("members begin; channels are ranked")
 
     chosen = augment.chained(training.augment) if training.augment else None
-    found = delayed.train(elastic, arrays, labels, schedule, state=state, augment=chosen, crew=crew, begin=begin)
-    for now in found:
-        state = now
-        say(f"epoch {now.epoch} of {schedule.epochs}: loss {now.losses[-1]:.4f}")
+    found = delayed.train(elastic, arrays, labels, schedule, kept=known, augment=chosen, crew=crew, begin=begin)
+    state, taken = loop.State(), 0.0
+    for learner, state in found:
+        taken = learner.updates.products
+        say(f"epoch {state.epoch} of {schedule.epochs}: loss {state.losses[-1]:.4f}")
         if not crew.rank:
-            tensors, told = delayed.packed(elastic, now)
-            kept.keep(now.epoch, tensors, told | {"order": order[0]})
-    assert state is not None  # there is an epoch at least  # noqa: S101
-    return order[0], state
+            packed, told = loop.packed(learner, state)
+            kept.keep(state.epoch, packed, told | {"order": order[0]})
+    return order[0], state.losses, taken
 
 
 def _said(elastic: Elastic) -> str:

@@ -14,6 +14,7 @@ import click
 from convkit.cli import figures, options, quantized_scores, quantized_start, show, values
 from convkit.compress import record
 from convkit.compress.errors import ConvkitError
+from convkit.compress.training import crew as crews
 
 if TYPE_CHECKING:
     from convkit.cli.progress import Progress
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from convkit.compress.model import Model, ModelRef
     from convkit.compress.plan import Plan
     from convkit.compress.training.checkpoint import Checkpoint
+    from convkit.compress.training.crew import Crew
     from convkit.compress.training.loop import Schedule, State
     from convkit.compress.training.quantized import Aim
     from convkit.compress.training.trainable import Network
@@ -107,13 +109,23 @@ class Training:
     schedule: Schedule
     loss: str | None
     augment: tuple[str, ...]
+    shards: int
     threads: int
     output: str
     resume: bool
 
 
-def run(training: Training) -> dict[str, Any]:
-    """Train, and write the network into the output; its report."""
+def run(training: Training) -> dict[str, Any] | None:
+    """Train, and write the network into the output; its report. None on a process that is not the first."""
+    with crews.crew() as crew:
+        if crew.size > 1 and (training.asked.norms or training.asked.ranges != "learned"):
+            raise ConvkitError(
+                "processes do not share statistics of batches", hint="leave out --norms and --ranges followed"
+            )
+        return _run(training, crew)
+
+
+def _run(training: Training, crew: Crew) -> dict[str, Any] | None:
     from convkit.compress import plan as plans
     from convkit.compress.training.checkpoint import Checkpoint
 
@@ -129,7 +141,9 @@ def run(training: Training) -> dict[str, Any]:
         plan = plans.loads(known[1]["plan"]) if known else quantized_start.planned(job, learns, held, calibration, say)
         aim = quantized_start.aim(training, job, learns, held)
         network, rounded = quantized_start.networks(training, job, plan, calibration, learns)
-        state = _trained(training, (network, plan), (learns, aim), (kept, known), say)
+        state = _trained(training, (network, plan), (learns, aim), (kept, known), crew, say)
+        if crew.rank:
+            return None
         model = network.settle()
         say("measured")
         results = quantized_scores.measured(job, {ROUNDED: rounded, TRAINED: model}, judged)
@@ -148,8 +162,10 @@ def run(training: Training) -> dict[str, Any]:
     return report
 
 
-def tell(report: Mapping[str, Any], output: str, *, as_json: bool) -> None:
-    """Show the report."""
+def tell(report: Mapping[str, Any] | None, output: str, *, as_json: bool) -> None:
+    """Show the report; nothing on processes but the first."""
+    if report is None:
+        return
     if as_json:
         show.json(report)
         return
@@ -174,6 +190,7 @@ def _trained(
     own: tuple[Network, Plan],
     learnt: tuple[Data, Aim],
     checkpoint: tuple[Checkpoint, Any],
+    crew: Crew,
     say: Progress,
 ) -> State:
     from convkit.compress import plan as plans
@@ -187,9 +204,11 @@ def _trained(
     chosen = augment.chained(training.augment) if training.augment else None
     say.found(f"{len(learns):,} samples, {len(aim.held[0]):,} held back, {len(plan.layers)} layers in their formats")
     state = loop.State()
-    for learner, state in quantized.train(network, inputs, aim, schedule, augment=chosen, kept=known):
-        tensors_, told = loop.packed(learner, state)
-        kept.keep(state.epoch, tensors_, told | {"plan": plans.dump(plan)})
+    how = {"augment": chosen, "kept": known, "shards": training.shards, "crew": crew}
+    for learner, state in quantized.train(network, inputs, aim, schedule, **how):
+        if not crew.rank:
+            packed, told = loop.packed(learner, state)
+            kept.keep(state.epoch, packed, told | {"plan": plans.dump(plan)})
         say(f"epoch {state.epoch} of {schedule.epochs}: {state.losses[-1]:.5f}, held back {state.judged[-1]:.5f}")
     return state
 

@@ -74,7 +74,7 @@ _RATE, _QUANTIZED_RATE, _ELASTIC_RATE = 3e-3, 3e-4, 0.1
     type=click.IntRange(1),
     default=1,
     show_default=True,
-    help="Parts of a batch of --elastic, "
+    help="Parts of a batch of --elastic or --precision, "
     "run each for itself: on as many processes as torchrun starts, to the same result.",
 )
 @click.option("--augment", metavar="NAME,...", help="For images: flip, shift.")
@@ -142,7 +142,7 @@ def train(
         _refuse(elastic, metric, gates)
         how = loop.Schedule(epochs, batch or plain_training.BATCH, rate or _QUANTIZED_RATE, decay=0.0, seed=seed)
         aware = quantized_training.Training(
-            model, data, validation, formats, how, loss, names, threads, output, resume=resume
+            model, data, validation, formats, how, loss, names, shards, threads, output, resume=resume
         )
         quantized_training.tell(quantized_training.run(aware), output, as_json=as_json)
         return

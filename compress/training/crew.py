@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from convkit.compress.errors import ConvkitError
+
 if TYPE_CHECKING:
     from torch import Tensor
 
@@ -18,6 +20,14 @@ class Crew:
 
     rank: int = 0
     size: int = 1
+
+    def check(self, batch: int, shards: int) -> None:
+        """Raise ConvkitError unless a batch is `shards` equal parts, as many for each process."""
+        if batch % shards or shards % self.size:
+            raise ConvkitError(
+                f"a batch of {batch} in {shards} shards does not go into {self.size} processes",
+                hint="give --batch and --shards that do",
+            )
 
     def shards(self, count: int) -> range:
         """The shards of a batch that are this process's."""

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -19,10 +19,11 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from convkit.compress.errors import ConvkitError
+from convkit.compress.training import loop
 from convkit.compress.training.choice import Choice
 from convkit.compress.training.crew import Crew
 from convkit.compress.training.elastic import Elastic, Member, products
+from convkit.compress.training.loop import Inputs, State
 
 if TYPE_CHECKING:
     from convkit.compress.training.augment import Augment
@@ -76,74 +77,107 @@ class Schedule:
         return rising * self.rate_at(self.switch) / self.rate_at(epoch)
 
 
-@dataclass(slots=True)
-class State:
-    """How far training has come: epochs that are done, momentum of each parameter, the losses of the whole network, and
-    multiply-accumulates that training took."""
+class Descent:
+    """Stochastic gradient descent with Nesterov's momentum; norms and biases do not decay. `products`: multiply-
+    accumulates that training took so far."""
 
-    epoch: int
-    momentum: dict[str, Tensor]
-    losses: list[float]
-    products: float = 0.0
+    def __init__(self, named: dict[str, torch.nn.Parameter]) -> None:
+        self._named, self._momentum = named, {name: torch.zeros_like(tensor) for name, tensor in named.items()}
+        self.products = 0.0
+
+    def update(self, schedule: Schedule, at: float) -> None:
+        """A step against the gradients of the parameters, which are taken away."""
+        rate = schedule.rate_at(at)
+        with torch.no_grad():
+            for name, parameter in self._named.items():
+                gradient = parameter.grad
+                if gradient is None:
+                    continue
+                if parameter.ndim > 1:
+                    gradient = gradient + schedule.decay * parameter
+                speed = self._momentum[name].mul_(schedule.momentum).add_(gradient)
+                parameter.sub_(rate * (gradient + schedule.momentum * speed))
+                parameter.grad = None
+
+    def tensors(self) -> Mapping[str, Tensor]:
+        """The momentum of each parameter."""
+        return self._momentum
+
+    def told(self) -> dict[str, Any]:
+        """The products."""
+        return {"products": self.products}
+
+    def restore(self, tensors: Mapping[str, Tensor], told: Mapping[str, Any]) -> None:
+        """Go on from there."""
+        self._momentum = dict(tensors)
+        self.products = float(told["products"])
+
+
+class Members:
+    """An elastic network that learns the classes `labels` [N], with its members behind it."""
+
+    def __init__(
+        self, elastic: Elastic, labels: Tensor, schedule: Schedule, crew: Crew, begin: Callable[[], None] | None
+    ) -> None:
+        self._elastic, self._labels, self._schedule, self._crew, self._begin = elastic, labels, schedule, crew, begin
+        self._named = dict(elastic.named_parameters())
+        self.updates = Descent(self._named)
+        self._whole = elastic.member(elastic.space.whole)
+
+    def weights(self) -> Mapping[str, Tensor]:
+        """Parameters and statistics of norms."""
+        return self._elastic.state_dict(keep_vars=True)
+
+    def step(self, inputs: Inputs, rows: Tensor, at: float) -> float:
+        """By the gradients of the whole network and of its members."""
+        schedule, crew = self._schedule, self._crew
+        if self._begin is not None and at.is_integer() and at <= schedule.begin < at + 1:
+            self._begin()
+            self._whole = self._elastic.member(self._elastic.space.whole)
+        chance = random.Random(f"{schedule.seed} {at}")  # noqa: S311 - no secret
+        members = [self._elastic.member(one) for one in _members(self._elastic, schedule, at, chance)]
+        for one in (self._whole, *members):
+            one.shape.train()
+        found = _step(self._whole, members, inputs, self._labels[rows], schedule, at, crew)
+        lost = torch.tensor([found], dtype=torch.float64)
+        crew.summed([lost])
+        crew.summed([parameter.grad for parameter in self._named.values() if parameter.grad is not None])
+        self.updates.update(schedule, at)
+        self.updates.products += _BACKWARD * len(rows) * sum(products(one) for one in (self._whole, *members))
+        return float(lost)
+
+    def judge(self) -> None:
+        """Nothing is held back: a choice among members is made afterwards."""
+
+    def broken(self, inputs: Inputs) -> str:
+        """Nothing is known but that it is."""
+        del inputs
+        return ""
 
 
 def train(
     elastic: Elastic,
-    arrays: tuple[Tensor, ...],
+    arrays: Inputs,
     labels: Tensor,
     schedule: Schedule,
     *,
-    state: State | None = None,
+    kept: tuple[Mapping[str, Tensor], Mapping[str, Any]] | None = None,
     augment: Augment | None = None,
     crew: Crew | None = None,
     begin: Callable[[], None] | None = None,
-) -> Iterator[State]:
-    """Train on the inputs `arrays` [N, …] with classes `labels` [N]; the state after every epoch, to be kept.
+) -> Iterator[tuple[Members, State]]:
+    """Train on the inputs `arrays` [N, …] with classes `labels` [N]; the state after every epoch, to be kept with
+    `loop.packed`. What was `kept` goes on to the same result to the last bit.
 
-    `begin` is called where members begin, to rank channels. What ran before goes on from its `state` to the same result
-    to the last bit. Raises ConvkitError where the loss is no number any more, or shards do not fit.
+    `begin` is called where members begin, to rank channels. Raises ConvkitError where the loss is no number any more,
+    or shards do not fit.
     """
     crew = crew or Crew()
-    if schedule.batch % schedule.shards or schedule.shards % crew.size:
-        raise ConvkitError(
-            f"a batch of {schedule.batch} in {schedule.shards} shards does not go into {crew.size} processes",
-            hint="give --batch and --shards that do",
-        )
-    named = dict(elastic.named_parameters())
-    now = state or State(0, {name: torch.zeros_like(tensor) for name, tensor in named.items()}, [])
-    whole = elastic.member(elastic.space.whole)
-    for epoch in range(now.epoch, schedule.epochs):
-        if begin is not None and epoch <= schedule.begin < epoch + 1:
-            begin()
-            whole = elastic.member(elastic.space.whole)
-        order = torch.Generator().manual_seed(_seed(schedule.seed, epoch))
-        chance = random.Random(_seed(schedule.seed, epoch))  # noqa: S311 - no secret
-        parts = torch.split(torch.randperm(len(labels), generator=order), schedule.batch)
-        rows = [one for one in parts if len(one) == schedule.batch] or [parts[0]]
-        total = 0.0
-        for step, chosen in enumerate(rows):
-            at = epoch + step / len(rows)
-            batch = tuple(array[chosen] for array in arrays)
-            if augment is not None:
-                batch = (augment(batch[0], order), *batch[1:])
-            members = [elastic.member(one) for one in _members(elastic, schedule, at, chance)]
-            for one in (whole, *members):
-                one.shape.train()
-            lost = torch.tensor([_step(whole, members, batch, labels[chosen], schedule, at, crew)], dtype=torch.float64)
-            crew.summed([lost])
-            crew.summed([parameter.grad for parameter in named.values() if parameter.grad is not None])
-            _update(named, now.momentum, schedule, at)
-            total += float(lost)
-            now.products += _BACKWARD * len(chosen) * sum(products(one) for one in (whole, *members))
-        now.losses.append(total / len(rows))
-        now.epoch = epoch + 1
-        if not math.isfinite(now.losses[-1]):
-            raise ConvkitError(f"the loss of epoch {epoch + 1} is {now.losses[-1]}", hint="give a smaller --rate")
-        yield now
-
-
-def _seed(seed: int, epoch: int) -> int:
-    return seed * 100_003 + epoch
+    crew.check(schedule.batch, schedule.shards)
+    learner = Members(elastic, labels, schedule, crew, begin)
+    state = None if kept is None else loop.unpacked(learner, *kept)
+    for now in loop.run(learner, arrays, schedule, least=schedule.batch, augment=augment, state=state):
+        yield learner, now
 
 
 def _members(elastic: Elastic, schedule: Schedule, at: float, chance: random.Random) -> list[Choice]:
@@ -177,46 +211,3 @@ def _step(
             (said, *_) = member(*inputs)
             (F.cross_entropy(said, soft) * weight / parts).backward()  # type: ignore[no-untyped-call]
     return total
-
-
-def _update(named: dict[str, torch.nn.Parameter], momentum: dict[str, Tensor], schedule: Schedule, at: float) -> None:
-    """Stochastic gradient descent with Nesterov's momentum; norms and biases do not decay."""
-    rate = schedule.rate_at(at)
-    with torch.no_grad():
-        for name, parameter in named.items():
-            gradient = parameter.grad
-            if gradient is None:
-                continue
-            if parameter.ndim > 1:
-                gradient = gradient + schedule.decay * parameter
-            speed = momentum[name].mul_(schedule.momentum).add_(gradient)
-            parameter.sub_(rate * (gradient + schedule.momentum * speed))
-            parameter.grad = None
-
-
-def packed(elastic: Elastic, state: State) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """All that a checkpoint keeps: tensors by name, and JSON."""
-    tensors = {f"network.{name}": tensor.detach().contiguous().clone() for name, tensor in elastic.state_dict().items()}
-    tensors |= {f"momentum.{name}": tensor.contiguous().clone() for name, tensor in state.momentum.items()}
-    return tensors, {"epoch": state.epoch, "losses": state.losses, "products": state.products}
-
-
-def unpacked(elastic: Elastic, tensors: dict[str, Tensor], told: dict[str, Any]) -> State:
-    """Put the network back as it was, and return how far training had come.
-
-    Raises ConvkitError for a checkpoint of another elastic network.
-    """
-    parts: dict[str, dict[str, Tensor]] = {"network": {}, "momentum": {}}
-    for key, tensor in tensors.items():
-        kind, _, name = key.partition(".")
-        parts.get(kind, {})[name] = tensor.clone()
-    own = elastic.state_dict()
-    shapes = {name: tensor.shape for name, tensor in own.items()}
-    if {name: tensor.shape for name, tensor in parts["network"].items()} != shapes:
-        differs = next((n for n in shapes if n not in parts["network"] or parts["network"][n].shape != shapes[n]), "")
-        raise ConvkitError(
-            f"the checkpoint is of another network{f': {differs} differs' if differs else ''}",
-            hint="train in a new folder, or give the network that it is of",
-        )
-    elastic.load_state_dict(parts["network"])
-    return State(int(told["epoch"]), parts["momentum"], list(told["losses"]), float(told["products"]))

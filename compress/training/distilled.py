@@ -122,7 +122,7 @@ class _Student:
 
     def step(self, inputs: Inputs, rows: Tensor, at: float) -> float:
         del rows, at
-        return self.updates.update(self._target.loss(self._student.graph(*inputs), inputs))
+        return self.updates.update([self._target.loss(self._student.graph(*inputs), inputs)])
 
     def judge(self) -> float:
         return self._target.distance(self._student.graph)

@@ -7,7 +7,7 @@ training was killed and goes on.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -18,6 +18,7 @@ from convkit.compress.errors import ConvkitError
 
 if TYPE_CHECKING:
     from convkit.compress.training.augment import Augment
+    from convkit.compress.training.crew import Crew
 
 Inputs = tuple[Tensor, ...]
 _CHANCE, _WEIGHTS, _UPDATES, _BEST = "chance", "weights.", "updates.", "best."
@@ -32,6 +33,22 @@ class Schedule:
     rate: float = 3e-3
     decay: float = 1e-2
     seed: int = 0
+
+
+class Rhythm(Protocol):
+    """What of a schedule the loop itself goes by."""
+
+    @property
+    def epochs(self) -> int:
+        """Passes over the data."""
+
+    @property
+    def batch(self) -> int:
+        """Samples of a step."""
+
+    @property
+    def seed(self) -> int:
+        """Of the order of samples."""
 
 
 class Updates(Protocol):
@@ -89,7 +106,7 @@ def steps(count: int, batch: int, least: int = 1) -> int:
 def run(
     learner: Learner,
     inputs: Inputs,
-    schedule: Schedule,
+    schedule: Rhythm,
     *,
     least: int = 1,
     augment: Augment | None = None,
@@ -163,7 +180,14 @@ def unpacked(learner: Learner, tensors: Mapping[str, Tensor], told: Mapping[str,
 
 
 def _put(learner: Learner, tensors: Mapping[str, Tensor]) -> None:
-    for name, tensor in learner.weights().items():
+    own = learner.weights()
+    differs = [name for name, tensor in own.items() if name not in tensors or tensors[name].shape != tensor.shape]
+    if differs or len(own) != len(tensors):
+        raise ConvkitError(
+            f"the checkpoint is of another network{f': {differs[0]} differs' if differs else ''}",
+            hint="train in a new folder, or give the network that it is of",
+        )
+    for name, tensor in own.items():
         tensor.data.copy_(tensors[name])
 
 
@@ -190,15 +214,20 @@ class Cycle:
         # A cycle of one step would end where it begins, at next to nothing.
         self._rising = torch.optim.lr_scheduler.OneCycleLR(self._optimizer, rates, total) if total > 1 else None
 
-    def update(self, loss: Tensor) -> float:
-        """A step against the gradient of `loss`; its value."""
+    def update(self, losses: Iterable[Tensor], crew: Crew | None = None) -> float:
+        """A step against the gradient of the sum of `losses`, this process's and those of its `crew`; that sum."""
         self._optimizer.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        total = torch.zeros(1)
+        for loss in losses:
+            loss.backward()  # type: ignore[no-untyped-call]
+            total += loss.detach()
+        if crew is not None:
+            crew.summed([total, *(one.grad for one in self._parameters if one.grad is not None)])
         torch.nn.utils.clip_grad_norm_(self._parameters, 1.0)
         self._optimizer.step()
         if self._rising is not None:
             self._rising.step()
-        return float(loss.detach())
+        return float(total)
 
     def tensors(self) -> dict[str, Tensor]:
         """What AdamW keeps of each parameter."""

@@ -11,6 +11,7 @@ from torch import Tensor, fx
 
 from convkit.compress import graph as graphs
 from convkit.compress.training import loop
+from convkit.compress.training.crew import Crew
 from convkit.compress.weights import FORMAT
 
 if TYPE_CHECKING:
@@ -48,12 +49,20 @@ def train(
     *,
     augment: Augment | None = None,
     kept: tuple[Mapping[str, Tensor], Mapping[str, object]] | None = None,
+    shards: int = 1,
+    crew: Crew | None = None,
 ) -> Iterator[tuple[QuantizedLearner, State]]:
-    """Train on `inputs` [N, …]; the state after every epoch, to be kept with `loop.packed`. What was `kept` goes on."""
+    """Train on `inputs` [N, …]; the state after every epoch, to be kept with `loop.packed`. What was `kept` goes on.
+
+    `shards`: parts of a batch that are run each for itself, on as many processes as the `crew` has, to one result.
+    Raises ConvkitError where these do not fit, or the loss is no number any more.
+    """
+    crew = crew or Crew()
+    crew.check(schedule.batch, shards)
     own, scales = network.parameters()
     total = schedule.epochs * loop.steps(len(inputs[0]), schedule.batch, _LEAST)
     updates = loop.Cycle([(own, 1, 1), (scales, _SCALES, 0)], schedule, total)
-    learner = QuantizedLearner(network, aim, updates, schedule.batch)
+    learner = QuantizedLearner(network, aim, updates, schedule.batch, (shards, crew))
     state = None if kept is None else loop.unpacked(learner, *kept)
     for now in loop.run(learner, inputs, schedule, least=_LEAST, augment=augment, state=state):
         yield learner, now
@@ -65,8 +74,9 @@ _LEAST = 2
 class QuantizedLearner:
     """A network in training, and what it is to come to."""
 
-    def __init__(self, network: Network, aim: Aim, updates: Cycle, batch: int) -> None:
+    def __init__(self, network: Network, aim: Aim, updates: Cycle, batch: int, shards: tuple[int, Crew]) -> None:
         self.updates, self._network, self._aim, self._batch = updates, network, aim, batch
+        self._shards, self._crew = shards
 
     def weights(self) -> Mapping[str, Tensor]:
         """Weights, scales, and statistics of norms."""
@@ -75,8 +85,13 @@ class QuantizedLearner:
     def step(self, inputs: Inputs, rows: Tensor, at: float) -> float:
         """By the gradient of the aim."""
         del at
-        labels = None if self._aim.labels is None else self._aim.labels[rows]
-        return self.updates.update(self._loss(inputs, labels))
+        labels, parts = None if self._aim.labels is None else self._aim.labels[rows], min(self._shards, len(rows))
+        losses = (
+            self._loss(tuple(x[at::parts] for x in inputs), None if labels is None else labels[at::parts])
+            * (len(rows[at::parts]) / len(rows))
+            for at in self._crew.shards(parts)
+        )
+        return self.updates.update(losses, self._crew)
 
     def judge(self) -> float:
         """The aim on what is held back."""

@@ -82,7 +82,7 @@ class Supervised:
 
             check(self._labels.numpy(), made.detach().numpy(), 1)
             self._checked = True
-        return self.updates.update(self._loss(made, self._labels[rows]))
+        return self.updates.update([self._loss(made, self._labels[rows])])
 
     def judge(self) -> None:
         """Nothing is held back."""

@@ -11,8 +11,8 @@ import torch
 from safetensors.torch import load_file
 
 from convkit.compress.errors import ConvkitError
-from convkit.compress.training import delayed
-from convkit.compress.training.delayed import Schedule, State
+from convkit.compress.training import delayed, loop
+from convkit.compress.training.delayed import Schedule
 from tests.compress.training.test_elastic import small
 
 SCHEDULE = Schedule(4, batch=8, rate=0.05, delay=0.5, warm=1.0, seed=1)
@@ -38,7 +38,7 @@ def test_members_begin_at_nothing_and_reach_the_rate_of_the_switch() -> None:
 def test_it_learns() -> None:
     elastic = small()
     (arrays, labels) = data(64)
-    *_, state = delayed.train(elastic, arrays, labels, dataclasses.replace(SCHEDULE, epochs=8))
+    *_, (_, state) = delayed.train(elastic, arrays, labels, dataclasses.replace(SCHEDULE, epochs=8))
     assert state.losses[-1] < state.losses[0] - 0.1
     for choice in (elastic.space.whole, elastic.space.least):
         member = elastic.member(choice)
@@ -50,29 +50,27 @@ def test_it_learns() -> None:
 def test_what_was_killed_goes_on_to_the_same_bits() -> None:
     arrays, labels = data()
     straight = small()
-    *_, last = delayed.train(straight, arrays, labels, SCHEDULE)
+    *_, (whole, last) = delayed.train(straight, arrays, labels, SCHEDULE)
     first = small()
-    for state in delayed.train(first, arrays, labels, SCHEDULE):
-        tensors, told = delayed.packed(first, state)
-        tensors = {name: tensor.clone() for name, tensor in tensors.items()}
+    for learner, state in delayed.train(first, arrays, labels, SCHEDULE):
+        kept = loop.packed(learner, state)
         if state.epoch == 2:
             break
     again = small()
-    state = delayed.unpacked(again, tensors, told)
-    *_, resumed = delayed.train(again, arrays, labels, SCHEDULE, state=state)
+    *_, (rest, resumed) = delayed.train(again, arrays, labels, SCHEDULE, kept=kept)
     assert resumed.losses == last.losses
-    assert resumed.products == last.products
+    assert rest.updates.products == whole.updates.products
     for (name, one), (_, other) in zip(straight.named_parameters(), again.named_parameters(), strict=True):
         assert torch.equal(one, other), name
 
 
 def test_a_checkpoint_of_another_network_is_refused() -> None:
     elastic = small()
-    state = State(1, {}, [])
-    tensors, told = delayed.packed(elastic, state)
-    tensors.pop("network.graph.stem.0.weight")
+    learner, state = next(delayed.train(elastic, *data(), SCHEDULE))
+    tensors, told = loop.packed(learner, state)
+    tensors.pop("weights.graph.stem.0.weight")
     with pytest.raises(ConvkitError, match=r"of another network: graph\.stem\.0\.weight differs"):
-        delayed.unpacked(elastic, tensors, told)
+        loop.unpacked(learner, tensors, told)
 
 
 def test_products_are_those_of_the_steps() -> None:
@@ -81,8 +79,8 @@ def test_products_are_those_of_the_steps() -> None:
     elastic = small()
     arrays, labels = data()
     schedule = dataclasses.replace(SCHEDULE, epochs=1, delay=1.0, warm=0.0)
-    *_, state = delayed.train(elastic, arrays, labels, schedule)
-    assert state.products == 3 * 24 * products(elastic.member(elastic.space.whole))
+    *_, (learner, _) = delayed.train(elastic, arrays, labels, schedule)
+    assert learner.updates.products == 3 * 24 * products(elastic.member(elastic.space.whole))
 
 
 WORKER = """
@@ -96,7 +94,7 @@ import dataclasses
 torch.set_num_threads(1)
 elastic = small()
 with crew() as own:
-    for state in delayed.train(elastic, *data(), dataclasses.replace(SCHEDULE, shards=2), crew=own):
+    for _, state in delayed.train(elastic, *data(), dataclasses.replace(SCHEDULE, shards=2), crew=own):
         pass
     if own.rank == 0:
         tensors = {n: t.detach().contiguous() for n, t in elastic.named_parameters()}

@@ -1,9 +1,14 @@
 """Quantization-aware training comes nearer than rounding does, goes on where it was killed, and says what broke."""
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from convkit.compress.errors import ConvkitError
 from convkit.compress.training import loop, quantized, supervised
@@ -85,3 +90,39 @@ def test_the_mode_of_gradients_is_left_alone() -> None:
     assert torch.is_grad_enabled()
     for _ in quantized.train(four_bits(), inputs(32, 0), aim(), replace(SCHEDULE, epochs=1)):
         assert torch.is_grad_enabled()
+
+
+WORKER = """
+import sys, dataclasses, torch
+from safetensors.torch import save_file
+from convkit.compress.training import quantized
+from convkit.compress.training.crew import crew
+from tests.compress.training.test_quantized import SCHEDULE, aim, four_bits, inputs
+torch.set_num_threads(1)
+found = four_bits()
+how = dataclasses.replace(SCHEDULE, epochs=2)
+with crew() as own:
+    for _, state in quantized.train(found, inputs(96, 0), aim(), how, shards=2, crew=own):
+        pass
+    if own.rank == 0:
+        tensors = {n: t.detach().contiguous().clone() for n, t in found.graph.named_parameters()}
+        save_file(tensors | {"losses": torch.tensor(state.losses)}, sys.argv[1])
+"""
+
+
+def test_two_processes_come_to_what_one_does(tmp_path: Path) -> None:
+    script, made = tmp_path / "worker.py", [tmp_path / "one.safetensors", tmp_path / "two.safetensors"]
+    script.write_text(WORKER)
+    env = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    subprocess.run([sys.executable, str(script), str(made[0])], check=True, env=env)
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"]
+    subprocess.run([*torchrun, str(script), str(made[1])], check=True, capture_output=True, env=env)
+    one, two = (load_file(str(path)) for path in made)
+    assert len(one["losses"]) == 2
+    for name, tensor in one.items():
+        torch.testing.assert_close(two[name], tensor, rtol=1e-3, atol=1e-5)
+
+
+def test_shards_that_do_not_fit_are_told() -> None:
+    with pytest.raises(ConvkitError, match="a batch of 16 in 3 shards"):
+        list(quantized.train(four_bits(), inputs(32, 0), aim(), SCHEDULE, shards=3))
