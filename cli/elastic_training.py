@@ -80,7 +80,8 @@ def _run(training: Training, crew: Crew) -> dict[str, Any] | None:
     if training.augment and len(model.inputs[0].shape) != _IMAGES:
         raise ConvkitError("--augment is for images [N, C, H, W]", hint="leave it out")
     asked = [training.schedule, training.asked, training.augment]
-    kept = Checkpoint(training.output, [training.model, model.digest, training.learns.digest, *asked])
+    key = [training.model, model.digest, training.learns.digest, *asked]
+    kept = Checkpoint(training.output, key, resume=training.resume)
     started = time.monotonic()
     with show.progress("train") as say:
         order, losses, taken = _trained(training, model, elastic, (arrays, labels), kept, crew, say)
@@ -132,7 +133,7 @@ def _trained(
     from convkit.compress.training import augment, delayed, loop
 
     (arrays, labels), schedule = data, training.schedule
-    known = kept.load() if training.resume else None
+    known = kept.load()
     order: list[Mapping[str, Sequence[int]] | None] = [None if known is None else known[1]["order"]]
     if order[0]:
         family.reorder(elastic, order[0])

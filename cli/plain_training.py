@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from convkit.compress.data import Data, DataRef
     from convkit.compress.model import ModelRef
     from convkit.compress.training.augment import Augment
+    from convkit.compress.training.checkpoint import Checkpoint
     from convkit.compress.training.loop import Schedule
     from convkit.runtimes.bench.gate import Gate
 
@@ -42,11 +43,13 @@ class Training:
     most: int
     threads: int
     output: str
+    resume: bool
 
 
 def run(training: Training) -> dict[str, Any]:
     """Train, and write the weights into the output; the report."""
     from convkit.compress.training import augment
+    from convkit.compress.training.checkpoint import Checkpoint
     from convkit.compress.training.supervised import usual_loss
 
     learns, judged, names = training.learns, training.judged, training.augment
@@ -57,7 +60,9 @@ def run(training: Training) -> dict[str, Any]:
         _scored(module, judged, metric, training.most)  # what cannot be scored is told before an hour of training
     if names and next(iter(learns.arrays.values())).ndim != 4:  # noqa: PLR2004 - [N, C, H, W]
         raise ConvkitError("--augment is for images [N, C, H, W]", hint="leave it out")
-    trained = _trained(module, learns, training.schedule, loss, augment.chained(names) if names else None)
+    key = [training.model, learns.digest, training.schedule, names, loss]
+    kept = Checkpoint(training.output, key, resume=training.resume)
+    trained = _trained(training, module, loss, augment.chained(names) if names else None, kept)
     score = {} if judged is None else _scored(module, judged, metric, training.most)
     with record.output_folder(training.output) as folder:
         _write(folder, module)
@@ -68,6 +73,7 @@ def run(training: Training) -> dict[str, Any]:
         report = _report(trained, loss, score, training.gates)
         record.write_json(folder / record.MANIFEST, manifest)
         record.write_json(folder / "report.json", report)
+    kept.done()
     return report
 
 
@@ -130,14 +136,18 @@ def _built(model: ModelRef) -> nn.Module:
     return module
 
 
-def _trained(module: nn.Module, data: Data, schedule: Schedule, loss: str, augment: Augment | None) -> _Trained:
+def _trained(training: Training, module: nn.Module, loss: str, augment: Augment | None, kept: Checkpoint) -> _Trained:
     from convkit.compress.training.supervised import train as learn
 
-    start = time.monotonic()
+    start, learns = time.monotonic(), training.learns
     count = sum(parameter.numel() for parameter in module.parameters())
     with show.progress("train") as say:
-        say.found(f"{count:,} parameters, {len(data):,} samples, {loss}")
-        losses = learn(module, data, schedule, loss, lambda epoch, x: say(f"epoch {epoch}: loss {x:.4f}"), augment)
+        say.found(f"{count:,} parameters, {len(learns):,} samples, {loss}")
+
+        def told(epoch: int, value: float) -> None:
+            say(f"epoch {epoch}: loss {value:.4f}")
+
+        losses = learn(module, learns, training.schedule, loss, told, augment, kept)
     return _Trained(count, losses, time.monotonic() - start)
 
 

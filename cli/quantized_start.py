@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from convkit.compress.model import Model
     from convkit.compress.plan import Plan
     from convkit.compress.training.quantized import Aim
+    from convkit.compress.training.samples import Samples
     from convkit.compress.training.trainable import Network
 
 SECONDS = 6.0
@@ -114,11 +115,25 @@ def aim(training: Training, job: Job, learns: Data, held: Data) -> Aim:
             raise ConvkitError(
                 f"{training.data.path} has no labels to learn from", hint="give them, or leave out --loss"
             )
-        return Aim(Target(job.model, inputs, training.schedule.batch), 1.0, None, None, inputs, None)
+        return Aim(Target(job.model, inputs, training.schedule.batch), 1.0, None, inputs, None)
     teaches = 0.5 if teach is None else teach
     target = Target(job.model, inputs, training.schedule.batch) if teaches else None
     if teaches == 1:
-        return Aim(target, 1.0, None, None, inputs, None)
+        return Aim(target, 1.0, None, inputs, None)
     name = training.loss or supervised.usual_loss(learns.labels)
-    labels, own = supervised.labels(learns, name), supervised.labels(held, name)
-    return Aim(target, teaches, supervised.named(name), labels, inputs, own)
+    own = supervised.labels(held, name)
+    return Aim(target, teaches, supervised.named(name), inputs, own)
+
+
+def samples(training: Training, model: Model, learns: Data, aim: Aim) -> Samples:
+    """What is learnt from: `learns`, or the user's own loader."""
+    from convkit.compress.training import supervised
+    from convkit.compress.training.distilled import tensors
+    from convkit.compress.training.samples import Arrays, Loader
+
+    if training.asked.loader is not None:
+        return Loader(training.asked.loader, model.inputs, training.schedule.seed)
+    labels = None
+    if aim.loss is not None and learns.labels is not None:
+        labels = supervised.labels(learns, training.loss or supervised.usual_loss(learns.labels))
+    return Arrays(tensors(model, learns), labels)

@@ -45,6 +45,7 @@ class Asked:
     teach: float | None
     ranges: str
     norms: bool
+    loader: str | None
 
     @property
     def quantized(self) -> bool:
@@ -81,6 +82,13 @@ _OPTIONS = (
         default=False,
         show_default=True,
         help="Normalize behind convolutions while --precision trains; folded into scales at the end.",
+    ),
+    click.option(
+        "--loader",
+        type=values.WORD,
+        metavar="MODULE:FUNCTION",
+        help="Learn, with --precision, from what your function returns, such as a DataLoader; --data calibrates and "
+        "judges.",
     ),
 )
 
@@ -134,8 +142,9 @@ def _run(training: Training, crew: Crew) -> dict[str, Any] | None:
     judged = quantized_start.judged(training, job, held)
     started = time.monotonic()
     key = [training.model, job.model.digest, job.data.digest, training.schedule, training.asked, training.augment]
-    kept = Checkpoint(training.output, [*key, training.loss, None if job.plan is None else job.plan.digest])
-    known = kept.load() if training.resume else None
+    key += [training.loss, None if job.plan is None else job.plan.digest]
+    kept = Checkpoint(training.output, key, resume=training.resume)
+    known = kept.load()
     with show.progress(f"training {job.model.name} for {job.target.name}") as say:
         calibration = quantized_start.calibration(job, learns)
         plan = plans.loads(known[1]["plan"]) if known else quantized_start.planned(job, learns, held, calibration, say)
@@ -195,17 +204,18 @@ def _trained(
 ) -> State:
     from convkit.compress import plan as plans
     from convkit.compress.training import augment, loop, quantized
-    from convkit.compress.training.distilled import tensors
 
     (network, plan), (learns, aim), (kept, known) = own, learnt, checkpoint
-    inputs, schedule = tensors(network.model, learns), training.schedule
-    if training.augment and inputs[0].ndim != 4:  # noqa: PLR2004 - [N, C, H, W]
+    schedule, loader = training.schedule, training.asked.loader
+    samples = quantized_start.samples(training, network.model, learns, aim)
+    if training.augment and len(network.model.inputs[0].shape) != 4:  # noqa: PLR2004 - [N, C, H, W]
         raise ConvkitError("--augment is for images [N, C, H, W]", hint="leave it out")
     chosen = augment.chained(training.augment) if training.augment else None
-    say.found(f"{len(learns):,} samples, {len(aim.held[0]):,} held back, {len(plan.layers)} layers in their formats")
+    count = f"batches of {loader}" if loader else f"{len(learns):,} samples"
+    say.found(f"{count}, {len(aim.held[0]):,} samples held back, {len(plan.layers)} layers in their formats")
     state = loop.State()
     how = {"augment": chosen, "kept": known, "shards": training.shards, "crew": crew}
-    for learner, state in quantized.train(network, inputs, aim, schedule, **how):
+    for learner, state in quantized.train(network, samples, aim, schedule, **how):
         if not crew.rank:
             packed, told = loop.packed(learner, state)
             kept.keep(state.epoch, packed, told | {"plan": plans.dump(plan)})

@@ -1,8 +1,4 @@
-"""Train a network from labels, for recipes that begin without weights.
-
-The plain loop: AdamW with one cycle of the learning rate. What it leaves is weights.safetensors, which every command
-takes as --weights.
-"""
+"""Train a network: from labels, with all its members, or quantized, with the rounding that it runs with."""
 
 from __future__ import annotations
 
@@ -108,7 +104,9 @@ def train(
     as_json: bool,
     resume: bool,
 ) -> None:
-    """Train a network from labels, or a quantized one from what the network makes.
+    """Train a network: from labels, with all its members, or quantized, with the rounding that it runs with.
+
+    From labels alone OUTPUT gets weights.safetensors, which every command takes as --weights.
 
     With --precision or --plan a trained network learns with the rounding that it runs with (quantization-aware
     training), from labels, from its own outputs in float, or both: OUTPUT gets the quantized model.onnx. It goes on
@@ -164,11 +162,9 @@ def train(
         members = elastic_training.Training(model, learns, judged, slowly, kinds, names, output, resume)
         elastic_training.tell(elastic_training.run(members), output, as_json=as_json)
         return
-    if resume:
-        raise ConvkitError("--resume belongs to --precision and --elastic", hint="leave it out")
     plainly = loop.Schedule(epochs, batch, rate or _RATE, seed=seed)
     training = plain_training.Training(
-        model, learns, judged, plainly, loss, names, metric, parsed, most, threads, output
+        model, learns, judged, plainly, loss, names, metric, parsed, most, threads, output, resume=resume
     )  # fmt: skip
     plain_training.tell(plain_training.run(training), output, as_json=as_json)
 

@@ -15,19 +15,20 @@ if TYPE_CHECKING:
 
 
 class Checkpoint:
-    """Tensors and JSON of the last epoch that is done; the same for the same `key` only."""
+    """Tensors and JSON of the last epoch that is done; the same for the same `key` only. It is gone on with where that
+    is asked for (`resume`)."""
 
-    def __init__(self, output: str, key: Sequence[object]) -> None:
+    def __init__(self, output: str, key: Sequence[object], *, resume: bool) -> None:
         final = record.final_place(output)
         self.folder = final.with_name(f".{final.name}.training")
-        self._key = record.digest_json([str(one) for one in key])
+        self._key, self._resume = record.digest_json([str(one) for one in key]), resume
 
     def load(self) -> tuple[dict[str, Tensor], dict[str, Any]] | None:
-        """What was kept; None where nothing was. Raises ConvkitError for that of another training."""
+        """What was kept, to go on with; None where nothing was. Raises ConvkitError for that of another training."""
         from safetensors.torch import load_file
 
         told = self.folder / "state.json"
-        if not told.is_file():
+        if not self._resume or not told.is_file():
             return None
         text = json.loads(told.read_text(encoding="utf-8"))
         if text["key"] != self._key:

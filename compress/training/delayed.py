@@ -23,7 +23,8 @@ from convkit.compress.training import loop
 from convkit.compress.training.choice import Choice
 from convkit.compress.training.crew import Crew
 from convkit.compress.training.elastic import Elastic, Member, products
-from convkit.compress.training.loop import Inputs, State
+from convkit.compress.training.loop import State
+from convkit.compress.training.samples import Arrays, Inputs
 
 if TYPE_CHECKING:
     from convkit.compress.training.augment import Augment
@@ -114,12 +115,10 @@ class Descent:
 
 
 class Members:
-    """An elastic network that learns the classes `labels` [N], with its members behind it."""
+    """An elastic network that learns classes, with its members behind it."""
 
-    def __init__(
-        self, elastic: Elastic, labels: Tensor, schedule: Schedule, crew: Crew, begin: Callable[[], None] | None
-    ) -> None:
-        self._elastic, self._labels, self._schedule, self._crew, self._begin = elastic, labels, schedule, crew, begin
+    def __init__(self, elastic: Elastic, schedule: Schedule, crew: Crew, begin: Callable[[], None] | None) -> None:
+        self._elastic, self._schedule, self._crew, self._begin = elastic, schedule, crew, begin
         self._named = dict(elastic.named_parameters())
         self.updates = Descent(self._named)
         self._whole = elastic.member(elastic.space.whole)
@@ -128,9 +127,10 @@ class Members:
         """Parameters and statistics of norms."""
         return self._elastic.state_dict(keep_vars=True)
 
-    def step(self, inputs: Inputs, rows: Tensor, at: float) -> float:
+    def step(self, inputs: Inputs, labels: Tensor | None, at: float) -> float:
         """By the gradients of the whole network and of its members."""
         schedule, crew = self._schedule, self._crew
+        assert labels is not None  # there are some of all samples  # noqa: S101
         if self._begin is not None and at.is_integer() and at <= schedule.begin < at + 1:
             self._begin()
             self._whole = self._elastic.member(self._elastic.space.whole)
@@ -138,12 +138,12 @@ class Members:
         members = [self._elastic.member(one) for one in _members(self._elastic, schedule, at, chance)]
         for one in (self._whole, *members):
             one.shape.train()
-        found = _step(self._whole, members, inputs, self._labels[rows], schedule, at, crew)
+        found = _step(self._whole, members, inputs, labels, schedule, at, crew)
         lost = torch.tensor([found], dtype=torch.float64)
         crew.summed([lost])
         crew.summed([parameter.grad for parameter in self._named.values() if parameter.grad is not None])
         self.updates.update(schedule, at)
-        self.updates.products += _BACKWARD * len(rows) * sum(products(one) for one in (self._whole, *members))
+        self.updates.products += _BACKWARD * len(labels) * sum(products(one) for one in (self._whole, *members))
         return float(lost)
 
     def judge(self) -> None:
@@ -174,9 +174,9 @@ def train(
     """
     crew = crew or Crew()
     crew.check(schedule.batch, schedule.shards)
-    learner = Members(elastic, labels, schedule, crew, begin)
+    learner = Members(elastic, schedule, crew, begin)
     state = None if kept is None else loop.unpacked(learner, *kept)
-    for now in loop.run(learner, arrays, schedule, least=schedule.batch, augment=augment, state=state):
+    for now in loop.run(learner, Arrays(arrays, labels), schedule, least=schedule.batch, augment=augment, state=state):
         yield learner, now
 
 

@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from convkit.compress import graph as graphs
 from convkit.compress.errors import ConvkitError
 from convkit.compress.training import loop
-from convkit.compress.training.loop import Cycle, Inputs, Schedule
+from convkit.compress.training.loop import Cycle, Schedule
+from convkit.compress.training.samples import Arrays, Inputs
 
 if TYPE_CHECKING:
     from convkit.compress.data import Data
@@ -69,12 +70,12 @@ def distill(
     `say` is told each epoch, its mean loss and that on `held`. The same seed, threads and build of torch give the same
     weights. Raises ConvkitError where the loss is no number any more.
     """
-    inputs = tensors(student, learns)
+    samples = Arrays(tensors(student, learns))
     parameters = [p.requires_grad_() for p in student.graph.parameters()]
-    updates = loop.Cycle([(parameters, 1, 0)], schedule, schedule.epochs * loop.steps(len(learns), schedule.batch))
+    updates = loop.Cycle([(parameters, 1, 0)], schedule, schedule.epochs * samples.steps(schedule.batch, 1))
     target = Target(teacher, tensors(student, held), schedule.batch)
     learner, state = _Student(student, target, updates), loop.State()
-    for state in loop.run(learner, inputs, schedule, augment=augment):
+    for state in loop.run(learner, samples, schedule, augment=augment):
         say(state.epoch, state.losses[-1], state.judged[-1])
     for parameter in parameters:
         parameter.requires_grad_(False)
@@ -120,8 +121,8 @@ class _Student:
     def weights(self) -> Mapping[str, Tensor]:
         return self._student.graph.state_dict(keep_vars=True)
 
-    def step(self, inputs: Inputs, rows: Tensor, at: float) -> float:
-        del rows, at
+    def step(self, inputs: Inputs, labels: Tensor | None, at: float) -> float:
+        del labels, at
         return self.updates.update([self._target.loss(self._student.graph(*inputs), inputs)])
 
     def judge(self) -> float:

@@ -19,8 +19,8 @@ from convkit.compress.errors import ConvkitError
 if TYPE_CHECKING:
     from convkit.compress.training.augment import Augment
     from convkit.compress.training.crew import Crew
+    from convkit.compress.training.samples import Inputs, Samples
 
-Inputs = tuple[Tensor, ...]
 _CHANCE, _WEIGHTS, _UPDATES, _BEST = "chance", "weights.", "updates.", "best."
 
 
@@ -74,8 +74,8 @@ class Learner(Protocol):
     def weights(self) -> Mapping[str, Tensor]:
         """All tensors of it that training changes, as they are now."""
 
-    def step(self, inputs: Inputs, rows: Tensor, at: float) -> float:
-        """Learn from a batch, the samples `rows` of all, `at` so many epochs; its loss before."""
+    def step(self, inputs: Inputs, labels: Tensor | None, at: float) -> float:
+        """Learn from a batch, `at` so many epochs; its loss before."""
 
     def judge(self) -> float | None:
         """What is the less the better, on samples that are not learnt from; None where there are none."""
@@ -96,43 +96,34 @@ class State:
     chance: Tensor | None = None
 
 
-def steps(count: int, batch: int, least: int = 1) -> int:
-    """Steps of an epoch over `count` samples. A last batch of fewer than `least` is left out, it is others' in the next
-    epoch; the first batch never is."""
-    whole, rest = divmod(count, batch)
-    return whole + bool(rest and (rest >= min(least, batch) or not whole))
-
-
 def run(
     learner: Learner,
-    inputs: Inputs,
+    samples: Samples,
     schedule: Rhythm,
     *,
     least: int = 1,
     augment: Augment | None = None,
     state: State | None = None,
 ) -> Iterator[State]:
-    """Train on `inputs` [N, …]; the state after every epoch, after the last with the best tensors put back.
+    """Train on `samples`, a last batch of fewer than `least` left out; the state after every epoch, after the last with
+    the best tensors put back.
 
     Raises ConvkitError where the loss is no number any more.
     """
-    now, count = state or State(), len(inputs[0])
+    now, planned = state or State(), samples.steps(schedule.batch, least)
     chance = torch.Generator().manual_seed(schedule.seed)
     if now.chance is not None:
         chance.set_state(now.chance)
     if not now.judged:
         _judge(learner, now)
     for epoch in range(now.epoch, schedule.epochs):
-        total, seen, planned = 0.0, 0, steps(count, schedule.batch, least)
-        parts = torch.split(torch.randperm(count, generator=chance), schedule.batch)[:planned]
-        for place, rows in enumerate(parts):
-            batch = tuple(array[rows] for array in inputs)
-            if augment is not None:
-                batch = (augment(batch[0], chance), *batch[1:])
-            loss = learner.step(batch, rows, epoch + place / planned)
+        total, seen = 0.0, 0
+        for place, (inputs, labels) in enumerate(samples.epoch(epoch, schedule.batch, least, chance)):
+            batch = inputs if augment is None else (augment(inputs[0], chance), *inputs[1:])
+            loss = learner.step(batch, labels, epoch + place / planned)
             if not math.isfinite(loss):
                 raise _broken(learner, batch, epoch, loss)
-            total, seen = total + loss * len(rows), seen + len(rows)
+            total, seen = total + loss * len(batch[0]), seen + len(batch[0])
         now.losses.append(total / seen)
         now.epoch, now.chance = epoch + 1, chance.get_state()
         _judge(learner, now)

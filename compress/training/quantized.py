@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, fx
 
 from convkit.compress import graph as graphs
+from convkit.compress.errors import ConvkitError
 from convkit.compress.training import loop
 from convkit.compress.training.crew import Crew
 from convkit.compress.weights import FORMAT
@@ -17,7 +18,8 @@ from convkit.compress.weights import FORMAT
 if TYPE_CHECKING:
     from convkit.compress.training.augment import Augment
     from convkit.compress.training.distilled import Target
-    from convkit.compress.training.loop import Cycle, Inputs, Schedule, State
+    from convkit.compress.training.loop import Cycle, Schedule, State
+    from convkit.compress.training.samples import Inputs, Samples
     from convkit.compress.training.supervised import Loss
     from convkit.compress.training.trainable import Network
 
@@ -36,14 +38,13 @@ class Aim:
     target: Target | None
     teaches: float
     loss: Loss | None
-    labels: Tensor | None
     held: Inputs
     held_labels: Tensor | None
 
 
 def train(
     network: Network,
-    inputs: Inputs,
+    samples: Samples,
     aim: Aim,
     schedule: Schedule,
     *,
@@ -52,7 +53,7 @@ def train(
     shards: int = 1,
     crew: Crew | None = None,
 ) -> Iterator[tuple[QuantizedLearner, State]]:
-    """Train on `inputs` [N, …]; the state after every epoch, to be kept with `loop.packed`. What was `kept` goes on.
+    """Train on `samples`; the state after every epoch, to be kept with `loop.packed`. What was `kept` goes on.
 
     `shards`: parts of a batch that are run each for itself, on as many processes as the `crew` has, to one result.
     Raises ConvkitError where these do not fit, or the loss is no number any more.
@@ -60,11 +61,11 @@ def train(
     crew = crew or Crew()
     crew.check(schedule.batch, shards)
     own, scales = network.parameters()
-    total = schedule.epochs * loop.steps(len(inputs[0]), schedule.batch, _LEAST)
+    total = schedule.epochs * samples.steps(schedule.batch, _LEAST)
     updates = loop.Cycle([(own, 1, 1), (scales, _SCALES, 0)], schedule, total)
     learner = QuantizedLearner(network, aim, updates, schedule.batch, (shards, crew))
     state = None if kept is None else loop.unpacked(learner, *kept)
-    for now in loop.run(learner, inputs, schedule, least=_LEAST, augment=augment, state=state):
+    for now in loop.run(learner, samples, schedule, least=_LEAST, augment=augment, state=state):
         yield learner, now
 
 
@@ -82,13 +83,14 @@ class QuantizedLearner:
         """Weights, scales, and statistics of norms."""
         return self._network.graph.state_dict(keep_vars=True)
 
-    def step(self, inputs: Inputs, rows: Tensor, at: float) -> float:
+    def step(self, inputs: Inputs, labels: Tensor | None, at: float) -> float:
         """By the gradient of the aim."""
         del at
-        labels, parts = None if self._aim.labels is None else self._aim.labels[rows], min(self._shards, len(rows))
+        count = len(inputs[0])
+        parts = min(self._shards, count)
         losses = (
             self._loss(tuple(x[at::parts] for x in inputs), None if labels is None else labels[at::parts])
-            * (len(rows[at::parts]) / len(rows))
+            * (len(range(at, count, parts)) / count)
             for at in self._crew.shards(parts)
         )
         return self.updates.update(losses, self._crew)
@@ -114,7 +116,9 @@ class QuantizedLearner:
         parts = []
         if aim.target is not None:
             parts.append(aim.teaches * aim.target.loss(made, inputs))
-        if aim.loss is not None and labels is not None:
+        if aim.loss is not None:
+            if labels is None:
+                raise ConvkitError("a batch has no labels to learn from", hint="give them, or --teach 1")
             parts.append((1 - aim.teaches) * aim.loss(made[0], labels))
         return torch.stack(parts).sum()
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from convkit.compress import function
 from convkit.compress.errors import ConvkitError
+from convkit.compress.labels import check
 
 if TYPE_CHECKING:
     import numpy as np
@@ -15,7 +16,9 @@ if TYPE_CHECKING:
 
     from convkit.compress.data import Data
     from convkit.compress.training.augment import Augment
-    from convkit.compress.training.loop import Cycle, Inputs, Schedule
+    from convkit.compress.training.checkpoint import Checkpoint
+    from convkit.compress.training.loop import Cycle, Schedule
+    from convkit.compress.training.samples import Inputs
 
 LOSSES = ("cross_entropy", "mse", "l1")
 Loss = Callable[["Tensor", "Tensor"], "Tensor"]
@@ -34,23 +37,28 @@ def train(
     loss: str,
     say: Callable[[int, float], None] | None = None,
     augment: Augment | None = None,
+    kept: Checkpoint | None = None,
 ) -> list[float]:
     """Train `module`, whose forward takes the data's arrays by name; the mean loss of each epoch, which `say` is told.
-    `augment` changes the first of the arrays, images.
+    `augment` changes the first of the arrays, images. Each epoch is `kept`, and what was kept gone on with.
 
     Raises ConvkitError for labels that `loss` does not take, and where the loss is no number any more.
     """
     from convkit.compress.training import loop
+    from convkit.compress.training.samples import Arrays
 
-    wanted = labels(data, loss)
-    inputs = tuple(_tensor(array) for array in data.arrays.values())
-    total = schedule.epochs * loop.steps(len(data), schedule.batch, _LEAST)
+    samples = Arrays(tuple(_tensor(array) for array in data.arrays.values()), labels(data, loss))
+    total = schedule.epochs * samples.steps(schedule.batch, _LEAST)
     learner = Supervised(
-        module, tuple(data.arrays), wanted, loss, loop.Cycle([([*module.parameters()], 1, 1)], schedule, total)
+        module, tuple(data.arrays), loss, loop.Cycle([([*module.parameters()], 1, 1)], schedule, total)
     )
     module.train()
-    state = loop.State()
-    for state in loop.run(learner, inputs, schedule, least=_LEAST, augment=augment):
+    known = None if kept is None else kept.load()
+    state = loop.State() if known is None else loop.unpacked(learner, *known)
+    for now in loop.run(learner, samples, schedule, least=_LEAST, augment=augment, state=state):
+        state = now
+        if kept is not None:
+            kept.keep(state.epoch, *loop.packed(learner, state))
         if say is not None:
             say(state.epoch, state.losses[-1])
     module.eval()
@@ -62,27 +70,21 @@ _LEAST = 2
 
 
 class Supervised:
-    """A module that learns from labels [N, …], its inputs given by `names`."""
+    """A module that learns from labels, its inputs given by `names`."""
 
-    def __init__(self, module: nn.Module, names: tuple[str, ...], labels: Tensor, loss: str, updates: Cycle) -> None:
-        self.updates = updates
-        self._module, self._names, self._labels, self._loss = module, names, labels, named(loss)
-        self._checked = loss != "cross_entropy"
+    def __init__(self, module: nn.Module, names: tuple[str, ...], loss: str, updates: Cycle) -> None:
+        self.updates, self._module, self._names, self._loss = updates, module, names, named(loss)
 
     def weights(self) -> Mapping[str, Tensor]:
         """Parameters and statistics of norms."""
         return self._module.state_dict(keep_vars=True)
 
-    def step(self, inputs: Inputs, rows: Tensor, at: float) -> float:
+    def step(self, inputs: Inputs, labels: Tensor | None, at: float) -> float:
         """By the gradient of the loss of the first output."""
         del at
+        assert labels is not None  # there are some of all samples  # noqa: S101
         made = first(self._module(**dict(zip(self._names, inputs, strict=True))))
-        if not self._checked:
-            from convkit.compress.labels import check
-
-            check(self._labels.numpy(), made.detach().numpy(), 1)
-            self._checked = True
-        return self.updates.update([self._loss(made, self._labels[rows])])
+        return self.updates.update([self._loss(made, labels)])
 
     def judge(self) -> None:
         """Nothing is held back."""
@@ -150,6 +152,7 @@ def _lost(name: str, made: Tensor, labels: Tensor) -> Tensor:
     if name != "cross_entropy" and made.shape != labels.shape:
         raise ConvkitError(f"the network makes {list(made.shape)}, labels are {list(labels.shape)}")
     if name == "cross_entropy":
+        check(labels.numpy(), made.detach().numpy(), 1)
         return F.cross_entropy(made, labels)
     return F.mse_loss(made, labels) if name == "mse" else F.l1_loss(made, labels)
 

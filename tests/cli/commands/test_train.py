@@ -8,6 +8,7 @@ import pytest
 from safetensors.numpy import load_file
 
 from convkit.compress import record
+from convkit.compress.training import checkpoint
 from tests.command_line import Convkit, Result
 
 NET = """from torch import nn
@@ -74,6 +75,31 @@ def test_the_same_command_gives_the_same_bytes(convkit: Convkit, folder: Path) -
     assert record.digest_file(folder / "one/weights.safetensors") == record.digest_file(
         folder / "two/weights.safetensors"
     )
+
+
+def test_what_was_killed_goes_on_to_the_same_bytes(
+    convkit: Convkit, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert train(convkit, "--epochs", "4", out="whole").code == 0
+    keep = checkpoint.Checkpoint.keep
+
+    def killed(self: checkpoint.Checkpoint, epoch: int, *kept: object) -> None:
+        keep(self, epoch, *kept)  # type: ignore[arg-type]
+        if epoch == 2:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint.Checkpoint, "keep", killed)
+        assert train(convkit, "--epochs", "4", out="half").code == 130
+    done = train(convkit, "--epochs", "5", "--resume", out="half")
+    assert done.code == 2
+    assert "is of another training" in done.err
+    done = train(convkit, "--epochs", "4", "--resume", out="half")
+    assert done.code == 0, done.err
+    whole, half = (record.digest_file(folder / name / "weights.safetensors") for name in ("whole", "half"))
+    assert whole == half
+    assert len(json.loads((folder / "half/report.json").read_text())["losses"]) == 4
+    assert not list(folder.glob(".half*"))
 
 
 def test_a_gate_that_is_missed_is_exit_1_and_the_weights_are_there(convkit: Convkit, folder: Path) -> None:

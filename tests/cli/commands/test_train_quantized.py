@@ -27,6 +27,12 @@ def gentle(made, labels):
 
 def wrong(made, labels):
     return made - 1
+
+def loader():
+    import numpy as np, torch
+    held = np.load("train.npz")
+    sets = torch.utils.data.TensorDataset(*(torch.from_numpy(held[name]) for name in ("input", "labels")))
+    return torch.utils.data.DataLoader(sets, 64, shuffle=True)
 """
 WEIGHTS = "--weights", "float/weights.safetensors", "--shape", "input:Nx1x12x12"
 
@@ -126,6 +132,15 @@ def test_a_mixed_plan_is_trained_as_it_stands(aware: Aware, folder: Path) -> Non
     assert made.count("weight: int4") == plan.count("weight: int4") - 1
 
 
+def test_it_learns_from_a_loader(aware: Aware, folder: Path) -> None:
+    words = "--precision", "int2", "--loader", "aware_net:loader", "--json"
+    done = aware.train(*words, data="val.npz", out="loaded")
+    assert done.code == 0, done.err
+    assert "batches of aware_net:loader" in done.err
+    report = json.loads(done.out)
+    assert min(report["held_back"]) < report["held_back"][0]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -137,7 +152,7 @@ def test_a_mixed_plan_is_trained_as_it_stands(aware: Aware, folder: Path) -> Non
         (("--precision", "int8", "--loss", "aware_net:wrong"), "aware_net:wrong returns no tensor"),
         (("--precision", "int8", "--loss", "mse"), "are none for mse"),
         (("--precision", "int8", "--rate", "1e30"), "is the first that is no number"),
-        (("--resume",), "--resume belongs to --precision"),
+        (("--precision", "int8", "--loader", "aware_net:nobody"), "has no 'nobody'"),
     ],
 )
 def test_what_cannot_be_trained_is_one_line(words: tuple[str, ...], said: str, aware: Aware, folder: Path) -> None:

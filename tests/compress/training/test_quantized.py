@@ -15,6 +15,7 @@ from convkit.compress.training import loop, quantized, supervised
 from convkit.compress.training.distilled import Target
 from convkit.compress.training.loop import Schedule
 from convkit.compress.training.quantized import Aim
+from convkit.compress.training.samples import Arrays
 from convkit.compress.training.trainable import Network
 from tests.compress.network import batches
 from tests.compress.training.test_trainable import network, plan_of
@@ -31,10 +32,19 @@ def aim(*, labels: bool = False) -> Aim:
     teacher = plan_of("residual", "onnxruntime-cpu")[0]
     held = inputs(32, 1)
     if not labels:
-        return Aim(Target(teacher, held, 16), 1.0, None, None, held, None)
+        return Aim(Target(teacher, held, 16), 1.0, None, held, None)
+    return Aim(None, 0.0, supervised.named("cross_entropy"), held, classes(held))
+
+
+def classes(given: tuple[torch.Tensor, ...]) -> torch.Tensor:
+    """What the float network takes them for."""
     with torch.no_grad():
-        classes = [teacher.graph(*given)[0].argmax(1) for given in (inputs(96, 0), held)]
-    return Aim(None, 0.0, supervised.named("cross_entropy"), classes[0], held, classes[1])
+        found: torch.Tensor = plan_of("residual", "onnxruntime-cpu")[0].graph(*given)[0].argmax(1)
+    return found
+
+
+def samples(count: int = 96) -> Arrays:
+    return Arrays(inputs(count, 0), classes(inputs(count, 0)))
 
 
 def four_bits(**how: bool) -> Network:
@@ -43,7 +53,7 @@ def four_bits(**how: bool) -> Network:
 
 @pytest.mark.parametrize("labels", [False, True])
 def test_it_comes_nearer(labels: bool) -> None:
-    *_, (_, state) = quantized.train(four_bits(), inputs(96, 0), aim(labels=labels), SCHEDULE)
+    *_, (_, state) = quantized.train(four_bits(), samples(), aim(labels=labels), SCHEDULE)
     assert len(state.judged) == SCHEDULE.epochs + 1
     assert min(state.judged) < (0.9 if labels else 0.6) * state.judged[0]
 
@@ -51,7 +61,7 @@ def test_it_comes_nearer(labels: bool) -> None:
 def test_the_nearest_epoch_is_kept() -> None:
     found, wild = four_bits(), replace(SCHEDULE, rate=0.5, epochs=2)
     before = [parameter.clone() for parameter in found.graph.parameters()]
-    *_, (learner, state) = quantized.train(found, inputs(96, 0), aim(), wild)
+    *_, (learner, state) = quantized.train(found, samples(), aim(), wild)
     assert min(state.judged) == state.judged[0]
     assert learner.judge() == pytest.approx(state.judged[0])
     assert all(torch.equal(one, now) for one, now in zip(before, found.graph.parameters(), strict=True))
@@ -66,12 +76,12 @@ def test_what_was_killed_goes_on_to_the_same_bits(norms: bool) -> None:
         return found
 
     straight, first, again = fresh(), fresh(), fresh()
-    *_, (_, whole) = quantized.train(straight, inputs(96, 0), aim(), SCHEDULE)
-    for learner, state in quantized.train(first, inputs(96, 0), aim(), SCHEDULE):
+    *_, (_, whole) = quantized.train(straight, samples(), aim(), SCHEDULE)
+    for learner, state in quantized.train(first, samples(), aim(), SCHEDULE):
         kept = loop.packed(learner, state)
         if state.epoch == 3:
             break
-    *_, (_, rest) = quantized.train(again, inputs(96, 0), aim(), SCHEDULE, kept=kept)
+    *_, (_, rest) = quantized.train(again, samples(), aim(), SCHEDULE, kept=kept)
     assert rest.judged == whole.judged
     assert rest.losses == whole.losses
     made = (found.settle().graph.state_dict() for found in (straight, again))
@@ -82,13 +92,13 @@ def test_where_it_broke_is_told() -> None:
     data = inputs(96, 0)[0].clone()
     data[50:] = torch.inf
     with pytest.raises(ConvkitError, match=r"the loss of epoch 1 is nan: .* is the first that is no number"):
-        list(quantized.train(four_bits(), (data,), aim(), SCHEDULE))
+        list(quantized.train(four_bits(), Arrays((data,)), aim(), SCHEDULE))
 
 
 def test_the_mode_of_gradients_is_left_alone() -> None:
     """Judging runs without gradients, and what is asked between two epochs with them."""
     assert torch.is_grad_enabled()
-    for _ in quantized.train(four_bits(), inputs(32, 0), aim(), replace(SCHEDULE, epochs=1)):
+    for _ in quantized.train(four_bits(), samples(32), aim(), replace(SCHEDULE, epochs=1)):
         assert torch.is_grad_enabled()
 
 
@@ -97,12 +107,12 @@ import sys, dataclasses, torch
 from safetensors.torch import save_file
 from convkit.compress.training import quantized
 from convkit.compress.training.crew import crew
-from tests.compress.training.test_quantized import SCHEDULE, aim, four_bits, inputs
+from tests.compress.training.test_quantized import SCHEDULE, aim, four_bits, samples
 torch.set_num_threads(1)
 found = four_bits()
 how = dataclasses.replace(SCHEDULE, epochs=2)
 with crew() as own:
-    for _, state in quantized.train(found, inputs(96, 0), aim(), how, shards=2, crew=own):
+    for _, state in quantized.train(found, samples(), aim(), how, shards=2, crew=own):
         pass
     if own.rank == 0:
         tensors = {n: t.detach().contiguous().clone() for n, t in found.graph.named_parameters()}
@@ -125,4 +135,4 @@ def test_two_processes_come_to_what_one_does(tmp_path: Path) -> None:
 
 def test_shards_that_do_not_fit_are_told() -> None:
     with pytest.raises(ConvkitError, match="a batch of 16 in 3 shards"):
-        list(quantized.train(four_bits(), inputs(32, 0), aim(), SCHEDULE, shards=3))
+        list(quantized.train(four_bits(), samples(32), aim(), SCHEDULE, shards=3))
