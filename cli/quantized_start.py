@@ -46,6 +46,12 @@ def job(training: Training) -> Job:
         raise ConvkitError(
             f"{asked.plan} makes other layers of the network's", hint="train the network that it made, with --precision"
         )
+    for spec in job.model.inputs:
+        if spec.shape and isinstance(spec.shape[0], int) and spec.shape[0] != training.schedule.batch:
+            raise ConvkitError(
+                f"{spec.name} takes {spec.shape[0]} samples at a time, not {training.schedule.batch}",
+                hint=f"give --batch {spec.shape[0]}, or a network whose batch is free",
+            )
     if asked.precision is None:
         return job
     option, note = space.precision(asked.precision, job.target)

@@ -154,7 +154,7 @@ def _run(training: Training, crew: Crew) -> dict[str, Any] | None:
         if crew.rank:
             return None
         model = network.settle()
-        say("measured")
+        say(f"timed and scored in {job.engine}")
         results = quantized_scores.measured(job, {ROUNDED: rounded, TRAINED: model}, judged)
     report = {
         "schema_version": SCHEMA_VERSION,
