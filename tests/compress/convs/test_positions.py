@@ -24,6 +24,18 @@ def test_points_go_to_the_middle_of_their_cell() -> None:
     assert QuantizedCoordinates(5, 1.0)(x).tolist() == [[-0.75, -0.75], [0.25, 0.75]]
 
 
+@pytest.mark.parametrize("resolution", [2, 3, 8, 9, 25600])
+@pytest.mark.parametrize("bound", [1.0, 2.5])
+def test_the_formula_of_the_paper(resolution: int, bound: float) -> None:
+    """2b ((floor(u (R - 1)) + 1/2) / (R - 1)) - b, u = (x + b) / 2b; in float64, away from where two cells meet."""
+    x, cells = torch.rand(4000, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0)), resolution - 1
+    x = (x * 2 - 1) * bound
+    place = (x + bound) / (2 * bound) * cells
+    inside = (place - place.round()).abs() > 1e-6
+    wanted = 2 * bound * ((place.floor() + 0.5) / cells) - bound
+    assert float((QuantizedCoordinates(resolution, bound)(x) - wanted)[inside].abs().max()) <= 1e-12
+
+
 def test_the_grid_of_the_paper() -> None:
     x = torch.rand(1000, 3, dtype=torch.float64) * 5 - 2.5
     made = QuantizedCoordinates()(x)
