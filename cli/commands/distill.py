@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from convkit.compress.data import DataRef
     from convkit.compress.model import Model, ModelRef
+    from convkit.compress.training.checkpoint import Checkpoint
     from convkit.compress.training.distilled import Distilled
     from convkit.compress.training.loop import Schedule
 
@@ -42,10 +43,17 @@ _HELD = 0.1
     help="Largest learning rate.",
 )
 @click.option("--augment", metavar="NAME,...", help="For images: flip, shift.")
+@click.option(
+    "--norms/--no-norms",
+    default=False,
+    show_default=True,
+    help="Normalize behind convolutions meanwhile, to learn faster where much is lost; folded at the end.",
+)
 @options.threads
 @options.seed
 @options.output
 @options.json
+@options.resume
 def distill(
     *,
     model: ModelRef,
@@ -55,27 +63,31 @@ def distill(
     batch: int,
     rate: float,
     augment: str | None,
+    norms: bool,
     threads: int,
     seed: int,
     output: str,
     as_json: bool,
+    resume: bool,
 ) -> None:
     """Train a smaller network to make what the one makes that it was made of.
 
     What `convkit shrink` and `convkit factorize` leave is fitted without training; where there are more samples of the
     kind that the network will meet, this brings it nearer to the original. Labels are not needed. The network stays as
-    it is where training brings it no nearer on the samples held back. Quantize what comes out, not what goes in.
+    it is where training brings it no nearer on the samples held back. Quantize what comes out, not what goes in. What
+    was killed goes on with --resume.
 
     \b
     Examples:
       convkit distill out/narrow/model.onnx --teacher net.onnx --data train.npz -o out/tuned
-      convkit distill out/narrow/model.onnx --teacher net.onnx --data photos/ --augment flip,shift --epochs 30 -o out/
+      convkit distill out/narrow/model.onnx --teacher net.onnx --data photos/ --augment flip,shift --norms -o out/
     """
     import torch
 
     from convkit.compress import data as data_sets
     from convkit.compress import model as models
     from convkit.compress.training import augment as augmentations
+    from convkit.compress.training.checkpoint import Checkpoint
     from convkit.compress.training.distilled import check
     from convkit.compress.training.loop import Schedule
 
@@ -88,9 +100,12 @@ def distill(
     _check_batch(student, batch, names)
     learns, held = data_sets.load(data, student.inputs).split(_HELD, seed)
     started = time.monotonic()
-    found = _distilled((student, master), (learns, held), Schedule(epochs, batch, rate, seed=seed), names)
+    how, digests = Schedule(epochs, batch, rate, seed=seed), {"model": student.digest, "teacher": master.digest}
+    kept = Checkpoint(output, [digests, learns.digest, how, names, norms], resume=resume)
+    found = _distilled((student, master), (learns, held), how, names, norms=norms, kept=kept)
     report = {"schema_version": SCHEMA_VERSION, **asdict(found), "seconds": time.monotonic() - started}
-    _write(student, report, {"data": learns.digest, "model": student.digest, "teacher": master.digest}, output, seed)
+    _write(student, report, {"data": learns.digest, **digests}, output, seed)
+    kept.done()
     _show(report, output, as_json=as_json)
 
 
@@ -106,7 +121,13 @@ def _check_batch(student: Model, batch: int, names: tuple[str, ...]) -> None:
 
 
 def _distilled(
-    networks: tuple[Model, Model], data: tuple[Any, Any], schedule: Schedule, names: tuple[str, ...]
+    networks: tuple[Model, Model],
+    data: tuple[Any, Any],
+    schedule: Schedule,
+    names: tuple[str, ...],
+    *,
+    norms: bool,
+    kept: Checkpoint,
 ) -> Distilled:
     from convkit.compress.training import augment
     from convkit.compress.training.distilled import distill as learn
@@ -118,7 +139,7 @@ def _distilled(
             say(f"epoch {epoch} of {schedule.epochs}: {loss:.5f}, held back {held:.5f}")
 
         chosen = augment.chained(names) if names else None
-        return learn(*networks, *data, schedule, augment=chosen, say=told)
+        return learn(*networks, data, schedule, augment=chosen, norms=norms, kept=kept, say=told)
 
 
 def _write(student: Model, report: Mapping[str, Any], digests: Mapping[str, str], output: str, seed: int) -> None:

@@ -17,14 +17,18 @@ from convkit.compress import graph as graphs
 from convkit.compress.errors import ConvkitError
 from convkit.compress.training import loop
 from convkit.compress.training.loop import Cycle, Schedule
+from convkit.compress.training.normed import Normed
 from convkit.compress.training.samples import Arrays, Inputs
 
 if TYPE_CHECKING:
     from convkit.compress.data import Data
     from convkit.compress.model import Model
     from convkit.compress.training.augment import Augment
+    from convkit.compress.training.checkpoint import Checkpoint
 
 _QUANTIZED = frozenset({"QuantizeLinear", "DequantizeLinear"})
+_NORMED, _SEEN = 2, 1024
+"""Samples that a norm has a variance of, and those that norms begin with."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,27 +61,39 @@ def _said(shapes: Sequence[tuple[object, ...]]) -> str:
 def distill(
     student: Model,
     teacher: Model,
-    learns: Data,
-    held: Data,
+    data: tuple[Data, Data],
     schedule: Schedule,
     *,
     augment: Augment | None = None,
+    norms: bool = False,
+    kept: Checkpoint | None = None,
     say: Callable[[int, float, float], None] = lambda _epoch, _loss, _held: None,
 ) -> Distilled:
-    """Train the weights of `student`, in place, on the inputs of `learns`; those of the epoch that is nearest to the
-    teacher on `held` stay, which are its own where training brings it no nearer.
+    """Train the weights of `student`, in place, on the inputs of `data`, (learnt from, held back). Those of the epoch
+    that is nearest to the teacher on what is held back stay, which are its own where training brings it no nearer.
 
-    `say` is told each epoch, its mean loss and that on `held`. The same seed, threads and build of torch give the same
+    `norms`: put behind convolutions meanwhile. Each epoch is `kept`, and what was kept gone on with. `say` is told each
+    epoch, its mean loss and that on what is held back. The same seed, threads and build of torch give the same
     weights. Raises ConvkitError where the loss is no number any more.
     """
-    samples = Arrays(tensors(student, learns))
+    learns, held = data
+    inputs, least = tensors(student, learns), _NORMED if norms else 1
+    samples = Arrays(inputs)
+    normed = Normed(student.graph, _first(inputs, schedule.batch)) if norms else None
     parameters = [p.requires_grad_() for p in student.graph.parameters()]
-    updates = loop.Cycle([(parameters, 1, 0)], schedule, schedule.epochs * samples.steps(schedule.batch, 1))
+    updates = loop.Cycle([(parameters, 1, 0)], schedule, schedule.epochs * samples.steps(schedule.batch, least))
     target = Target(teacher, tensors(student, held), schedule.batch)
-    learner, state = _Student(student, target, updates), loop.State()
-    for state in loop.run(learner, samples, schedule, augment=augment):
+    learner = _Student(student, target, updates, normed)
+    known = None if kept is None else kept.load()
+    state = loop.State() if known is None else loop.unpacked(learner, *known)
+    for now in loop.run(learner, samples, schedule, least=least, augment=augment, state=state):
+        state = now
+        if kept is not None:
+            kept.keep(state.epoch, *loop.packed(learner, state))
         say(state.epoch, state.losses[-1], state.judged[-1])
-    for parameter in parameters:
+    if normed is not None:
+        normed.fold(learnt=min(state.judged) < state.judged[0])
+    for parameter in student.graph.parameters():
         parameter.requires_grad_(False)
     return Distilled(state.judged[0], min(state.judged), tuple(state.losses))
 
@@ -115,22 +131,32 @@ class Target:
 
 
 class _Student:
-    def __init__(self, student: Model, target: Target, updates: Cycle) -> None:
-        self._student, self._target, self.updates = student, target, updates
+    def __init__(self, student: Model, target: Target, updates: Cycle, normed: Normed | None) -> None:
+        self._student, self._target, self.updates, self._normed = student, target, updates, normed
 
     def weights(self) -> Mapping[str, Tensor]:
         return self._student.graph.state_dict(keep_vars=True)
 
     def step(self, inputs: Inputs, labels: Tensor | None, at: float) -> float:
         del labels, at
+        if self._normed is not None:
+            self._normed.train()
         return self.updates.update([self._target.loss(self._student.graph(*inputs), inputs)])
 
     def judge(self) -> float:
+        if self._normed is not None:
+            self._normed.train(mode=False)
         return self._target.distance(self._student.graph)
 
     def broken(self, inputs: Inputs) -> str:
         del inputs
         return ""
+
+
+def _first(inputs: Inputs, batch: int) -> list[Inputs]:
+    """Some samples, a batch at a time."""
+    count = min(_SEEN, len(inputs[0]))
+    return [tuple(array[at : min(at + batch, count)] for array in inputs) for at in range(0, count, batch)]
 
 
 def tensors(model: Model, data: Data) -> Inputs:

@@ -1,5 +1,7 @@
 """A student comes nearer to its teacher, and never leaves further off."""
 
+from pathlib import Path
+
 import numpy as np
 import pytest
 import torch
@@ -10,7 +12,10 @@ from convkit.compress.errors import ConvkitError
 from convkit.compress.model import Model, ModelRef, parse_shape
 from convkit.compress.sources import factory
 from convkit.compress.training import distilled
+from convkit.compress.training.checkpoint import Checkpoint
 from convkit.compress.training.loop import Schedule
+from convkit.compress.training.normed import Normed
+from convkit.compress.training.rounded import Norm
 
 
 def network(width: int, seed: int, classes: int = 5) -> Model:
@@ -31,7 +36,7 @@ def samples(count: int, seed: int) -> Data:
 
 def test_it_comes_nearer() -> None:
     student, teacher = network(8, 1), network(8, 2)
-    found = distilled.distill(student, teacher, samples(96, 0), samples(32, 1), Schedule(12, 16, 1e-2))
+    found = distilled.distill(student, teacher, (samples(96, 0), samples(32, 1)), Schedule(12, 16, 1e-2))
     assert found.after < 0.5 * found.before
     x = torch.from_numpy(samples(32, 1).arrays["input"])
     made, wanted = (model({"input": x})[model.outputs[0].name] for model in (student, teacher))
@@ -42,7 +47,7 @@ def test_it_comes_nearer() -> None:
 def test_what_training_spoils_is_not_kept() -> None:
     student, teacher = network(8, 1), network(8, 1)
     before = {name: tensor.clone() for name, tensor in student.graph.state_dict().items()}
-    found = distilled.distill(student, teacher, samples(32, 0), samples(16, 1), Schedule(2, 8, 1e-2))
+    found = distilled.distill(student, teacher, (samples(32, 0), samples(16, 1)), Schedule(2, 8, 1e-2))
     assert found.before == found.after == 0
     assert all(torch.equal(before[name], tensor) for name, tensor in student.graph.state_dict().items())
 
@@ -51,7 +56,7 @@ def test_the_same_seed_gives_the_same() -> None:
     made = []
     for _ in range(2):
         student = network(8, 1)
-        distilled.distill(student, network(8, 2), samples(48, 0), samples(16, 1), Schedule(2, 16, 1e-2))
+        distilled.distill(student, network(8, 2), (samples(48, 0), samples(16, 1)), Schedule(2, 16, 1e-2))
         made.append(student.graph.state_dict())
     assert all(torch.equal(made[0][name], tensor) for name, tensor in made[1].items())
 
@@ -59,10 +64,74 @@ def test_the_same_seed_gives_the_same() -> None:
 def test_the_teacher_is_left_alone() -> None:
     teacher = network(8, 2)
     before = {name: tensor.clone() for name, tensor in teacher.graph.state_dict().items()}
-    distilled.distill(network(8, 1), teacher, samples(48, 0), samples(16, 1), Schedule(1, 16, 1e-2))
+    distilled.distill(network(8, 1), teacher, (samples(48, 0), samples(16, 1)), Schedule(1, 16, 1e-2))
     assert all(torch.equal(before[name], tensor) for name, tensor in teacher.graph.state_dict().items())
 
 
 def test_another_network_is_no_teacher() -> None:
     with pytest.raises(ConvkitError, match="outputs of one are 5, the teacher's 7"):
         distilled.check(network(8, 1), network(8, 1, classes=7))
+
+
+def convolutions(seed: int) -> Model:
+    """One grouped, one transposed, one without a bias, one with a norm of its own."""
+    torch.manual_seed(seed)
+    body = nn.Sequential(
+        nn.Conv2d(3, 8, 3, padding=1, bias=False),
+        nn.ReLU(),
+        nn.Conv2d(8, 8, 3, padding=1, groups=4),
+        nn.ReLU(),
+        nn.Conv2d(8, 6, 1),
+        nn.BatchNorm2d(6),
+        nn.ConvTranspose2d(6, 5, 2, stride=2),
+    )
+    return factory.from_module(body.eval(), ModelRef("nets:one", shapes=dict([parse_shape("input:Nx3x8x8")])))
+
+
+def test_norms_change_nothing_and_fold_into_what_they_stand_behind() -> None:
+    model, given = convolutions(1), torch.from_numpy(samples(16, 0).arrays["input"])
+    before = model.graph(given)[0].detach().clone()
+    normed = Normed(model.graph, [(given[:8],), (given[8:],)])
+    assert sum(isinstance(module, Norm) for module in model.graph.modules()) == 3
+    normed.train(mode=False)
+    with torch.no_grad():
+        assert float((model.graph(given)[0] - before).abs().max()) <= 1e-4
+        normed.train()
+        model.graph(given * 2 + 1)  # statistics move
+        normed.train(mode=False)
+        learnt = model.graph(given)[0].clone()
+        assert float((learnt - before).abs().max()) > 1e-2
+        normed.fold()
+        assert float((model.graph(given)[0] - learnt).abs().max()) <= 1e-4
+    assert not any(isinstance(module, Norm) for module in model.graph.modules())
+
+
+def test_norms_that_brought_nothing_leave_nothing() -> None:
+    model = convolutions(1)
+    before = {name: tensor.clone() for name, tensor in model.graph.state_dict().items() if "running" not in name}
+    normed = Normed(model.graph, [(torch.from_numpy(samples(16, 0).arrays["input"]),)])
+    normed.fold(learnt=False)
+    now = model.graph.state_dict()
+    assert all(torch.equal(now[name], tensor) for name, tensor in before.items())
+    assert "0.bias" not in now
+
+
+@pytest.mark.parametrize("norms", [False, True])
+def test_what_was_killed_goes_on_to_the_same_bits(norms: bool, tmp_path: Path) -> None:
+    schedule, output = Schedule(4, 16, 1e-2), str(tmp_path / "out")
+
+    def learn(*, stop: int = 9, resume: bool = False) -> dict[str, torch.Tensor]:
+        def say(epoch: int, *_: float) -> None:
+            if epoch == stop:
+                raise KeyboardInterrupt
+
+        student, kept = convolutions(1), Checkpoint(output, ["one"], resume=resume)
+        data = samples(48, 0), samples(16, 1)
+        distilled.distill(student, convolutions(2), data, schedule, norms=norms, kept=kept, say=say)
+        return student.graph.state_dict()
+
+    whole = learn()
+    with pytest.raises(KeyboardInterrupt):
+        learn(stop=2)
+    half = learn(resume=True)
+    assert all(torch.equal(half[name], tensor) for name, tensor in whole.items())
