@@ -103,15 +103,19 @@ def main(args: list[str] | None = None) -> NoReturn:
         show.error(error)
         code = error.exit_code
     except (click.Abort, KeyboardInterrupt):
-        goes_on = (
-            ", state saved; --resume goes on from there" if {"run", "quantize"} & {*(args or sys.argv[1:])[:1]} else ""
-        )
-        show.error(f"interrupted{goes_on}")
+        goes_on = _is_resumed((args or sys.argv[1:])[:1])
+        show.error(f"interrupted{', state saved; --resume goes on from there' if goes_on else ''}")
         code = INTERRUPTED
     except Exception:  # noqa: BLE001 - a bug keeps its traceback, and an exit code of its own
         show.bug()
         code = BUG
     sys.exit(code if isinstance(code, int) else 0)
+
+
+def _is_resumed(words: list[str]) -> bool:
+    """Whether the command that `words` begin with has --resume."""
+    found = [cast("click.Command", parts.load(COMMANDS, word)) for word in words if word in parts.names(COMMANDS)]
+    return any("--resume" in option.opts for command in found for option in command.params)
 
 
 def _usage(error: click.UsageError) -> str:

@@ -112,7 +112,9 @@ def test_what_was_killed_goes_on_to_the_same_bytes(aware: Aware, folder: Path, m
 
     with monkeypatch.context() as patch:
         patch.setattr(checkpoint.Checkpoint, "keep", killed)
-        assert aware.train("--precision", "int4/uint4", "--ranges", "followed", out="half").code == 130
+        done = aware.train("--precision", "int4/uint4", "--ranges", "followed", out="half")
+    assert done.code == 130
+    assert "interrupted, state saved" in done.err
     assert not (folder / "half").exists()
     done = aware.train("--precision", "int4/uint4", "--ranges", "followed", "--resume", out="half")
     assert done.code == 0, done.err
