@@ -8,6 +8,7 @@ thresholds in TQT (Jain et al., MLSys 2020), so that they stay positive and one 
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -66,11 +67,33 @@ def bounds(number: Format) -> tuple[float, float]:
 
 def straight(number: Format, x: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
     """`x` at `scale` as codes of `number` less the zero point, in float32; the gradient is that of clipping alone."""
-    low, high = bounds(number)
-    inside = torch.minimum(torch.maximum(x / scale, low - zero), high - zero)
-    with torch.no_grad():
-        moved = number.fake(inside, torch.ones_like(zero), zero) - inside
-    return inside + moved
+    found: Tensor = _Straight.apply(x, scale, zero, number)  # type: ignore[no-untyped-call]
+    return found
+
+
+class _Straight(torch.autograd.Function):
+    """One step forward and one back, which keep `x` alone: each of the many that this consists of would keep as much as
+    every activation takes."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, scale: Tensor, zero: Tensor, number: Format) -> Tensor:  # noqa: ANN401 - torch's own
+        low, high = (end - float(zero) for end in bounds(number))
+        ctx.save_for_backward(x, scale)
+        ctx.ends = low, high
+        codes = (x / scale).clamp_(low, high)
+        return codes.round_() if isinstance(number, Integer) else _values(number, codes)
+
+    @staticmethod
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:  # noqa: ANN401 - torch's own
+        (x, scale), (low, high) = ctx.saved_tensors, ctx.ends
+        steps = x / scale
+        passed = torch.where((steps < low) | (steps > high), 0.0, gradient).div_(scale)
+        return passed, steps.mul_(passed).neg_().sum_to_size(scale.shape), None, None
+
+
+def _values(number: Format, codes: Tensor) -> Tensor:
+    assert isinstance(number, Floating)  # what is only cast has no scale  # noqa: S101
+    return number.values(codes)
 
 
 class Quantize(nn.Module):
@@ -80,12 +103,14 @@ class Quantize(nn.Module):
         super().__init__()
         self.number, self.scale = number, scale
         self.register_buffer("zero", zero.detach().float().clone())
+        self.shifted = bool(zero)
 
     def forward(self, x: Tensor) -> Tensor:
         if self.training and isinstance(self.scale, Following):
             self.scale.see(x.detach())
         zero = self.get_buffer("zero")
-        return straight(self.number, x, self.scale(), zero) + zero
+        codes = straight(self.number, x, self.scale(), zero)
+        return codes + zero if self.shifted else codes
 
 
 class Dequantize(nn.Module):
@@ -96,8 +121,9 @@ class Dequantize(nn.Module):
         self.of = of
 
     def forward(self, codes: Tensor) -> Tensor:
-        numbers: Tensor = (codes - self.of.get_buffer("zero")) * self.of.scale()
-        return numbers
+        numbers = codes - self.of.get_buffer("zero") if self.of.shifted else codes
+        found: Tensor = numbers * self.of.scale()
+        return found
 
 
 class Cast(nn.Module):

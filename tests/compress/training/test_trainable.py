@@ -15,7 +15,7 @@ from convkit.compress.apply import apply_prepared, prepare
 from convkit.compress.format import load
 from convkit.compress.model import Model
 from convkit.compress.plan import Plan
-from convkit.compress.training.rounded import Scale, straight
+from convkit.compress.training.rounded import Scale, bounds, straight
 from convkit.compress.training.trainable import Network
 from convkit.export.onnx import to_onnx
 from tests.compress.network import EXACT, Net, batches, quantized, residual
@@ -176,3 +176,22 @@ def test_the_gradient_of_a_scale_is_that_of_the_paper() -> None:
     wanted = torch.where(v <= -8, -8.0, torch.where(v >= 7, 7.0, torch.round(v) - v)).sum() * 0.3 * np.log(2)
     assert scale.log.grad is not None
     assert float(scale.log.grad) == pytest.approx(float(wanted), rel=1e-4)
+
+
+@pytest.mark.parametrize(("weight", "zero"), [("int4", 0.0), ("uint8", 37.0), ("fp8_e4m3", 0.0), ("e3m2", 0.0)])
+def test_gradients_are_those_of_clipping(weight: str, zero: float) -> None:
+    """Beside torch's own through division, clipping, and the rounding taken for a constant."""
+    number, offset = load(weight), torch.tensor(zero)
+    chance = torch.Generator().manual_seed(0)
+    x, scale = torch.randn(64, 5, generator=chance) * 20, torch.rand(5, generator=chance) + 0.1
+    low, high = (end - zero for end in bounds(number))
+    made = []
+    for own in (True, False):
+        inputs = [tensor.clone().requires_grad_() for tensor in (x, scale)]
+        inside = (inputs[0] / inputs[1]).clamp(low, high)
+        there = inside + (number.fake(inside.detach(), torch.ones(()), offset) - inside).detach()
+        codes = straight(number, *inputs, offset) if own else there
+        (codes * inputs[1] * torch.linspace(-1, 1, 5)).sum().backward()
+        made.append([codes.detach(), *(tensor.grad for tensor in inputs)])
+    for one, other in zip(*made, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
