@@ -84,12 +84,8 @@ def distill(
     updates = loop.Cycle([(parameters, 1, 0)], schedule, schedule.epochs * samples.steps(schedule.batch, least))
     target = Target(teacher, tensors(student, held), schedule.batch)
     learner = _Student(student, target, updates, normed)
-    known = None if kept is None else kept.load()
-    state = loop.State() if known is None else loop.unpacked(learner, *known)
-    for now in loop.run(learner, samples, schedule, least=least, augment=augment, state=state):
-        state = now
-        if kept is not None:
-            kept.keep(state.epoch, *loop.packed(learner, state))
+    state = loop.State()
+    for state in loop.keeping(learner, samples, schedule, kept, least=least, augment=augment):
         say(state.epoch, state.losses[-1], state.judged[-1])
     if normed is not None:
         normed.fold(learnt=min(state.judged) < state.judged[0])

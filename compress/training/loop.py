@@ -18,6 +18,7 @@ from convkit.compress.errors import ConvkitError
 
 if TYPE_CHECKING:
     from convkit.compress.training.augment import Augment
+    from convkit.compress.training.checkpoint import Checkpoint
     from convkit.compress.training.crew import Crew
     from convkit.compress.training.samples import Inputs, Samples
 
@@ -116,6 +117,8 @@ def run(
         chance.set_state(now.chance)
     if not now.judged:
         _judge(learner, now)
+    if now.epoch >= schedule.epochs:
+        yield now  # killed behind the last epoch, before the output stood
     for epoch in range(now.epoch, schedule.epochs):
         total, seen = 0.0, 0
         for place, (inputs, labels) in enumerate(samples.epoch(epoch, schedule.batch, least, chance)):
@@ -129,6 +132,24 @@ def run(
         _judge(learner, now)
         if now.epoch == schedule.epochs and now.best:
             _put(learner, now.best)
+        yield now
+
+
+def keeping(
+    learner: Learner,
+    samples: Samples,
+    schedule: Rhythm,
+    kept: Checkpoint | None,
+    *,
+    least: int = 1,
+    augment: Augment | None = None,
+) -> Iterator[State]:
+    """`run`, each epoch `kept`, and what was kept gone on with."""
+    known = None if kept is None else kept.load()
+    state = None if known is None else unpacked(learner, *known)
+    for now in run(learner, samples, schedule, least=least, augment=augment, state=state):
+        if kept is not None:
+            kept.keep(now.epoch, *packed(learner, now))
         yield now
 
 

@@ -53,12 +53,8 @@ def train(
         module, tuple(data.arrays), loss, loop.Cycle([([*module.parameters()], 1, 1)], schedule, total)
     )
     module.train()
-    known = None if kept is None else kept.load()
-    state = loop.State() if known is None else loop.unpacked(learner, *known)
-    for now in loop.run(learner, samples, schedule, least=_LEAST, augment=augment, state=state):
-        state = now
-        if kept is not None:
-            kept.keep(state.epoch, *loop.packed(learner, state))
+    state = loop.State()
+    for state in loop.keeping(learner, samples, schedule, kept, least=_LEAST, augment=augment):
         if say is not None:
             say(state.epoch, state.losses[-1])
     module.eval()

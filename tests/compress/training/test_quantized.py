@@ -88,6 +88,15 @@ def test_what_was_killed_goes_on_to_the_same_bits(norms: bool) -> None:
     assert all(torch.equal(one, other) for one, other in zip(*(one.values() for one in made), strict=True))
 
 
+def test_what_was_killed_behind_its_last_epoch_is_there() -> None:
+    short = replace(SCHEDULE, epochs=2)
+    for learner, state in quantized.train(four_bits(), samples(), aim(), short):
+        kept = loop.packed(learner, state)
+    ((learner, again),) = quantized.train(four_bits(), samples(), aim(), short, kept=kept)
+    assert again.judged == state.judged
+    assert learner.judge() == pytest.approx(min(state.judged))
+
+
 def test_where_it_broke_is_told() -> None:
     data = inputs(96, 0)[0].clone()
     data[50:] = torch.inf
