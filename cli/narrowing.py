@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from convkit.cli.building import Builder
     from convkit.cli.searchspace import Ground, Means
     from convkit.compress.shrinking.coupling import Coupling
-    from convkit.compress.shrinking.levels import Level, Times
+    from convkit.compress.shrinking.levels import Again, Level, Times
 
 SHARES = (0.75, 0.5, 0.25)
 """Of every family's channels, in the networks that are measured to tell what layers of other widths take."""
@@ -58,16 +58,45 @@ def _levels(means: Means, ground: Ground, coupled: Coupling, worth: Mapping[int,
 
     with means.work.stage("latency of widths"):
         times, whole = _times(means, ground, coupled, worth)
-    way = list(levels.levels(ground.builder.model.graph, coupled, worth, times, whole, means.wishes.narrow))[1:]
+    shares = _shares(means, whole)
+    again = _again(means, ground.builder, coupled, worth)
+    found = levels.levels(ground.builder.model.graph, coupled, worth, times, whole, means.wishes.narrow, again)
+    way = list(_down_to(found, min(shares) * whole))[1:]
     seen: set[frozenset[int]] = set()
-    for share in _shares(means, whole):
-        found = next((level for level in way if level.seconds <= share * whole), None)
-        if found is None or found.gone in seen:
+    for share in shares:
+        level = next((level for level in way if level.seconds <= share * whole), None)
+        if level is None or level.gone in seen:
             continue
-        seen.add(found.gone)
-        yield replace(found, gone=levels.never_empty(coupled, found.gone, worth)), f"narrower, {share:.3g}x"
+        seen.add(level.gone)
+        yield replace(level, gone=levels.never_empty(coupled, level.gone, worth)), f"narrower, {share:.3g}x"
     if not seen and way:
         yield replace(way[-1], gone=levels.never_empty(coupled, way[-1].gone, worth)), "narrowest"
+
+
+def _down_to(way: Iterator[Level], seconds: float) -> Iterator[Level]:
+    """Levels up to the first that takes no more: each costs a look at the network."""
+    for level in way:
+        yield level
+        if level.seconds <= seconds:
+            return
+
+
+def _again(means: Means, builder: Builder, coupled: Coupling, known: Mapping[int, float]) -> Again:
+    """What channels are worth where others have gone, measured on the network that is left."""
+    from convkit.compress.shrinking import levels, shrink
+    from convkit.compress.shrinking.coupling import coupling
+    from convkit.compress.shrinking.worth import worth
+
+    def again(gone: frozenset[int]) -> Mapping[int, float]:
+        widths = shrink.widths(coupled, gone)
+        with means.work.stage("channels"):
+            means.say(f"what channels are worth: {_said(coupled, widths)}")
+            model = builder.narrowed(widths)
+            narrow = coupling(model.graph)
+            left = shrink.gone(coupled, known, widths)
+            return levels.renamed(coupled, left, narrow, worth(model, narrow, builder.data.probe), known)
+
+    return again
 
 
 def _shares(means: Means, whole: float) -> Sequence[float]:

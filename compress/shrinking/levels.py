@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import bisect
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
@@ -21,6 +21,12 @@ from convkit.compress.shrinking.coupling import Coupling, Family, is_dense
 
 Times = Mapping[str, Sequence[tuple[float, float]]]
 """By layer or operator: seconds at parts of its products, (part, seconds), parts rising; beyond them in proportion."""
+
+
+Again = Callable[[frozenset[int]], Mapping[int, float]]
+"""What classes that are left are worth in the network less those that are gone, its layers fitted to that."""
+_FRESH = 0.9
+"""Of the time at which channels were valued last: what one is worth hangs on those that went before it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,34 +122,66 @@ def seconds(times: Times, name: str, part: float) -> float:
 
 
 def levels(
-    graph: fx.GraphModule, coupled: Coupling, worth: Mapping[int, float], times: Times, whole: float, step: int = 8
+    graph: fx.GraphModule,
+    coupled: Coupling,
+    worth: Mapping[int, float],
+    times: Times,
+    whole: float,
+    step: int = 8,
+    again: Again | None = None,
 ) -> Iterator[Level]:
     """Ever narrower networks, the given one first, which takes `whole` seconds; widths are multiples of `step` where
-    there are as many channels. `coupled` is of `graph`.
+    there are as many channels. `coupled` is of `graph`. Channels are valued `again` on the way; which of a family goes
+    first is told by their `worth` in the network as it was.
     """
     order = [sorted(family.classes, key=lambda root: (worth[root], root)) for family in coupled.families]
     way = _Way(coupled.families, order, worth, list(_layers(graph, coupled)), times, step)
-    total, heap = 0.0, {f: way.next_out(f) for f in range(len(order))}
+    total, valued = 0.0, whole
     yield way.level(total, whole)
-    price = {f: _price(way, f, out) for f, out in heap.items() if out is not None}
+    price = dict(_prices(way, range(len(order))))
     while price:
         f = min(price, key=lambda one: (price[one][0], one))
         out = price[f][1]
         total += way.loses(f, out)
         way.out[f] = out
-        yield way.level(total, whole)
-        near = {other for layer in way.by_family[f] for other in (*layer.read, *layer.made)}
-        for other in near | {f}:
-            following = way.next_out(other)
+        level = way.level(total, whole)
+        yield level
+        near = {other for layer in way.by_family[f] for other in (*layer.read, *layer.made)} | {f}
+        if again is not None and level.seconds <= _FRESH * valued:
+            valued, way.worth, near = level.seconds, again(level.gone), set(range(len(order)))
+        for other in near:
             price.pop(other, None)
-            if following is not None:
-                price[other] = _price(way, other, following)
+        price |= dict(_prices(way, sorted(near)))
+
+
+def _prices(way: _Way, families: Iterable[int]) -> Iterator[tuple[int, tuple[float, int]]]:
+    """Of each family's next step, where it has one."""
+    for f in families:
+        out = way.next_out(f)
+        if out is not None:
+            yield f, _price(way, f, out)
 
 
 def _price(way: _Way, f: int, out: int) -> tuple[float, int]:
     """Loss for each second saved; what saves nothing, or costs time, comes last."""
     saved = way.saves(f, out)
     return (way.loses(f, out) / saved if saved > 0 else float("inf"), out)
+
+
+def renamed(
+    coupled: Coupling, gone: frozenset[int], narrow: Coupling, fresh: Mapping[int, float], known: Mapping[int, float]
+) -> dict[int, float]:
+    """`fresh`, the worth of classes of the network `narrow`, by the classes of `coupled` that are left without those
+    `gone`; as it is `known` where a family is not the same one any more.
+    """
+    own = {family.name: family.classes for family in narrow.families}
+    found = dict(known)
+    for family in coupled.families:
+        left = [root for root in family.classes if root not in gone]
+        classes = own.get(family.name, ())
+        if len(classes) == len(left):
+            found |= {root: fresh[one] for root, one in zip(left, classes, strict=True)}
+    return found
 
 
 def uniform(coupled: Coupling, worth: Mapping[int, float], share: float, step: int = 8) -> frozenset[int]:

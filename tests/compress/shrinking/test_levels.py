@@ -54,6 +54,48 @@ def test_parts_are_those_of_the_products_that_are_left() -> None:
                 assert abs(layer.macs / before[layer.name] - parts[layer.name]) < 1e-9
 
 
+def test_channels_are_valued_again_as_time_falls() -> None:
+    model, once = _way()
+    coupled = coupling(model.graph)  # type: ignore[attr-defined]
+    cheap = {root: float(place + 1) for place, root in enumerate(root for f in coupled.families for root in f.classes)}
+    first = coupled.families[next(f for f, one in enumerate(coupled.families) if once[1].gone & {*one.classes})]
+    dear = {root: 1e9 if root in first.classes else value for root, value in cheap.items()}
+    asked: list[frozenset[int]] = []
+
+    def again(gone: frozenset[int]) -> dict[int, float]:
+        asked.append(gone)
+        return dear
+
+    times = {str(n.target): [(0.5, 0.5), (1.0, 1.0)] for n in model.graph.graph.nodes if n.op == "call_module"}  # type: ignore[attr-defined]
+    way = list(levels.levels(model.graph, coupled, cheap, times, float(len(times)), 4, again))  # type: ignore[attr-defined]
+    seconds = {level.gone: level.seconds for level in way}
+    assert asked
+    for before, after in itertools.pairwise([way[0].gone, *asked]):
+        assert seconds[after] <= 0.9 * seconds[before]
+    last = next(place for place, level in enumerate(way) if level.gone == asked[0])
+    others = [one for one in coupled.families if one is not first]
+    narrowed = [len(level.gone & {*first.classes}) for level in way[last:]]
+    for level, out in zip(way[last:], narrowed, strict=True):
+        if out > narrowed[0]:  # what became dear goes only where all else is as narrow as may be
+            assert all(len({*one.classes} - level.gone) == 4 for one in others)
+
+
+def test_classes_of_the_network_that_is_left_are_known_by_their_own_names() -> None:
+    model, way = _way()
+    coupled = coupling(model.graph)  # type: ignore[attr-defined]
+    known = {root: -1.0 for family in coupled.families for root in family.classes}
+    gone = way[-1].gone
+    own = clone(model.graph)  # type: ignore[attr-defined]
+    cut = with_shapes(model.replace(graph=cutting.cut(own, coupling(own), gone)))  # type: ignore[attr-defined]
+    narrow = coupling(cut.graph)
+    fresh = {root: float(place) for f in narrow.families for place, root in enumerate(f.classes)}
+    found = levels.renamed(coupled, gone, narrow, fresh, known)
+    for family in coupled.families:
+        left = [root for root in family.classes if root not in gone]
+        assert [found[root] for root in left] == [float(place) for place in range(len(left))]
+    assert all(found[root] == -1.0 for root in gone)
+
+
 def test_times_between_what_was_measured() -> None:
     times = {"a": [(0.25, 1.0), (0.5, 2.0), (1.0, 8.0)]}
     assert levels.seconds(times, "a", 0.75) == 5.0
