@@ -22,19 +22,23 @@ FLOAT = "float"
 
 def measured(job: Job, networks: Mapping[str, Model], judged: Data) -> dict[str, Result]:
     """The files of all, side by side on the target's engine: scores and times."""
-    from convkit.cli import quantizing
     from convkit.export import exporter
+
+    made = exporter.of_engine(job.engine)
+    protos = {name: made.proto(model, job.target.opset) for name, model in networks.items()}
+    return of_files(job, {name: bytes(p.SerializeToString(deterministic=True)) for name, p in protos.items()}, judged)
+
+
+def of_files(job: Job, networks: Mapping[str, bytes], judged: Data) -> dict[str, Result]:
+    """ONNX files side by side, the network given first."""
+    from convkit.cli import quantizing
     from convkit.runtimes.bench.candidate import Candidate
     from convkit.runtimes.bench.measure import Settings, measure
     from convkit.runtimes.session import Options
 
     with tempfile.TemporaryDirectory(prefix="convkit-") as folder:
-        files = {FLOAT: quantizing.original_bytes(job)}
-        for name, model in networks.items():
-            proto = exporter.of_engine(job.engine).proto(model, job.target.opset)
-            files[name] = bytes(proto.SerializeToString(deterministic=True))
         candidates = []
-        for name, written in files.items():
+        for name, written in {FLOAT: quantizing.original_bytes(job), **networks}.items():
             path = Path(folder) / f"{name}.onnx"
             path.write_bytes(written)
             candidates.append(Candidate(name, job.engine, str(path), Options(threads=job.threads)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -16,8 +17,9 @@ if TYPE_CHECKING:
     from convkit.compress.data import Data
     from convkit.compress.model import Model
     from convkit.compress.plan import Plan
+    from convkit.compress.search.remedies import Remedy
     from convkit.compress.training.quantized import Aim
-    from convkit.compress.training.samples import Samples
+    from convkit.compress.training.samples import Inputs, Samples
     from convkit.compress.training.trainable import Network
 
 SECONDS = 6.0
@@ -34,8 +36,8 @@ def job(training: Training) -> Job:
     from convkit.compress.search import space
 
     asked, nothing = training.asked, {"latency": None, "size": None, "bops": None}
-    if asked.precision and asked.plan:
-        raise ConvkitError("--plan says formats already", hint="leave out --precision")
+    if sum(bool(one) for one in (asked.precision, asked.plan, asked.switch)) > 1:
+        raise ConvkitError("--precision, --plan and --switch each say formats", hint="give one of them")
     how = carrying.Settings(
         max_drop=100.0, min_sqnr=None, budgets=nothing, by_labels=False, keep=(), plan=asked.plan, tables=None,
         budget=SECONDS, tune=False, threads=training.threads, seed=training.schedule.seed, as_json=False,
@@ -93,21 +95,55 @@ def planned(job: Job, learns: Data, held: Data, calibration: Calibration, say: P
     return plan
 
 
+def remedied(
+    job: Job, learns: Data, held: Data, calibration: Calibration, remedy: Remedy | None
+) -> tuple[Plan, Remedy]:
+    """The plan that this remedy makes, or the best of the usual ones, and which that is."""
+    from convkit.cli import quantizing
+    from convkit.compress.search import remedies
+
+    asked = replace(quantizing.task(job, learns, held.batch(slice(_CALIBRATED))), data=calibration, good=lambda _: True)
+    asked = asked if remedy is None else replace(asked, remedies=(remedy,))
+    best = remedies.best(list(remedies.attempts(asked)), asked.rank)
+    return best.plan, next(one for one in asked.remedies if one.name == best.remedy)
+
+
+def ends(job: Job, plan: Plan, layers: Collection[str], calibration: Calibration) -> set[str]:
+    """Of the `layers` with weights the first and the last, and those that read the tensor which one of them reads."""
+    from convkit.compress import graph as graphs
+    from convkit.compress.apply import prepare
+
+    prepared = prepare(job.model, plan.methods, calibration.probe)
+    reads = {graphs.key(node): node.args[0] for node in graphs.computes(prepared.graph) if graphs.key(node) in layers}
+    first, last = reads[next(iter(reads))], reads[next(reversed(reads))]
+    return {key for key, tensor in reads.items() if tensor in (first, last)}
+
+
 def networks(training: Training, job: Job, plan: Plan, calibration: Calibration, learns: Data) -> tuple[Network, Model]:
     """The network in training, and what rounding alone makes of it."""
+    found, rounded = network(training, job, plan, calibration)
+    if training.asked.norms:
+        found.begin_norms(seen(training, job, learns))
+    return found, rounded
+
+
+def network(training: Training, job: Job, plan: Plan, calibration: Calibration) -> tuple[Network, Model]:
+    """That which is to be trained, whose norms have seen nothing, and what rounding alone makes of it."""
     from convkit.compress.apply import apply_prepared, prepare
-    from convkit.compress.training.distilled import tensors
     from convkit.compress.training.trainable import Network
 
     prepared = prepare(job.model, plan.methods, calibration.probe)
     rounded, own = (apply_prepared(prepared, plan, job.target, calibration.seen_by(plan.methods)) for _ in range(2))
     asked = training.asked
-    network = Network(own, prepared, follow=asked.ranges == "followed", norms=asked.norms)
-    if asked.norms:
-        arrays = tensors(job.model, learns.batch(slice(_NORMED)))
-        size = training.schedule.batch
-        network.begin_norms([tuple(array[at : at + size] for array in arrays) for at in range(0, len(arrays[0]), size)])
-    return network, rounded
+    return Network(own, prepared, follow=asked.ranges == "followed", norms=asked.norms), rounded
+
+
+def seen(training: Training, job: Job, learns: Data) -> list[Inputs]:
+    """Samples that norms begin with, a batch at a time."""
+    from convkit.compress.training.distilled import tensors
+
+    arrays, size = tensors(job.model, learns.batch(slice(_NORMED))), training.schedule.batch
+    return [tuple(array[at : at + size] for array in arrays) for at in range(0, len(arrays[0]), size)]
 
 
 def aim(training: Training, job: Job, learns: Data, held: Data) -> Aim:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,14 +24,14 @@ if TYPE_CHECKING:
     from convkit.compress.plan import Plan
     from convkit.compress.training.checkpoint import Checkpoint
     from convkit.compress.training.crew import Crew
-    from convkit.compress.training.loop import Schedule, State
+    from convkit.compress.training.loop import Learner, Schedule, State
     from convkit.compress.training.quantized import Aim
-    from convkit.compress.training.trainable import Network
+    from convkit.runtimes.bench.measure import Result
 
 SCHEMA_VERSION = 1
 ROUNDED, TRAINED = "rounded", "trained"
 """Networks that are scored beside float: what rounding makes of it, and what training makes of that."""
-_HELD = 0.1
+HELD = 0.1
 """Of the samples, held back."""
 
 
@@ -46,11 +46,28 @@ class Asked:
     ranges: str
     norms: bool
     loader: str | None
+    switch: tuple[int, ...]
 
     @property
     def quantized(self) -> bool:
         """Whether formats are asked for."""
-        return bool(self.precision or self.plan)
+        return bool(self.precision or self.plan or self.switch)
+
+
+_FEWEST, _MOST = 2, 8
+"""Bits of a width."""
+
+
+def _widths(context: click.Context, option: click.Parameter, text: str | None) -> tuple[int, ...]:
+    """Bits, the most first."""
+    del context, option
+    words = [] if text is None else [word.strip() for word in text.split(",")]
+    known = {str(bits): bits for bits in range(_FEWEST, _MOST + 1)}
+    wrong = [word for word in words if word not in known]
+    if wrong or (words and len(set(words)) == 1):
+        what = f"{wrong[0]!r} is none" if wrong else "there is one"
+        raise ConvkitError(f"--switch takes widths, {what}", hint=f"give two or more from {_FEWEST} to {_MOST}: 8,4")
+    return tuple(sorted({known[word] for word in words}, reverse=True))
 
 
 _OPTIONS = (
@@ -61,6 +78,13 @@ _OPTIONS = (
         help="Train the network with its weights and activations in these formats: int8, int4, int4/uint4, fp8_e4m3.",
     ),
     click.option("--plan", type=values.WORD, metavar="FILE", help="Train it in the formats of this plan.yaml."),
+    click.option(
+        "--switch",
+        type=values.WORD,
+        callback=_widths,
+        metavar="BITS,...",
+        help="Train it to run at each of these widths, from one stored network: 8,6,4,2; `convkit switch` makes files.",
+    ),
     options.target,
     click.option(
         "--teach",
@@ -130,45 +154,69 @@ def run(training: Training) -> dict[str, Any] | None:
             raise ConvkitError(
                 "processes do not share statistics of batches", hint="leave out --norms and --ranges followed"
             )
-        return _run(training, crew)
+        if not training.asked.switch:
+            return _run(training, crew)
+        if crew.size > 1 or training.shards > 1:
+            raise ConvkitError("--switch trains in one process", hint="leave out --shards and torchrun")
+    from convkit.cli import switched_training
+
+    return switched_training.run(training)
 
 
 def _run(training: Training, crew: Crew) -> dict[str, Any] | None:
     from convkit.compress import plan as plans
+    from convkit.compress.training import quantized
     from convkit.compress.training.checkpoint import Checkpoint
+    from convkit.export import exporter
 
     job = quantized_start.job(training)
-    learns, held = job.data.split(_HELD, job.seed)
+    learns, held = job.data.split(HELD, job.seed)
     judged = quantized_start.judged(training, job, held)
     started = time.monotonic()
-    key = [training.model, job.model.digest, job.data.digest, training.schedule, training.asked, training.augment]
-    key += [training.loss, None if job.plan is None else job.plan.digest]
-    kept = Checkpoint(training.output, key, resume=training.resume)
+    kept = Checkpoint(training.output, key(training, job), resume=training.resume)
     known = kept.load()
     with show.progress(f"training {job.model.name} for {job.target.name}") as say:
         calibration = quantized_start.calibration(job, learns)
         plan = plans.loads(known[1]["plan"]) if known else quantized_start.planned(job, learns, held, calibration, say)
         aim = quantized_start.aim(training, job, learns, held)
         network, rounded = quantized_start.networks(training, job, plan, calibration, learns)
-        state = _trained(training, (network, plan), (learns, aim), (kept, known), crew, say)
+        begun = functools.partial(
+            quantized.train, network, aim=aim, schedule=training.schedule, kept=known, shards=training.shards, crew=crew
+        )
+        keeps = None if crew.rank else kept
+        state = trained(training, begun, network.model, (learns, aim), (keeps, {"plan": plans.dump(plan)}), say)
         if crew.rank:
             return None
         model = network.settle()
         say(f"timed and scored in {job.engine}")
         results = quantized_scores.measured(job, {ROUNDED: rounded, TRAINED: model}, judged)
-    report = {
+    report = told(training, state, results, started, len(judged))
+    report["simulated"] = quantized_scores.simulated(job, model, judged)
+    proto = exporter.of_engine(job.engine).proto(model, job.target.opset)
+    write(training, job, plan, bytes(proto.SerializeToString(deterministic=True)), report)
+    kept.done()
+    return report
+
+
+def key(training: Training, job: Job) -> list[object]:
+    """What a training hangs on: one that was killed goes on where this is the same."""
+    asked = [training.model, job.model.digest, job.data.digest, training.schedule, training.asked, training.augment]
+    return [*asked, training.loss, None if job.plan is None else job.plan.digest]
+
+
+def told(
+    training: Training, state: State, results: Mapping[str, Result], started: float, samples: int
+) -> dict[str, Any]:
+    """How it went, for the report."""
+    return {
         "schema_version": SCHEMA_VERSION,
         "losses": state.losses,
         "held_back": state.judged,
         "schedule": asdict(training.schedule),
         "seconds": time.monotonic() - started,
-        "samples": len(judged),
+        "samples": samples,
         "networks": {name: quantized_scores.told(result) for name, result in results.items()},
-        "simulated": quantized_scores.simulated(job, model, judged),
     }
-    _write(training, job, plan, model, report)
-    kept.done()
-    return report
 
 
 def tell(report: Mapping[str, Any] | None, output: str, *, as_json: bool) -> None:
@@ -194,42 +242,40 @@ def _time(ratio: Mapping[str, Any] | None) -> str:
     return "" if ratio is None else figures.ratio(Interval(**ratio))
 
 
-def _trained(
+def trained(
     training: Training,
-    own: tuple[Network, Plan],
+    begun: Callable[..., Iterator[tuple[Learner, State]]],
+    model: Model,
     learnt: tuple[Data, Aim],
-    checkpoint: tuple[Checkpoint, Any],
-    crew: Crew,
+    keeps: tuple[Checkpoint | None, Mapping[str, object]],
     say: Progress,
 ) -> State:
-    from convkit.compress import plan as plans
-    from convkit.compress.training import augment, loop, quantized
+    """Go through what `begun` gives of samples and their augmentation, and keep every epoch with what belongs to it."""
+    from convkit.compress.training import augment, loop
 
-    (network, plan), (learns, aim), (kept, known) = own, learnt, checkpoint
+    (learns, aim), (kept, beside) = learnt, keeps
     schedule, loader = training.schedule, training.asked.loader
-    samples = quantized_start.samples(training, network.model, learns, aim)
-    if training.augment and len(network.model.inputs[0].shape) != 4:  # noqa: PLR2004 - [N, C, H, W]
+    samples = quantized_start.samples(training, model, learns, aim)
+    if training.augment and len(model.inputs[0].shape) != 4:  # noqa: PLR2004 - [N, C, H, W]
         raise ConvkitError("--augment is for images [N, C, H, W]", hint="leave it out")
     chosen = augment.chained(training.augment) if training.augment else None
     count = f"batches of {loader}" if loader else f"{len(learns):,} samples"
-    say.found(f"{count}, {len(aim.held[0]):,} samples held back, {len(plan.layers)} layers in their formats")
+    say.found(f"{count}, {len(aim.held[0]):,} samples held back")
     state = loop.State()
-    how = {"augment": chosen, "kept": known, "shards": training.shards, "crew": crew}
-    for learner, state in quantized.train(network, samples, aim, schedule, **how):
-        if not crew.rank:
-            packed, told = loop.packed(learner, state)
-            kept.keep(state.epoch, packed, told | {"plan": plans.dump(plan)})
+    for learner, state in begun(samples=samples, augment=chosen):
+        if kept is not None:
+            tensors, where = loop.packed(learner, state)
+            kept.keep(state.epoch, tensors, where | dict(beside))
         say(f"epoch {state.epoch} of {schedule.epochs}: {state.losses[-1]:.5f}, held back {state.judged[-1]:.5f}")
     return state
 
 
-def _write(training: Training, job: Job, plan: Plan, model: Model, report: Mapping[str, Any]) -> None:
+def write(training: Training, job: Job, plan: Plan, written: bytes, report: Mapping[str, Any]) -> None:
+    """The network, its plan and the report into the output."""
     from convkit.compress import plan as plans
-    from convkit.export import exporter
 
-    proto = exporter.of_engine(job.engine).proto(model, job.target.opset)
     with record.output_folder(training.output) as folder:
-        record.write_bytes(folder / "model.onnx", bytes(proto.SerializeToString(deterministic=True)))
+        record.write_bytes(folder / "model.onnx", written)
         record.write_bytes(folder / "plan.yaml", plans.dump(plan).encode())
         digests = {"data": job.data.digest, "model": job.model.digest, "plan": plan.digest}
         manifest = record.manifest(

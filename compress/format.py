@@ -132,10 +132,14 @@ class Integer(Format):
     def codes(self, x: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
         return self._rounded(x, scale, zero).to(self.dtype())
 
-    def _rounded(self, x: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
+    def nearest(self, steps: Tensor) -> Tensor:
+        """`steps` of the scale as whole ones, ties to even; beyond both ends as well."""
         import torch
 
-        return (torch.round(x / scale) + zero).clamp(self.low, self.high)
+        return torch.round(steps)
+
+    def _rounded(self, x: Tensor, scale: Tensor, zero: Tensor) -> Tensor:
+        return (self.nearest(x / scale) + zero).clamp(self.low, self.high)
 
 
 def signed(bits: int, storage: str) -> Integer:

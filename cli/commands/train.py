@@ -112,6 +112,9 @@ def train(
     training), from labels, from its own outputs in float, or both: OUTPUT gets the quantized model.onnx. It goes on
     with --resume where it was killed.
 
+    With --switch it learns to run at several widths from one set of weights: OUTPUT gets a model.onnx of the largest
+    width, of which `convkit switch` makes the others without data.
+
     With --elastic it is trained with all its members, which have fewer channels, fewer residual blocks and smaller
     kernels, in one set of weights (DεpS): OUTPUT gets a family, of which `convkit shrink` makes networks for as many
     targets as there are. It goes on with --resume where it was killed, and runs on many processes under torchrun.
@@ -123,6 +126,7 @@ def train(
       convkit export models:build --weights out/weights.safetensors --shape x:Nx3x32x32 -o float/
       convkit train net.onnx --data photos/ --precision int4 --target openvino-cpu --rate 5e-4 -o int4/
       convkit train net.onnx --data train.npz --plan out/plan.yaml --teach 0.5 --epochs 5 -o tuned/
+      convkit train net.onnx --data train.npz --switch 8,6,4,2 --epochs 20 -o any/
       convkit train models:build --shape x:Nx3x32x32 --data train.npz --elastic width,depth --epochs 40 -o family/
     """
     import torch
@@ -182,5 +186,5 @@ def _refuse(elastic: str | None, metric: str | None, gates: Sequence[str]) -> No
     wrong = [name for name, given in (("--elastic", elastic), ("--metric", metric), ("--gate", gates)) if given]
     if wrong:
         raise ConvkitError(
-            f"{wrong[0]} is not for --precision and --plan", hint="leave it out; gate with `convkit bench`"
+            f"{wrong[0]} is not for --precision, --plan and --switch", hint="leave it out; gate with `convkit bench`"
         )

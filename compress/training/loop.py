@@ -228,6 +228,12 @@ class Cycle:
 
     def update(self, losses: Iterable[Tensor], crew: Crew | None = None) -> float:
         """A step against the gradient of the sum of `losses`, this process's and those of its `crew`; that sum."""
+        total = self.gradient(losses, crew)
+        self.step()
+        return total
+
+    def gradient(self, losses: Iterable[Tensor], crew: Crew | None = None) -> float:
+        """That of the sum of `losses`, on every parameter that it hangs on; the sum."""
         self._optimizer.zero_grad()
         total = torch.zeros(1)
         for loss in losses:
@@ -235,15 +241,23 @@ class Cycle:
             total += loss.detach()
         if crew is not None:
             crew.summed([total, *(one.grad for one in self._parameters if one.grad is not None)])
-        torch.nn.utils.clip_grad_norm_(self._parameters, 1.0)
-        self._optimizer.step()
-        if self._rising is not None:
-            self._rising.step()
         return float(total)
 
+    def step(self, shares: Sequence[float] = ()) -> None:
+        """One against the gradient, with these `shares` of the rates of the groups, where given."""
+        rates = [group["lr"] for group in self._optimizer.param_groups]
+        for group, share in zip(self._optimizer.param_groups, shares, strict=False):
+            group["lr"] *= share
+        torch.nn.utils.clip_grad_norm_(self._parameters, 1.0)
+        self._optimizer.step()
+        for group, rate in zip(self._optimizer.param_groups, rates, strict=True):
+            group["lr"] = rate
+        if self._rising is not None:
+            self._rising.step()
+
     def tensors(self) -> dict[str, Tensor]:
-        """What AdamW keeps of each parameter."""
-        held = (self._optimizer.state[parameter] for parameter in self._parameters)
+        """What AdamW keeps of each parameter, which is nothing of one without a gradient so far."""
+        held = (self._optimizer.state.get(parameter, {}) for parameter in self._parameters)
         return {f"{at}.{name}": tensor for at, state in enumerate(held) for name, tensor in state.items()}
 
     def told(self) -> dict[str, Any]:
@@ -254,7 +268,8 @@ class Cycle:
     def restore(self, tensors: Mapping[str, Tensor], told: Mapping[str, Any]) -> None:
         """Go on from there."""
         for at, parameter in enumerate(self._parameters):
-            self._optimizer.state[parameter] = dict(_named(tensors, f"{at}.").items())
+            if known_of := _named(tensors, f"{at}."):
+                self._optimizer.state[parameter] = known_of
         for group, known in zip(self._optimizer.param_groups, told["groups"], strict=True):
             group.update({name: tuple(value) if isinstance(value, list) else value for name, value in known.items()})
         if self._rising is not None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from convkit.compress.training.supervised import Loss
     from convkit.compress.training.trainable import Network
 
-_SCALES = 10.0
+SCALES = 10.0
 """Times the rate of weights: scales are learned in the log, a hundredth of which is a hundredth of the scale."""
 
 
@@ -61,15 +61,15 @@ def train(
     crew = crew or Crew()
     crew.check(schedule.batch, shards)
     own, scales = network.parameters()
-    total = schedule.epochs * samples.steps(schedule.batch, _LEAST)
-    updates = loop.Cycle([(own, 1, 1), (scales, _SCALES, 0)], schedule, total)
+    total = schedule.epochs * samples.steps(schedule.batch, LEAST)
+    updates = loop.Cycle([(own, 1, 1), (scales, SCALES, 0)], schedule, total)
     learner = QuantizedLearner(network, aim, updates, schedule.batch, (shards, crew))
     state = None if kept is None else loop.unpacked(learner, *kept)
-    for now in loop.run(learner, samples, schedule, least=_LEAST, augment=augment, state=state):
+    for now in loop.run(learner, samples, schedule, least=LEAST, augment=augment, state=state):
         yield learner, now
 
 
-_LEAST = 2
+LEAST = 2
 
 
 class QuantizedLearner:
@@ -89,7 +89,7 @@ class QuantizedLearner:
         count = len(inputs[0])
         parts = min(self._shards, count)
         losses = (
-            self._loss(tuple(x[at::parts] for x in inputs), None if labels is None else labels[at::parts])
+            self.loss(tuple(x[at::parts] for x in inputs), None if labels is None else labels[at::parts])
             * (len(range(at, count, parts)) / count)
             for at in self._crew.shards(parts)
         )
@@ -103,7 +103,7 @@ class QuantizedLearner:
             part = tuple(array[at : at + self._batch] for array in held)
             labels = None if self._aim.held_labels is None else self._aim.held_labels[at : at + self._batch]
             with torch.no_grad():
-                total += float(self._loss(part, labels)) * len(part[0])
+                total += float(self.loss(part, labels)) * len(part[0])
         self._network.train()
         return total / len(held[0])
 
@@ -111,7 +111,8 @@ class QuantizedLearner:
         """The first layer whose output is no number, and its format."""
         return _first_broken(self._network.graph, inputs)
 
-    def _loss(self, inputs: Inputs, labels: Tensor | None) -> Tensor:
+    def loss(self, inputs: Inputs, labels: Tensor | None) -> Tensor:
+        """What is to be least, of a batch."""
         made, aim = self._network.graph(*inputs), self._aim
         parts = []
         if aim.target is not None:

@@ -36,6 +36,29 @@ class Scale(nn.Module):
         start: Tensor = self.get_buffer("start")
         return start * torch.exp2(self.log)
 
+    def put(self, value: Tensor) -> None:
+        """Be `value` from here on."""
+        with torch.no_grad():
+            self.get_buffer("start").copy_(value)
+            self.log.zero_()
+
+
+class Times(nn.Module):
+    """The scale `of` another width, times a power of two."""
+
+    def __init__(self, of: Scale, factor: float) -> None:
+        super().__init__()
+        self.of, self._factor = of, factor
+
+    def forward(self) -> Tensor:
+        """As it is now."""
+        scale: Tensor = self.of()
+        return scale * self._factor
+
+    def put(self, value: Tensor) -> None:
+        """Be `value` from here on, and the other with it."""
+        self.of.put(value / self._factor)
+
 
 class Following(nn.Module):
     """A scale that follows the ranges that batches have, of codes from `low` to `high` around the zero point."""
@@ -80,8 +103,10 @@ class _Straight(torch.autograd.Function):
         low, high = (end - float(zero) for end in bounds(number))
         ctx.save_for_backward(x, scale)
         ctx.ends = low, high
-        codes = (x / scale).clamp_(low, high)
-        return codes.round_() if isinstance(number, Integer) else _values(number, codes)
+        steps = x / scale
+        if isinstance(number, Integer):
+            return number.nearest(steps).clamp_(low, high)
+        return _values(number, steps.clamp_(low, high))
 
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, Tensor, None, None]:  # noqa: ANN401 - torch's own
@@ -145,7 +170,8 @@ class Weight(nn.Module):
 
     def __init__(self, number: Format, weight: Tensor, scale: Scale, spread: dict[str, int]) -> None:
         super().__init__()
-        self.number, self.weight, self.scale, self._spread = number, nn.Parameter(weight), scale, spread
+        self.number, self.weight, self._spread = number, nn.Parameter(weight), spread
+        self.scale: Scale | Times = scale
 
     def across(self) -> Tensor:
         """The scale of each number."""
@@ -160,6 +186,22 @@ class Weight(nn.Module):
     def forward(self) -> Tensor:
         across = self.across()
         return straight(self.number, self.weight, across, torch.zeros(())) * across
+
+
+class Bias(nn.Module):
+    """A bias in codes of accumulators, whose step is that of what is read times that of the weight: a coarse one where
+    these have few bits."""
+
+    def __init__(self, bias: Tensor, reads: Quantize, weight: Weight) -> None:
+        super().__init__()
+        self.bias, self.reads, self.weight = nn.Parameter(bias), reads, weight
+
+    def forward(self) -> Tensor:
+        with torch.no_grad():
+            step = self.reads.scale() * self.weight.scale().flatten()
+            moved = torch.round(self.bias / step) * step - self.bias
+        found: Tensor = self.bias + moved
+        return found
 
 
 class Norm(nn.Module):

@@ -21,7 +21,7 @@ from convkit.compress import layer_rounding, pairs, patches, stored, weights
 from convkit.compress.floating import ExMy
 from convkit.compress.lockstep import constant
 from convkit.compress.model import Model, clone
-from convkit.compress.training.rounded import Cast, Dequantize, Following, Norm, Quantize, Scale, Weight, bounds
+from convkit.compress.training.rounded import Bias, Cast, Dequantize, Following, Norm, Quantize, Scale, Weight, bounds
 
 _BIAS_CODES = 2.0**30
 """Bias codes stay below this, so that accumulating onto one cannot overflow 32 bits."""
@@ -36,7 +36,7 @@ class _Tensor:
 
 
 @dataclass(slots=True)
-class _Layer:
+class Layer:
     """A layer with a quantized weight: its node in the quantized graph, and what is learnt of it."""
 
     node: fx.Node
@@ -58,7 +58,7 @@ class Network:
         self._numbers = itertools.count()
         for node in quantized.graph.graph.nodes:
             self._round(node)
-        self._layers = list(self._made(norms=norms))
+        self.layers = list(self._made(norms=norms))
         self.graph.graph.eliminate_dead_code()
         self.graph.recompile()
         for parameter in self.graph.parameters():
@@ -83,16 +83,24 @@ class Network:
         with torch.no_grad():
             for batch in samples:
                 self.graph(*batch)
-        for layer in self._layers:
+        self.started()
+
+    def started(self) -> None:
+        """Let norms begin with what they saw."""
+        for layer in self.layers:
             if layer.norm is not None:
                 layer.norm.begin()
+
+    def roundings(self) -> Iterator[Quantize]:
+        """What rounds activations, each once."""
+        yield from {id(one): one.rounds for one in self._tensors.values()}.values()
 
     def settle(self) -> Model:
         """The quantized Model with codes, scales and biases as they were learnt."""
         with torch.no_grad():
             for tensor in {id(one): one for one in self._tensors.values()}.values():
                 _write_scale(tensor)
-            for layer in self._layers:
+            for layer in self.layers:
                 _write(layer)
             held = dict(self.model.graph.named_parameters())
             for name, parameter in self.graph.named_parameters():
@@ -139,7 +147,7 @@ class Network:
         own = graphs.constant(before.args[1])
         return known if own is not None and torch.equal(own, scale) and torch.equal(_zero(before), zero) else None
 
-    def _made(self, *, norms: bool) -> Iterator[_Layer]:
+    def _made(self, *, norms: bool) -> Iterator[Layer]:
         for node in list(self.model.graph.graph.nodes):
             numbers = node.args[1] if len(node.args) > 1 else None
             if not isinstance(numbers, fx.Node) or weights.FORMAT not in numbers.meta:
@@ -151,12 +159,23 @@ class Network:
             self._put(self._twins[numbers], "weight", weight)
             held = stored.weight(node)
             if norms and value is not None and held is not None and held.by_channel and "Conv" in graphs.operator(node):
-                yield _Layer(node, weight, None, reads, self._normed(node, value))
+                yield Layer(node, weight, None, reads, self._normed(node, value))
                 continue
-            bias = None if value is None else nn.Parameter(value)
-            if biased is not None and bias is not None:
-                self._give(self._twins[biased], bias)
-            yield _Layer(node, weight, bias, reads)
+            bias = None
+            if biased is not None and value is not None:
+                bias = self._biased(biased, value, weight, reads)
+            yield Layer(node, weight, bias, reads)
+
+    def _biased(self, biased: fx.Node, value: Tensor, weight: Weight | Cast, reads: _Tensor | None) -> nn.Parameter:
+        """The bias that the node `biased` gives, in codes where it is stored in them."""
+        twin = self._twins[biased]
+        if reads is None or isinstance(weight, Cast) or graphs.constant(biased) is not None:
+            bias = nn.Parameter(value)
+            self._give(twin, bias)
+            return bias
+        rounds = Bias(value, reads.rounds, weight)
+        self._put(twin, "bias", rounds)
+        return rounds.bias
 
     def _weight(self, node: fx.Node, numbers: fx.Node) -> Weight | Cast:
         """The float weight of the layer, where it rounds to what is stored, else that."""
@@ -243,7 +262,7 @@ def _held(node: Any) -> Tensor:  # noqa: ANN401 - fx arguments are anything
     return found
 
 
-def _write(layer: _Layer) -> None:
+def _write(layer: Layer) -> None:
     """Codes, scales and bias of a layer."""
     numbers, biased = layer.node.args[1], stored.bias(layer.node)
     assert isinstance(numbers, fx.Node)  # noqa: S101 - it gives the layer's weight
@@ -258,7 +277,7 @@ def _write(layer: _Layer) -> None:
         stored.write_bias(biased, bias.double())
 
 
-def _write_weight(layer: _Layer, weight: Weight, numbers: fx.Node, biased: fx.Node | None) -> Tensor | None:
+def _write_weight(layer: Layer, weight: Weight, numbers: fx.Node, biased: fx.Node | None) -> Tensor | None:
     """Codes and scales of a weight, the scale of its bias; the bias."""
     scale, added = weight.scale(), biased is not None and graphs.constant(biased) is None
     bias: Tensor | None = layer.bias
@@ -270,6 +289,7 @@ def _write_weight(layer: _Layer, weight: Weight, numbers: fx.Node, biased: fx.No
         read = layer.reads.rounds.scale()
         least = bias.abs() / (read * _BIAS_CODES) / factor
         scale = torch.maximum(scale, least if scale.ndim else least.max())
+        weight.scale.put(scale)
         _held(biased.args[1]).copy_(read * scale * factor)
     held = stored.weight(layer.node)
     assert held is not None  # its format has a scale  # noqa: S101

@@ -1,0 +1,133 @@
+"""What `convkit train --switch` does: one training, one stored network, and a file of it for every width."""
+
+from __future__ import annotations
+
+import functools
+import time
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from convkit.cli import quantized_scores, quantized_start, show
+from convkit.compress.errors import ConvkitError
+
+if TYPE_CHECKING:
+    from convkit.cli.progress import Progress
+    from convkit.cli.quantized_training import Training
+    from convkit.cli.quantizing import Job
+    from convkit.compress.calibration import Calibration
+    from convkit.compress.data import Data
+    from convkit.compress.model import Model
+    from convkit.compress.option import Option
+    from convkit.compress.plan import LayerPlan, Plan
+    from convkit.compress.training.switching import Switch
+
+
+def run(training: Training) -> dict[str, Any]:
+    """Train, and write the network of all widths into the output; its report."""
+    from convkit.cli import quantized_training
+    from convkit.compress import plan as plans
+    from convkit.compress.training import switching
+    from convkit.compress.training.checkpoint import Checkpoint
+    from convkit.export import exporter, switched
+
+    job = quantized_start.job(training)
+    learns, held = job.data.split(quantized_training.HELD, job.seed)
+    judged = quantized_start.judged(training, job, held)
+    started = time.monotonic()
+    kept = Checkpoint(training.output, quantized_training.key(training, job), resume=training.resume)
+    known = kept.load()
+    with show.progress(f"training {job.model.name} for {job.target.name}") as say:
+        calibration = quantized_start.calibration(job, learns)
+        planned = (
+            {int(bits): plans.loads(text) for bits, text in known[1]["plans"].items()}
+            if known
+            else _planned(training, job, (learns, held), calibration, say)
+        )
+        aim = quantized_start.aim(training, job, learns, held)
+        switch, rounded = _switch(training, job, planned, calibration, learns)
+        schedule = training.schedule
+        begun = functools.partial(switching.train, switch, aim=aim, schedule=schedule, kept=known)
+        texts = {"plans": {str(bits): plans.dump(plan) for bits, plan in planned.items()}}
+        widest = max(planned)
+        whole = switch.networks[widest].model
+        state = quantized_training.trained(training, begun, whole, (learns, aim), (kept, texts), say)
+        made = exporter.of_engine(job.engine)
+        files = {bits: made.proto(switched.plain(model), job.target.opset) for bits, model in switch.settle().items()}
+        artifact = switched.packed(files)
+        say(f"timed and scored in {job.engine}")
+        networks = {
+            name: made.proto(model, job.target.opset).SerializeToString(deterministic=True)
+            for name, model in rounded.items()
+        }
+        for bits in files:
+            networks[f"{bits} bits"] = switched.narrowed(artifact, bits).SerializeToString(deterministic=True)
+        results = quantized_scores.of_files(job, networks, judged)
+    report = quantized_training.told(training, state, results, started, len(judged))
+    written = bytes(artifact.SerializeToString(deterministic=True))
+    alone = len(files[widest].SerializeToString(deterministic=True))
+    report |= {"widths": list(files), "bytes": len(written), "bytes_of_widest": alone}
+    quantized_training.write(training, job, planned[widest], written, report)
+    kept.done()
+    return report
+
+
+def _planned(
+    training: Training, job: Job, data: tuple[Data, Data], calibration: Calibration, say: Progress
+) -> dict[int, Plan]:
+    """The plan of each width: the same layers, from the same float network. What reads the input and what makes the
+    output keep the most bits, and so does whoever reads the tensor that these read."""
+    tasks = {bits: replace(job, precision=_option(job, bits)) for bits in training.asked.switch}
+    fewest = min(tasks)
+    remedy = None
+    plans: dict[int, Plan] = {}
+    for bits in sorted(tasks):
+        say(f"ranges of {bits} bits")
+        plans[bits], remedy = quantized_start.remedied(tasks[bits], *data, calibration, remedy)
+    widest = plans[max(tasks)]
+    layers = {key: layer for key, layer in widest.layers.items() if layer.weight}
+    missing = [key for key in layers if any(key not in plan.layers for plan in plans.values())]
+    if len(layers) - len(missing) < _LEAST:
+        raise ConvkitError(
+            f"{job.target.name} runs fewer than {_LEAST} layers of {job.model.name} at {fewest} bits",
+            hint="give others",
+        )
+    kept = quantized_start.ends(job, widest, layers, calibration) | set(missing)
+    return {bits: _of_width(plan, widest, layers, kept) for bits, plan in plans.items()}
+
+
+_LEAST = 3
+"""Layers: the first and the last, which keep the most bits, and one between."""
+
+
+def _of_width(plan: Plan, widest: Plan, layers: Mapping[str, LayerPlan], kept: set[str]) -> Plan:
+    own = {key: layer if key in kept else plan.layers[key] for key, layer in layers.items()}
+    return replace(plan, layers=own, ranges={**widest.ranges, **plan.ranges})
+
+
+def _option(job: Job, bits: int) -> Option:
+    """Weights of so many bits, and the activations that the target has them with: as few bits where it can."""
+    from convkit.compress import format as formats
+    from convkit.compress.search import space
+
+    signed = formats.load(job.target.activation).symmetric
+    option, note = space.precision(f"int{bits}/{'int' if signed else 'uint'}{bits}", job.target)
+    if not all(isinstance(formats.load(name), formats.Integer) for name in (option.weight, option.activation)):
+        raise ConvkitError(f"{job.target.name} does not switch to {bits} bits: {note}", hint="give other widths")
+    return option
+
+
+def _switch(
+    training: Training, job: Job, planned: Mapping[int, Plan], calibration: Calibration, learns: Data
+) -> tuple[Switch, dict[str, Model]]:
+    """The network in training, and what rounding alone makes of it at each width."""
+    from convkit.compress.training.switching import Switch
+
+    networks, rounded = {}, {}
+    for bits, plan in planned.items():
+        networks[bits], model = quantized_start.network(training, job, plan, calibration)
+        rounded[f"{bits} bits, rounded"] = model
+    switch = Switch(networks)
+    if training.asked.norms:
+        switch.begin_norms(quantized_start.seen(training, job, learns))
+    return switch, rounded

@@ -1,0 +1,204 @@
+"""One training for many widths: after it one stored network runs at each of them.
+
+Huang et al., Nearly Lossless Adaptive Bit Switching: every step goes through all widths, from the most bits to the
+fewest, with an update behind each. Scales learn the slower the fewer bits they are of and the larger their gradients
+(ALRS), so that a narrow width does not pull along what the wide ones share.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from convkit.compress.training import loop
+from convkit.compress.training.crew import Crew
+from convkit.compress.training.quantized import LEAST, SCALES, Aim, QuantizedLearner
+from convkit.compress.training.rounded import Bias, Scale, Weight
+from convkit.compress.training.shifted import AtWidth, share
+
+if TYPE_CHECKING:
+    from convkit.compress.model import Model
+    from convkit.compress.training.augment import Augment
+    from convkit.compress.training.loop import Schedule, State
+    from convkit.compress.training.samples import Inputs, Samples
+    from convkit.compress.training.trainable import Network
+
+_PLACES = ("_weight", "_quantize", "_dequantize", "_bias", "_norm")
+"""Names of modules that a Network puts in the place of what rounds; all else is of all widths."""
+
+
+class Switch:
+    """The same network quantized at several widths, `networks` by bits, as one: weights of all are those of the widest,
+    shifted; scales of activations, their zero points and norms are each width's own.
+
+    `graph` computes what the network does `at` a width.
+    """
+
+    def __init__(self, networks: Mapping[int, Network]) -> None:
+        self.networks = dict(sorted(networks.items(), reverse=True))
+        wide = next(iter(self.networks.values()))
+        self.graph = wide.graph
+        for network in list(self.networks.values())[1:]:
+            for own, other in zip(network.layers, wide.layers, strict=True):
+                assert isinstance(own.weight, Weight)  # integers have scales  # noqa: S101
+                assert isinstance(other.weight, Weight)  # noqa: S101
+                share(own.weight, other.weight)
+                own.bias = other.bias
+            for mine, its in zip(_biases(network), _biases(wide), strict=True):
+                mine.bias = its.bias
+            _share_floats(network, wide)
+        self._places = [name for name, _ in wide.graph.named_children() if name.startswith(_PLACES)]
+        for name in self._places:
+            of = {bits: network.graph.get_submodule(name) for bits, network in self.networks.items()}
+            wide.graph.set_submodule(name, AtWidth(of))
+
+    def at(self, bits: int) -> None:
+        """Compute at this width from here on."""
+        for name in self._places:
+            place = self.graph.get_submodule(name)
+            assert isinstance(place, AtWidth)  # they all are  # noqa: S101
+            place.bits = bits
+
+    def train(self) -> None:
+        """Learn from here on."""
+        next(iter(self.networks.values())).train()
+
+    def begin_norms(self, samples: Iterable[tuple[Tensor, ...]]) -> None:
+        """Let the norms of each width see what convolutions make of `samples` there, and begin with it."""
+        batches = list(samples)
+        for bits, network in self.networks.items():
+            self.at(bits)
+            with torch.no_grad():
+                for batch in batches:
+                    self.graph(*batch)
+            network.started()
+
+    def parameters(self) -> tuple[list[nn.Parameter], list[nn.Parameter], dict[int, list[nn.Parameter]]]:
+        """(those of the network, scales that all widths share, scales of each width alone)."""
+        found: dict[int, list[nn.Parameter]] = {}
+        seen: dict[int, int] = {}
+        for bits, network in self.networks.items():
+            own = [one.log for place in _rounding(network) for one in place.modules() if isinstance(one, Scale)]
+            found[bits] = list({id(one): one for one in own}.values())
+        for one in itertools.chain.from_iterable(found.values()):
+            seen[id(one)] = seen.get(id(one), 0) + 1
+        scales = {id(one): one for own in found.values() for one in own}
+        shared = [one for key, one in scales.items() if seen[key] > 1]
+        alone = {bits: [one for one in own if seen[id(one)] == 1] for bits, own in found.items()}
+        return [one for one in self.graph.parameters() if id(one) not in scales], shared, alone
+
+    def settle(self) -> dict[int, Model]:
+        """The quantized Model of each width, as it was learnt."""
+        # Twice: where a bias needs a larger scale of the weights, all widths have it.
+        return [{bits: network.settle() for bits, network in self.networks.items()} for _ in range(2)][-1]
+
+
+def _rounding(network: Network) -> Iterator[nn.Module]:
+    for layer in network.layers:
+        yield layer.weight
+        if layer.norm is not None:
+            yield layer.norm
+    yield from network.roundings()
+
+
+def _biases(network: Network) -> list[Bias]:
+    return [one for _, one in network.graph.named_children() if isinstance(one, Bias)]
+
+
+def _share_floats(network: Network, wide: Network) -> None:
+    """Let biases, and layers that stay in float, be one for both."""
+    for name, _ in list(network.graph.named_parameters(recurse=False)):
+        setattr(network.graph, name, wide.graph.get_parameter(name))
+    for name, module in wide.graph.named_children():
+        if not name.startswith(_PLACES) and any(True for _ in module.parameters()):
+            network.graph.set_submodule(name, module)
+
+
+def train(
+    switch: Switch,
+    samples: Samples,
+    aim: Aim,
+    schedule: Schedule,
+    *,
+    augment: Augment | None = None,
+    kept: tuple[Mapping[str, Tensor], Mapping[str, object]] | None = None,
+) -> Iterator[tuple[SwitchLearner, State]]:
+    """Train `switch` on `samples` at all its widths; the state after every epoch, to be kept with `loop.packed`. What
+    was `kept` goes on.
+    """
+    total = schedule.epochs * samples.steps(schedule.batch, LEAST) * len(switch.networks)
+    learner = SwitchLearner(switch, aim, Adaptive(switch, schedule, total), schedule.batch)
+    state = None if kept is None else loop.unpacked(learner, *kept)
+    for now in loop.run(learner, samples, schedule, least=LEAST, augment=augment, state=state):
+        yield learner, now
+
+
+class Adaptive(loop.Cycle):
+    """The optimizer of a Switch: scales learn at a rate that adapts to their width and to their gradients (ALRS).
+
+    The paper's rate is η · (λ - mean of min(max |gradient|, 1)) with λ of about 1, at η = 10^(-Δ/2) for even Δ and
+    5 · 10^(-(Δ+1)/2) for odd Δ; here it is that share of the rate of all scales, and nothing where it would be less.
+    """
+
+    def __init__(self, switch: Switch, schedule: Schedule, total: int) -> None:
+        own, shared, alone = switch.parameters()
+        self._shared, self._alone, self._widest = shared, alone, max(alone)
+        groups = [(own, 1.0, 1.0), (shared, SCALES, 0.0), *((scales, SCALES, 0.0) for scales in alone.values())]
+        super().__init__([group for group in groups if group[0]], schedule, total)
+        self._count = len([group for group in groups[1:] if group[0]])
+
+    def update_at(self, bits: int, losses: Iterable[Tensor]) -> float:
+        """A step against the gradient of the sum of `losses` at this width; that sum."""
+        total = self.gradient(losses)
+        share = eta(self._widest - bits) * max(0.0, 1.0 - self._steepness(bits))
+        self.step([1.0, *[share] * self._count])
+        return total
+
+    def _steepness(self, bits: int) -> float:
+        gradients = [one.grad for one in (*self._shared, *self._alone[bits]) if one.grad is not None]
+        return sum(min(float(one.abs().max()), 1.0) for one in gradients) / max(1, len(gradients))
+
+
+def eta(less: int) -> float:
+    """By what scales of a width of so many bits `less` than the widest learn slower."""
+    return float(10 ** (-less / 2) if less % 2 == 0 else 5 * 10 ** (-(less + 1) / 2))
+
+
+class SwitchLearner(QuantizedLearner):
+    """A network in training at all its widths."""
+
+    updates: Adaptive
+
+    def __init__(self, switch: Switch, aim: Aim, updates: Adaptive, batch: int) -> None:
+        super().__init__(next(iter(switch.networks.values())), aim, updates, batch, (1, Crew()))
+        self._switch = switch
+
+    def weights(self) -> Mapping[str, Tensor]:
+        """Weights, scales, and statistics of norms, what widths share once."""
+        graph = self._switch.graph
+        return dict(graph.named_parameters()) | dict(graph.named_buffers())
+
+    def step(self, inputs: Inputs, labels: Tensor | None, at: float) -> float:
+        """At each width in turn; the mean loss."""
+        del at
+        total = 0.0
+        for bits in self._switch.networks:
+            self._switch.at(bits)
+            total += self.updates.update_at(bits, [self.loss(inputs, labels)])
+        return total / len(self._switch.networks)
+
+    def judge(self) -> float:
+        """The mean of all widths."""
+        return sum(self.judged().values()) / len(self._switch.networks)
+
+    def judged(self) -> dict[int, float]:
+        """The aim on what is held back, at each width."""
+        found = {}
+        for bits in self._switch.networks:
+            self._switch.at(bits)
+            found[bits] = super().judge()
+        return found
