@@ -52,6 +52,15 @@ class Conv:
 
     kept: Mapping[str, str] = field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.layers, tuple) or not all(isinstance(layer, type) for layer in self.layers):
+            raise TypeError(f"layers is a tuple of classes, (Layer,), not {self.layers!r}")
+        if self.tier not in TIERS:
+            raise ValueError(f"there is no tier {self.tier!r}; there is: {', '.join(TIERS)}")
+        reasons = [*self.kept.items()] if isinstance(self.kept, Mapping) else [(self.kept, None)]
+        if not all(isinstance(word, str) for reason in reasons for word in reason):
+            raise TypeError(f"kept is reasons by operator or layer, {{'Sigmoid': 'why'}}, not {self.kept!r}")
+
 
 @dataclass(frozen=True, slots=True)
 class ProvenFormat:

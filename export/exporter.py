@@ -28,6 +28,7 @@ class Exporter:
     `opens`: the engine, a part of `runtimes`, that must be able to open the result; None where any may be meant.
     `builds`: the package of `export.tensorrt` that makes an engine of the result. `in_types`: layers in fp16 and bf16
     are in these types, as strong typing wants them. `in_functions`: novel convolutions are nodes of their own.
+    `by_instance`: group norms are written as instance norms.
     """
 
     engine: str = ""
@@ -35,14 +36,17 @@ class Exporter:
     builds: str | None = None
     in_types: bool = False
     in_functions: bool = False
+    by_instance: bool = False
 
     def proto(self, model: Model, opset: int) -> onnx.ModelProto:
         """`model` in ONNX, as the engine wants it."""
         from convkit.export.functions import with_functions
+        from convkit.export.group_norm import by_instance
         from convkit.export.onnx import to_onnx
 
         made = self.typed(to_onnx(model, opset))
-        return with_functions(made) if self.in_functions else made
+        made = with_functions(made) if self.in_functions else made
+        return by_instance(made) if self.by_instance else made
 
     def typed(self, made: onnx.ModelProto) -> onnx.ModelProto:
         """What `to_onnx` made, as the engine wants it."""

@@ -78,12 +78,23 @@ def _rows(convs: Mapping[str, str], proven: Mapping[str, Any]) -> Iterator[tuple
     for name, about in convs.items():
         proof = proven.get(name)
         if proof is None:
-            yield name, about, "–", "not proven here", "–", "–"
+            yield name, about, "–", _standing(name), "–", "–"
             continue
         engines = [f"{engine} {does.partition(';')[0]}" for engine, does in proof["engines"].items()]
         formats = [f"{number} {found['sqnr']:.0f} dB" for number, found in proof["formats"].items()]
         own = ", ".join(proof["kernels"]) or "–"
         yield name, proof["paper"], proof["tier"], ", ".join(engines), ", ".join(formats) or "in float", own
+
+
+def _standing(name: str) -> str:
+    """What there is to say of a package's own."""
+    from convkit.compress import conv
+
+    try:
+        conv.load(name)
+    except ConvkitError as error:
+        return str(error)
+    return "not proven here"
 
 
 def _parts(kind: str) -> dict[str, str]:

@@ -84,6 +84,9 @@ class _Dcls(nn.Module):
         if in_channels % groups or out_channels % groups:
             raise ValueError(f"{in_channels} and {out_channels} channels do not part into {groups} groups")
         self.size = _each(dilated_kernel_size, rank)
+        if len(self.size) != rank or kernel_count < 1:
+            raise ValueError(f"Dcls{rank}d takes a size along {rank} axes and an element or more, "
+                             f"not {self.size} and {kernel_count}")  # fmt: skip
         self.stride, self.padding, self.dilation = _each(stride, rank), _each(padding, rank), _each(dilation, rank)
         self.groups, self.version = groups, version
         shape = (out_channels, in_channels // groups, kernel_count)

@@ -32,6 +32,8 @@ class ECA(nn.Module):
         self.conv = nn.Conv1d(1, 1, k_size, padding=k_size // 2, bias=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        if x.ndim < 3:  # noqa: PLR2004 - NC and more
+            raise ValueError(f"ECA takes [N, C, …] with something to pool, not {list(x.shape)}")
         pooled = x.mean(tuple(range(2, x.ndim)))
         gate = torch.sigmoid(self.conv(pooled.unsqueeze(1))).squeeze(1)
         return x * gate.reshape(*gate.shape, *[1] * (x.ndim - 2))

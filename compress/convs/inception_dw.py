@@ -26,6 +26,8 @@ class InceptionDWConv2d(nn.Module):
         if not 0 < 3 * part <= in_channels:
             raise ValueError(f"{in_channels} channels at a ratio of {branch_ratio:g} leave parts of {part}")
         square, band = square_kernel_size, band_kernel_size
+        if square % 2 == 0 or band % 2 == 0:
+            raise ValueError(f"the parts keep their size: kernels are odd, not {square} and {band}")
         self.dwconv_hw = nn.Conv2d(part, part, square, padding=square // 2, groups=part)
         self.dwconv_w = nn.Conv2d(part, part, (1, band), padding=(0, band // 2), groups=part)
         self.dwconv_h = nn.Conv2d(part, part, (band, 1), padding=(band // 2, 0), groups=part)

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from convkit.compress.conv import Conv, Example
 
-_TINY = 1e-15
+_TINY, _INSIDE = 1e-15, 1 - 1e-6
 
 
 def beta(a: float, b: float) -> float:
@@ -72,7 +72,8 @@ class PoincareConvolution2d(nn.Module):
         is `square`.
         """
         root, length = self.root, self.weights.norm(dim=0).clamp_min(_TINY).reshape(-1, 1, 1)
-        factor = 2 * (1 - square) if self.as_released else 2 / (1 - square)
+        # Far out, float32 has no point left inside the ball.
+        factor = 2 * (1 - square) if self.as_released else 2 / (1 - square.clamp_max(_INSIDE))
         scaled = root / length * factor * product
         if self.bias is not None:
             offset = (2 * root * self.bias).reshape(-1, 1, 1)

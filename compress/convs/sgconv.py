@@ -47,6 +47,8 @@ class GConv(nn.Module):
         super().__init__()
         if mode not in MODES:
             raise ValueError(f"SGConv's kernels are put together by {' or '.join(MODES)}, not {mode!r}")
+        if min(d_model, l_max, kernel_dim, channels) < 1:
+            raise ValueError(f"SGConv of {d_model} features, length {l_max}, kernels of {kernel_dim} has nothing to do")
         self.channels, self.bidirectional, self.mode = channels, bidirectional, mode
         self.interpolation, self.init_scale = interpolation, init_scale
         scales = max(1, 1 + math.ceil(math.log2(l_max / kernel_dim)) - init_scale)

@@ -50,6 +50,8 @@ class UniRepLKNetBlock(nn.Module):
 
     def __init__(self, channels: int, kernel_size: int, *, ffn_factor: int = 4) -> None:
         super().__init__()
+        if channels < 4:  # noqa: PLR2004 - SE has a quarter of them inside
+            raise ValueError(f"a UniRepLKNet block has four channels or more, not {channels}")
         hidden = ffn_factor * channels
         self.dwconv = DilatedReparamBlock(channels, kernel_size)
         self.norm, self.se = nn.BatchNorm2d(channels), SEBlock(channels, channels // 4)

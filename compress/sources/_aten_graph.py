@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator as python
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -204,9 +205,12 @@ class Builder:
 
     def refuse(self, what: str) -> ConvkitError:
         """The error that says what cannot be translated, and in which layer."""
-        return ConvkitError(f"{what} in layer {self.layer or '(top)'!r} has no ONNX form")
+        hint = "give the size as a number in --shape" if _FREE.search(what) else ""
+        return ConvkitError(f"{what} in layer {self.layer or '(top)'!r} has no ONNX form", hint=hint)
 
 
+_FREE = re.compile(r"\bsize\b|\bs\d+\b")
+"""In words about what hangs on a size; torch calls free ones s77."""
 _ONNX_TYPES = {dtype: code for code, dtype in DTYPES.items()}
 
 

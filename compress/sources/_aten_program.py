@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from convkit.compress.sources._aten_graph import Builder, Constant, Operand
 if TYPE_CHECKING:
     from torch.export import ExportedProgram
 
+_SYMBOL = re.compile(r"\bs\d+\b")
 _ROUNDS = 3
 """Decomposing may uncover operators that must be decomposed again."""
 
@@ -30,6 +32,10 @@ class FreeSizes:
 
     names: Mapping[str, str]
     samples: Mapping[str, int]
+
+    def named(self, text: str) -> str:
+        """`text` with the program's symbols by the names that they have."""
+        return _SYMBOL.sub(lambda found: self.names.get(found[0], found[0]), text)
 
     def spec(self, name: str, tensor: Tensor) -> TensorSpec:
         """The spec of a tensor of the program."""
@@ -51,7 +57,20 @@ def to_model(
 
     Raises ConvkitError that names the operator, layer and line which has no ONNX form.
     """
-    program = _prepared(program)
+    try:
+        return _translated(_prepared(program), inputs, sizes, name, digest, owners)
+    except ConvkitError as error:
+        raise ConvkitError(sizes.named(error.message), hint=error.hint) from error
+
+
+def _translated(
+    program: ExportedProgram,
+    inputs: Sequence[str],
+    sizes: FreeSizes,
+    name: str,
+    digest: str,
+    owners: Mapping[str, str] | None,
+) -> Model:
     builder = Builder()
     environment: _aten.Environment = {}
     fed = _placeholders(program, builder, environment, inputs)

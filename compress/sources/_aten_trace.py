@@ -15,11 +15,13 @@ from torch.fx.experimental.symbolic_shapes import GuardOnDataDependentSymNode
 
 from convkit.compress.errors import ConvkitError
 from convkit.compress.model import Dim, InputShape
-from convkit.compress.sources import _aten_place, _aten_size
+from convkit.compress.sources import _aten_branch, _aten_place, _aten_size
 from convkit.compress.sources._aten_program import FreeSizes
 
 Shapes = Mapping[str, InputShape]
 _FIXED = re.compile(r"static shape of (?P<size>\d+) for dimension inputs\['(?P<input>\w+)'\]\.shape\[(?P<axis>\d+)\]")
+_SYMBOL = re.compile(r"\bs\d+\b")
+"""What torch calls a free size."""
 _INTEGERS = re.compile(r"\bLong\b|\bLongTensor\b")
 """What torch asks for where it is given floats as indices."""
 _EXAMPLE = "such as --shape {}:Nx3x224x224"
@@ -43,7 +45,11 @@ def export(module: nn.Module, shapes: Shapes, name: str) -> tuple[ExportedProgra
             )  # fmt: skip
     except Exception as error:
         raise _explained(error, name, samples, shapes, _layer(error, module)) from error
-    return program, names, _free_sizes(program, names, shapes)
+    sizes = _free_sizes(program, names, shapes)
+    decision = _aten_branch.first(module, program, samples) if sizes.names else None
+    if decision is not None:
+        raise _decided(decision, name, shapes, sizes)
+    return program, names, sizes
 
 
 def inputs(module: nn.Module, shapes: Shapes, name: str) -> list[str]:
@@ -103,13 +109,26 @@ def _explained(error: Exception, name: str, samples: Mapping[str, Tensor], shape
             hint=f"give a number: --shape {fixed['input']}:{given}",
         )
     given = ", ".join(f"{key}:{'x'.join(map(str, sample.shape))}" for key, sample in samples.items())
-    first = (str(error).strip() or type(error).__name__).splitlines()[0]
+    first = _SYMBOL.sub("free", (str(error).strip() or type(error).__name__).splitlines()[0])
     hint = (
         f"say so: --shape {next(iter(shapes))}:int64:…"
         if _INTEGERS.search(first)
         else "check the shape, or fix the model"
     )
     return ConvkitError(f"{name} does not run on {given}{place}: {first}", hint=hint)
+
+
+def _decided(decision: _aten_branch.Decision, name: str, shapes: Shapes, sizes: FreeSizes) -> ConvkitError:
+    """The error of a network that does otherwise on another size."""
+    dim = sizes.names[decision.symbol]
+    key, axis = next((key, declared.shape.index(dim)) for key, declared in shapes.items() if dim in declared.shape)
+    said = sizes.named(decision.condition)
+    given = ":".join(filter(None, (shapes[key].dtype, "x".join(map(str, _pinned(shapes[key], axis))))))
+    return ConvkitError(
+        f"{name} decides by the size {dim!r} of input {key!r}: "
+        f"what was traced holds for {said}, not for {decision.size}",
+        hint=f"give a number: --shape {key}:{given}",
+    )
 
 
 def _pinned(declared: InputShape, axis: int) -> list[Dim]:

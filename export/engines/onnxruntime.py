@@ -2,4 +2,4 @@
 
 from convkit.export.exporter import Exporter
 
-PART = Exporter("onnxruntime", opens="onnxruntime", in_functions=True)
+PART = Exporter("onnxruntime", opens="onnxruntime", in_functions=True, by_instance=True)

@@ -85,9 +85,22 @@ def _shape(spec: TensorSpec, batch: int | None) -> tuple[int, ...]:
     if not all(isinstance(size, int) for size in sizes):
         shape = "x".join(map(str, spec.shape))
         raise ConvkitError(
-            f"input {spec.name!r} has free dimensions ({shape})", hint=f"give --shape {spec.name}:1x3x224x224"
+            f"input {spec.name!r} has free dimensions ({shape})", hint=f"give --shape {spec.name}:{_such(spec)}"
         )
     return tuple(int(size) for size in sizes)
+
+
+def _such(spec: TensorSpec) -> str:
+    """A shape of as many axes."""
+    usual = (1, 3, 224, 224)
+    free = [size for size in spec.shape if not isinstance(size, int)]
+    sizes = usual if len(spec.shape) == len(usual) and len(free) == len(usual) else _sizes(spec)
+    return "x".join(map(str, sizes))
+
+
+def _sizes(spec: TensorSpec) -> list[int]:
+    """Its own, 1 for the batch and 16 for what is free."""
+    return [size if isinstance(size, int) else 16 if axis else 1 for axis, size in enumerate(spec.shape)]
 
 
 def _values(generator: np.random.Generator, dtype: str, shape: tuple[int, ...]) -> np.ndarray:

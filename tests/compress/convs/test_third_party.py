@@ -82,7 +82,10 @@ def test_one_that_cannot_be_imported_is_told_by_its_package(site: Path) -> None:
     code = "from convkit.compress import parts; parts.load('compress/convs', 'ring')"
     done = subprocess.run([sys.executable, "-c", code], env=beside(site), capture_output=True, text=True, check=False)
     assert "'ring' cannot be loaded from 'ring:PART' of the package ringed: RuntimeError: at import" in done.stderr
-    assert "Broken" in run(site, "list", "convs").stdout
+    listed = " ".join(run(site, "list", "convs", "--json").stdout.split())
+    assert "Broken" in listed
+    shown = "".join(run(site, "list", "convs").stdout.split())
+    assert "cannotbeloaded" in shown.replace("│", "")
     (site / "ring.py").write_text("def f(:\n")
     assert "ring" in run(site, "list", "convs").stdout
 
@@ -94,6 +97,22 @@ def test_a_name_that_convkit_has_is_convkits(site: Path) -> None:
     run(site, *words)
     (file,) = (site / "out").rglob("*.onnx")
     assert not onnx.load(file).functions
+
+
+@pytest.mark.parametrize(
+    ("wrong", "said"),
+    [
+        ('"T1", RingConv, list', "layers is a tuple of classes"),
+        ('"T9", (RingConv,), list', "there is no tier 'T9'"),
+        ('"T1", (RingConv,), list, kept=["Sigmoid"]', "kept is reasons by operator or layer"),
+        ('"T1", (RingConv,), list, kept={"Sigmoid": 3}', "kept is reasons by operator or layer"),
+    ],
+)
+def test_a_part_that_is_not_filled_in_right_is_told(site: Path, wrong: str, said: str) -> None:
+    (site / "ring.py").write_text(RING.partition("PART")[0] + f'PART = Conv("Somebody", {wrong})\n')
+    words = ["export", "net:build", "--shape", "input:Nx3x12x12", "--target", "onnxruntime-cpu", "-o", "out"]
+    told = run(site, *words, code=2).stderr
+    assert said in told
 
 
 def test_a_part_that_is_something_else_is_told(site: Path) -> None:
