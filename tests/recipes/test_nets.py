@@ -33,6 +33,7 @@ FAMILIES: dict[str, set[str]] = {
     "digits_deformable": {"deform"},
     "digits_gates": {"eca", "ela", "evonorm"},
     "digits_hyperbolic": {"poincare"},
+    "digits_switched": {"eca", "ela", "evonorm"},
     "digits_two_bits": {"eca", "ela", "evonorm"},
     "digits_hypercomplex": {"phc"},
     "digits_large_kernels": {"dcls", "inception_dw", "unireplknet"},
