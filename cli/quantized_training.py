@@ -178,6 +178,7 @@ def _run(training: Training, crew: Crew) -> dict[str, Any] | None:
     with show.progress(f"training {job.model.name} for {job.target.name}") as say:
         calibration = quantized_start.calibration(job, learns)
         plan = plans.loads(known[1]["plan"]) if known else quantized_start.planned(job, learns, held, calibration, say)
+        say.found(f"{len(plan.layers)} layers in their formats")
         aim = quantized_start.aim(training, job, learns, held)
         network, rounded = quantized_start.networks(training, job, plan, calibration, learns)
         begun = functools.partial(

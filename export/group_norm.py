@@ -24,11 +24,23 @@ def by_instance(model: onnx.ModelProto) -> onnx.ModelProto:
     if opsets.get("", 0) < _BY_CHANNEL:
         return model
     for holder in (model.graph, *model.functions):
-        nodes = [made for node in holder.node for made in _written(node)]
+        other = _not_float(model, holder)
+        nodes = [made for node in holder.node for made in ([node] if other & {*node.input} else _written(node))]
         if len(nodes) != len(holder.node):
             del holder.node[:]
             holder.node.extend(nodes)
     return model
+
+
+def _not_float(model: onnx.ModelProto, holder: onnx.GraphProto | onnx.FunctionProto) -> set[str]:
+    """What `holder`, the graph or a function that it calls, calls constants of other types than float32: those stay."""
+    from onnx import FunctionProto, TensorProto
+
+    found = {tensor.name for tensor in model.graph.initializer if tensor.data_type != TensorProto.FLOAT}
+    if not isinstance(holder, FunctionProto):
+        return found
+    calls = [node for node in model.graph.node if (node.domain, node.op_type) == (holder.domain, holder.name)]
+    return {inner for call in calls for inner, name in zip(holder.input, call.input, strict=False) if name in found}
 
 
 def _written(node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:

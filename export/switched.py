@@ -1,7 +1,7 @@
 """One file that runs at many widths: the widest network as it is, and what the others have beside its codes.
 
 The narrower networks stand in the file's metadata without the codes of weights that are those of the widest shifted
-(`compress/training/shifted`). Every engine reads the file as the widest; `narrowed` makes the others, by integer shifts
+(`compress/training/shifted`). Its engine reads the file as the widest; `narrowed` makes the others, by integer shifts
 alone.
 """
 
@@ -68,13 +68,13 @@ def narrowed(file: ModelProto, bits: int) -> ModelProto:
     whole.metadata_props.extend(one for one in file.metadata_props if one.key != KEY)
     if bits == there[0]:
         return whole
-    entry = _told(file)["widths"][str(bits)]
-    made, codes = _unpacked(entry["graph"], bits), dict(_codes(whole))
+    graph, shifts = _told(file)["widths"][str(bits)]
+    made, codes = _unpacked(graph, bits), dict(_codes(whole))
     for tensor in made.graph.initializer:
         if tensor.data_location == TensorProto.EXTERNAL:
             raise _damaged(bits, f"{tensor.name} lies in another file")
-        if tensor.name in entry["shifts"]:
-            _fill(tensor, codes, entry["shifts"][tensor.name], bits)
+        if tensor.name in shifts:
+            _fill(tensor, codes, shifts[tensor.name], bits)
     return made
 
 
@@ -84,9 +84,10 @@ def _codes(file: ModelProto) -> Iterator[tuple[str, np.ndarray]]:
             yield tensor.name, numpy_helper.to_array(tensor)
 
 
-def _without(file: ModelProto, whole: Mapping[str, np.ndarray]) -> dict[str, Any]:
+def _without(file: ModelProto, whole: Mapping[str, np.ndarray]) -> tuple[str, dict[str, tuple[int, int]]]:
     """What `file` has beside the codes of `whole` shifted, and by what they are."""
-    bare, shifts = ModelProto(), {}
+    bare = ModelProto()
+    shifts: dict[str, tuple[int, int]] = {}
     bare.CopyFrom(file)
     for tensor in bare.graph.initializer:
         known = whole.get(tensor.name)
@@ -96,7 +97,7 @@ def _without(file: ModelProto, whole: Mapping[str, np.ndarray]) -> dict[str, Any
             tensor.ClearField("raw_data")
             tensor.ClearField("int32_data")
     text = zlib.compress(bare.SerializeToString(deterministic=True), 9)
-    return {"graph": base64.b64encode(text).decode("ascii"), "shifts": shifts}
+    return base64.b64encode(text).decode("ascii"), shifts
 
 
 def _shift_of(tensor: TensorProto, whole: np.ndarray) -> tuple[int, int] | None:
@@ -118,7 +119,7 @@ def _fill(tensor: TensorProto, codes: Mapping[str, np.ndarray], shifted: object,
     known = codes.get(tensor.name)
     match shifted:
         case [int(by), int(own)] if known is not None and 0 <= by < _BITS and 0 < own <= _BITS:
-            if tuple(tensor.dims) == known.shape:
+            if tuple(tensor.dims) == known.shape and tensor.data_type == TensorProto.INT8:
                 tensor.raw_data = _narrow(known, by, own).tobytes()
                 return
     raise _damaged(bits, f"{tensor.name} is not that of the widest, shifted")
@@ -129,13 +130,25 @@ def _told(file: ModelProto) -> dict[str, Any]:
     if text is None:
         raise ConvkitError("the network has one width", hint="`convkit train --switch 8,6,4` makes one of many")
     try:
-        told: dict[str, Any] = json.loads(text)
-        known = told["version"], int(told["widest"]), [int(bits) for bits in told["widths"]]
-    except (ValueError, KeyError, TypeError) as error:
+        told = json.loads(text)
+    except ValueError as error:
         raise ConvkitError(f"its {KEY} is damaged: {error}", hint="make the file again") from error
-    if known[0] != _VERSION:
-        raise ConvkitError(f"its {KEY} is of version {known[0]}", hint="use the convkit that made it, or a newer one")
-    return told
+    match told:
+        case {"version": int(version)} if version != _VERSION:
+            raise ConvkitError(
+                f"its {KEY} is of version {version}", hint="use the convkit that made it, or a newer one"
+            )
+        case {"version": int(), "widest": int(), "widths": dict(narrow)} if all(map(_is_width, narrow.items())):
+            return dict(told)
+    raise ConvkitError(f"its {KEY} is damaged", hint="make the file again")
+
+
+def _is_width(entry: tuple[str, object]) -> bool:
+    bits, held = entry
+    match held:
+        case [str(), dict()]:
+            return bits.isascii() and bits.isdigit()
+    return False
 
 
 def _unpacked(text: str, bits: int) -> ModelProto:

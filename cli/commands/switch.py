@@ -24,8 +24,8 @@ FILE = "model.onnx"
 def switch(*, model: str, bits: int, output: str, as_json: bool) -> None:
     """Make the file of one width from a network that runs at many.
 
-    MODEL is what `convkit train --switch` wrote: a network of its largest width, which every engine runs as it is. The
-    others are made of it without data and without training: weights are shifted, the rest stands in the file.
+    MODEL is what `convkit train --switch` wrote: a network of its largest width, which its target's engine runs as it
+    is. The others are made of it without data and without training: weights are shifted, the rest stands in the file.
 
     \b
     Examples:

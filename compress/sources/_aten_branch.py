@@ -137,8 +137,8 @@ def _alike(wanted: Tensor, made: Tensor) -> bool:
         return False
     if not wanted.is_floating_point() or not wanted.numel():
         return bool(torch.equal(wanted, made))
-    off, most = (wanted - made).abs().nan_to_num().max(), wanted.abs().nan_to_num().max()
-    return bool(off <= _CLOSE * most)
+    most = float(wanted.nan_to_num().abs().max())
+    return bool(torch.isclose(made, wanted, rtol=0, atol=_CLOSE * most, equal_nan=True).all())
 
 
 def _flat(made: Any) -> list[Tensor]:  # noqa: ANN401 - whatever forward returns

@@ -246,7 +246,7 @@ class Cycle:
     def step(self, shares: Sequence[float] = ()) -> None:
         """One against the gradient, with these `shares` of the rates of the groups, where given."""
         rates = [group["lr"] for group in self._optimizer.param_groups]
-        for group, share in zip(self._optimizer.param_groups, shares, strict=False):
+        for group, share in zip(self._optimizer.param_groups, shares or [1.0] * len(rates), strict=True):
             group["lr"] *= share
         torch.nn.utils.clip_grad_norm_(self._parameters, 1.0)
         self._optimizer.step()
@@ -268,8 +268,8 @@ class Cycle:
     def restore(self, tensors: Mapping[str, Tensor], told: Mapping[str, Any]) -> None:
         """Go on from there."""
         for at, parameter in enumerate(self._parameters):
-            if known_of := _named(tensors, f"{at}."):
-                self._optimizer.state[parameter] = known_of
+            if held := _named(tensors, f"{at}."):
+                self._optimizer.state[parameter] = held
         for group, known in zip(self._optimizer.param_groups, told["groups"], strict=True):
             group.update({name: tuple(value) if isinstance(value, list) else value for name, value in known.items()})
         if self._rising is not None:

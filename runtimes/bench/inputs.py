@@ -91,16 +91,9 @@ def _shape(spec: TensorSpec, batch: int | None) -> tuple[int, ...]:
 
 
 def _such(spec: TensorSpec) -> str:
-    """A shape of as many axes."""
-    usual = (1, 3, 224, 224)
-    free = [size for size in spec.shape if not isinstance(size, int)]
-    sizes = usual if len(spec.shape) == len(usual) and len(free) == len(usual) else _sizes(spec)
+    """A shape of as many axes: its own sizes, 1 for the batch and 224 for what else is free."""
+    sizes = [size if isinstance(size, int) else 224 if axis else 1 for axis, size in enumerate(spec.shape)]
     return "x".join(map(str, sizes))
-
-
-def _sizes(spec: TensorSpec) -> list[int]:
-    """Its own, 1 for the batch and 16 for what is free."""
-    return [size if isinstance(size, int) else 16 if axis else 1 for axis, size in enumerate(spec.shape)]
 
 
 def _values(generator: np.random.Generator, dtype: str, shape: tuple[int, ...]) -> np.ndarray:

@@ -69,3 +69,13 @@ def test_free_sizes_stay_free() -> None:
     made = written(network, "input:Nx8xH=9xW=8")
     given = torch.randn(2, 8, 5, 12, generator=torch.Generator().manual_seed(1))
     assert off(made, network, given) < 1e-5
+
+
+def test_other_types_keep_the_operator() -> None:
+    """InstanceNormalization has no kernel for them."""
+    for network in (norm().double(), nn.Sequential(ELA(16, 7)).double()):
+        channels = 8 if len(list(network.modules())) == 2 else 16
+        made = written(network, f"input:float64:Nx{channels}x6x5")
+        kinds = [node.op_type for holder in (made.graph, *made.functions) for node in holder.node]
+        assert "GroupNormalization" in kinds
+        assert "InstanceNormalization" not in kinds

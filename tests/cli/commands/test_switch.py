@@ -86,13 +86,13 @@ def test_what_cannot_be_made_is_one_line(words: tuple[str, ...], said: str, trai
 
 
 def _shifts(told: dict[str, Any]) -> dict[str, Any]:
-    found: dict[str, Any] = told["widths"]["4"]["shifts"]
-    return found
+    return dict.fromkeys(told["widths"]["4"][1])
 
 
-def _narrow(told: dict[str, Any], **changed: object) -> dict[str, Any]:
+def _narrow(told: dict[str, Any], graph: object = None, shifts: object = None) -> dict[str, Any]:
     """With something else in the network of four bits."""
-    return told | {"widths": {"4": told["widths"]["4"] | changed}}
+    whole, known = told["widths"]["4"]
+    return told | {"widths": {"4": [whole if graph is None else graph, known if shifts is None else shifts]}}
 
 
 @pytest.mark.parametrize(
@@ -100,6 +100,9 @@ def _narrow(told: dict[str, Any], **changed: object) -> dict[str, Any]:
     [
         (lambda told: told | {"version": 7}, "is of version 7"),
         (lambda told: {"version": 1}, "is damaged"),
+        (lambda told: told | {"widths": [4]}, "is damaged"),
+        (lambda told: told | {"widths": {"4": {}}}, "is damaged"),
+        (lambda told: _narrow(told, graph=4), "is damaged"),
         (lambda told: _narrow(told, graph="eA=="), "of 4 bits is damaged"),
         (lambda told: _narrow(told, shifts={key: [9, 9] for key in _shifts(told)}), "4 bits is damaged"),
     ],

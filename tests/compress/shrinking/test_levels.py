@@ -55,29 +55,25 @@ def test_parts_are_those_of_the_products_that_are_left() -> None:
 
 
 def test_channels_are_valued_again_as_time_falls() -> None:
-    model, once = _way()
+    """What would have gone next is dear then, and another goes."""
+    model, once = _way(2)
     coupled = coupling(model.graph)  # type: ignore[attr-defined]
     cheap = {root: float(place + 1) for place, root in enumerate(root for f in coupled.families for root in f.classes)}
-    first = coupled.families[next(f for f, one in enumerate(coupled.families) if once[1].gone & {*one.classes})]
-    dear = {root: 1e9 if root in first.classes else value for root, value in cheap.items()}
+    would = {before.gone: after.gone - before.gone for before, after in itertools.pairwise(once)}
     asked: list[frozenset[int]] = []
 
     def again(gone: frozenset[int]) -> dict[int, float]:
         asked.append(gone)
-        return dear
+        return {root: 1e9 if root in would.get(gone, ()) else value for root, value in cheap.items()}
 
     times = {str(n.target): [(0.5, 0.5), (1.0, 1.0)] for n in model.graph.graph.nodes if n.op == "call_module"}  # type: ignore[attr-defined]
-    way = list(levels.levels(model.graph, coupled, cheap, times, float(len(times)), 4, again))  # type: ignore[attr-defined]
+    way = list(levels.levels(model.graph, coupled, cheap, times, float(len(times)), 2, again))  # type: ignore[attr-defined]
     seconds = {level.gone: level.seconds for level in way}
-    assert asked
     for before, after in itertools.pairwise([way[0].gone, *asked]):
         assert seconds[after] <= 0.9 * seconds[before]
-    last = next(place for place, level in enumerate(way) if level.gone == asked[0])
-    others = [one for one in coupled.families if one is not first]
-    narrowed = [len(level.gone & {*first.classes}) for level in way[last:]]
-    for level, out in zip(way[last:], narrowed, strict=True):
-        if out > narrowed[0]:  # what became dear goes only where all else is as narrow as may be
-            assert all(len({*one.classes} - level.gone) == 4 for one in others)
+    turned = next(place for place, level in enumerate(way) if level.gone == asked[0])
+    assert way[: turned + 1] == once[: turned + 1]
+    assert not (way[turned + 1].gone - asked[0]) & would[asked[0]]
 
 
 def test_classes_of_the_network_that_is_left_are_known_by_their_own_names() -> None:
