@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,7 +29,7 @@ class Exporter:
     `opens`: the engine, a part of `runtimes`, that must be able to open the result; None where any may be meant.
     `builds`: the package of `export.tensorrt` that makes an engine of the result. `in_types`: layers in fp16 and bf16
     are in these types, as strong typing wants them. `in_functions`: novel convolutions are nodes of their own.
-    `by_instance`: group norms are written as instance norms.
+    `rewrites`: what the engine runs better otherwise, each a function that edits the whole file.
     """
 
     engine: str = ""
@@ -36,17 +37,17 @@ class Exporter:
     builds: str | None = None
     in_types: bool = False
     in_functions: bool = False
-    by_instance: bool = False
+    rewrites: Sequence[Callable[[onnx.ModelProto], onnx.ModelProto]] = ()
 
     def proto(self, model: Model, opset: int) -> onnx.ModelProto:
         """`model` in ONNX, as the engine wants it."""
         from convkit.export.functions import with_functions
-        from convkit.export.group_norm import by_instance
         from convkit.export.onnx import to_onnx
 
         made = self.typed(to_onnx(model, opset))
-        made = with_functions(made) if self.in_functions else made
-        return by_instance(made) if self.by_instance else made
+        for rewrite in self.rewrites:
+            made = rewrite(made)
+        return with_functions(made) if self.in_functions else made
 
     def typed(self, made: onnx.ModelProto) -> onnx.ModelProto:
         """What `to_onnx` made, as the engine wants it."""
