@@ -85,6 +85,29 @@ def depth(bars: Sequence[Bar], loss: str) -> dict[str, bytes]:
     return _drawn((_WIDTH, 6.0), lambda figure: _depth(figure, bars, loss))
 
 
+def policy(
+    history: Sequence[Sequence[Sequence[float]]], names: Sequence[str], options: Sequence[str]
+) -> dict[str, bytes]:
+    """How probable each of the `options` was for each decision, by epoch, as "svg" and "png"; `history` [epochs,
+    decisions, options].
+    """
+
+    def draw(figure: Figure) -> None:
+        axes = figure.subplots(1, len(options), sharey=True, squeeze=False)[0]
+        for at, (panel, option) in enumerate(zip(axes, options, strict=True)):
+            rows = [[epoch[row][at] for epoch in history] for row in range(len(names))]
+            shown = panel.imshow(rows, aspect="auto", vmin=0.0, vmax=1.0, cmap="viridis", interpolation="nearest")
+            panel.set(title=option, xlabel="epoch")
+            panel.grid(visible=False)
+        step = -(-len(names) // _NAMES) or 1
+        places = range(0, len(names), step)
+        axes[0].set_yticks(list(places), [_short(names[place]) for place in places], fontsize=6)
+        axes[0].set_ylabel("layers, first to last" + (f"; every {step}. is named" if step > 1 else ""))
+        figure.colorbar(shown, ax=list(axes), label="probability")
+
+    return _drawn((_WIDTH, min(9.0, 2.0 + 0.16 * len(names))), draw)
+
+
 def _drawn(size: tuple[float, float], draw: Callable[[Figure], None]) -> dict[str, bytes]:
     import matplotlib as mpl
     from matplotlib.figure import Figure

@@ -38,8 +38,8 @@ def of_files(job: Job, networks: Mapping[str, bytes], judged: Data) -> dict[str,
 
     with tempfile.TemporaryDirectory(prefix="convkit-") as folder:
         candidates = []
-        for name, written in {FLOAT: quantizing.original_bytes(job), **networks}.items():
-            path = Path(folder) / f"{name}.onnx"
+        for place, (name, written) in enumerate({FLOAT: quantizing.original_bytes(job), **networks}.items()):
+            path = Path(folder) / f"{place}.onnx"  # names have slashes: int4/uint4
             path.write_bytes(written)
             candidates.append(Candidate(name, job.engine, str(path), Options(threads=job.threads)))
         found = measure(candidates, FLOAT, judged, Settings(budget=SECONDS, metrics=_metrics(job, judged)))

@@ -36,8 +36,10 @@ def job(training: Training) -> Job:
     from convkit.compress.search import space
 
     asked, nothing = training.asked, {"latency": None, "size": None, "bops": None}
-    if sum(bool(one) for one in (asked.precision, asked.plan, asked.switch)) > 1:
-        raise ConvkitError("--precision, --plan and --switch each say formats", hint="give one of them")
+    if sum(bool(one) for one in (asked.precision, asked.plan, asked.switch, asked.search)) > 1:
+        raise ConvkitError("--precision, --plan, --switch and --search each say formats", hint="give one of them")
+    if bool(asked.search) != bool(asked.bops) or (asked.together and not asked.search):
+        raise ConvkitError("--search, --bops and --together belong together", hint="give --search and its --bops")
     how = carrying.Settings(
         max_drop=100.0, min_sqnr=None, budgets=nothing, by_labels=False, keep=(), plan=asked.plan, tables=None,
         budget=SECONDS, tune=False, threads=training.threads, seed=training.schedule.seed, as_json=False,

@@ -5,19 +5,18 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import click
-
-from convkit.cli import figures, options, quantized_scores, quantized_start, show, values
+from convkit.cli import figures, options, quantized_scores, quantized_start, show
 from convkit.compress import record
 from convkit.compress.errors import ConvkitError
 from convkit.compress.training import crew as crews
 
 if TYPE_CHECKING:
     from convkit.cli.progress import Progress
+    from convkit.cli.quantized_options import Asked
     from convkit.cli.quantizing import Job
     from convkit.compress.data import Data, DataRef
     from convkit.compress.model import Model, ModelRef
@@ -33,101 +32,6 @@ ROUNDED, TRAINED = "rounded", "trained"
 """Networks that are scored beside float: what rounding makes of it, and what training makes of that."""
 HELD = 0.1
 """Of the samples, held back."""
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """Formats, and how they are trained: the options that make `convkit train` train a quantized network."""
-
-    precision: str | None
-    plan: str | None
-    target: str | None
-    teach: float | None
-    ranges: str
-    norms: bool
-    loader: str | None
-    switch: tuple[int, ...]
-
-    @property
-    def quantized(self) -> bool:
-        """Whether formats are asked for."""
-        return bool(self.precision or self.plan or self.switch)
-
-
-_FEWEST, _MOST = 2, 8
-"""Bits of a width."""
-
-
-def _widths(context: click.Context, option: click.Parameter, text: str | None) -> tuple[int, ...]:
-    """Bits, the most first."""
-    del context, option
-    words = [] if text is None else [word.strip() for word in text.split(",")]
-    known = {str(bits): bits for bits in range(_FEWEST, _MOST + 1)}
-    wrong = [word for word in words if word not in known]
-    if wrong or (words and len(set(words)) == 1):
-        what = f"{wrong[0]!r} is none" if wrong else "there is one"
-        raise ConvkitError(f"--switch takes widths, {what}", hint=f"give two or more from {_FEWEST} to {_MOST}: 8,4")
-    return tuple(sorted({known[word] for word in words}, reverse=True))
-
-
-_OPTIONS = (
-    click.option(
-        "--precision",
-        type=values.WORD,
-        metavar="NAME",
-        help="Train the network with its weights and activations in these formats: int8, int4, int4/uint4, fp8_e4m3.",
-    ),
-    click.option("--plan", type=values.WORD, metavar="FILE", help="Train it in the formats of this plan.yaml."),
-    click.option(
-        "--switch",
-        type=values.WORD,
-        callback=_widths,
-        metavar="BITS,...",
-        help="Train it to run at each of these widths, from one stored network: 8,6,4,2; `convkit switch` makes files.",
-    ),
-    options.target,
-    click.option(
-        "--teach",
-        type=click.FloatRange(0, 1),
-        callback=values.finite,
-        metavar="SHARE",
-        help="Of what --precision learns, the part that the float network says rather than labels.  "
-        "[default: 1 without labels, else 0.5]",
-    ),
-    click.option(
-        "--ranges",
-        type=click.Choice(["learned", "followed"]),
-        default="learned",
-        show_default=True,
-        help="Ranges of activations: learned by their gradients, or the mean of those that batches have.",
-    ),
-    click.option(
-        "--norms/--no-norms",
-        default=False,
-        show_default=True,
-        help="Normalize behind convolutions while --precision trains; folded into scales at the end.",
-    ),
-    click.option(
-        "--loader",
-        type=values.WORD,
-        metavar="MODULE:FUNCTION",
-        help="Learn, with --precision, from what your function returns, such as a DataLoader; --data calibrates and "
-        "judges.",
-    ),
-)
-
-
-def settings(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The options of Asked; the command gets `formats`."""
-
-    @functools.wraps(function)
-    def with_settings(**others: Any) -> object:  # noqa: ANN401 - click's values
-        own = {field.name: others.pop(field.name) for field in fields(Asked)}
-        return function(formats=Asked(**own), **others)
-
-    for option in reversed(_OPTIONS):
-        option(with_settings)
-    return with_settings
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,13 +58,14 @@ def run(training: Training) -> dict[str, Any] | None:
             raise ConvkitError(
                 "processes do not share statistics of batches", hint="leave out --norms and --ranges followed"
             )
-        if not training.asked.switch:
+        alone = "--switch" if training.asked.switch else "--search" if training.asked.search else ""
+        if not alone:
             return _run(training, crew)
         if crew.size > 1 or training.shards > 1:
-            raise ConvkitError("--switch trains in one process", hint="leave out --shards and torchrun")
-    from convkit.cli import switched_training
+            raise ConvkitError(f"{alone} trains in one process", hint="leave out --shards and torchrun")
+    from convkit.cli import searched_training, switched_training
 
-    return switched_training.run(training)
+    return switched_training.run(training) if training.asked.switch else searched_training.run(training)
 
 
 def _run(training: Training, crew: Crew) -> dict[str, Any] | None:
@@ -185,7 +90,7 @@ def _run(training: Training, crew: Crew) -> dict[str, Any] | None:
             quantized.train, network, aim=aim, schedule=training.schedule, kept=known, shards=training.shards, crew=crew
         )
         keeps = None if crew.rank else kept
-        state = trained(training, begun, network.model, (learns, aim), (keeps, {"plan": plans.dump(plan)}), say)
+        _, state = trained(training, begun, network.model, (learns, aim), (keeps, {"plan": plans.dump(plan)}), say)
         if crew.rank:
             return None
         model = network.settle()
@@ -215,6 +120,7 @@ def told(
         "held_back": state.judged,
         "schedule": asdict(training.schedule),
         "seconds": time.monotonic() - started,
+        "learning_seconds": state.seconds,
         "samples": samples,
         "networks": {name: quantized_scores.told(result) for name, result in results.items()},
     }
@@ -233,8 +139,12 @@ def tell(report: Mapping[str, Any] | None, output: str, *, as_json: bool) -> Non
         for name, one in report["networks"].items()
     ]
     show.table(["network", *names, "time"], rows)
-    first, best = report["held_back"][0], min(report["held_back"])
-    show.text(f"{Path(output) / 'model.onnx'}: {best:.4g} off on what was held back, {first:.4g} before training")
+    searched = report.get("searched")
+    if searched:
+        layers = ", ".join(f"{count} in {name}" for name, count in searched["layers"].items())
+        show.text(f"{layers}; {searched['bops'] / 1e9:.4g} G bit operations of {searched['target'] / 1e9:.4g} G")
+    first, now = report["held_back"][0], report["held_back"][-1] if searched else min(report["held_back"])
+    show.text(f"{Path(output) / 'model.onnx'}: {now:.4g} off on what was held back, {first:.4g} before training")
 
 
 def _time(ratio: Mapping[str, Any] | None) -> str:
@@ -250,8 +160,9 @@ def trained(
     learnt: tuple[Data, Aim],
     keeps: tuple[Checkpoint | None, Mapping[str, object]],
     say: Progress,
-) -> State:
-    """Go through what `begun` gives of samples and their augmentation, and keep every epoch with what belongs to it."""
+) -> tuple[Any, State]:
+    """The learner and its last state: go through what `begun` gives of samples and their augmentation, and keep every
+    epoch with what belongs to it."""
     from convkit.compress.training import augment, loop
 
     (learns, aim), (kept, beside) = learnt, keeps
@@ -262,17 +173,24 @@ def trained(
     chosen = augment.chained(training.augment) if training.augment else None
     count = f"batches of {loader}" if loader else f"{len(learns):,} samples"
     say.found(f"{count}, {len(aim.held[0]):,} samples held back")
-    state = loop.State()
+    learner, state = None, loop.State()
     for learner, state in begun(samples=samples, augment=chosen):
         if kept is not None:
             tensors, where = loop.packed(learner, state)
             kept.keep(state.epoch, tensors, where | dict(beside))
         say(f"epoch {state.epoch} of {schedule.epochs}: {state.losses[-1]:.5f}, held back {state.judged[-1]:.5f}")
-    return state
+    return learner, state
 
 
-def write(training: Training, job: Job, plan: Plan, written: bytes, report: Mapping[str, Any]) -> None:
-    """The network, its plan and the report into the output."""
+def write(
+    training: Training,
+    job: Job,
+    plan: Plan,
+    written: bytes,
+    report: Mapping[str, Any],
+    pictures: Mapping[str, bytes] | None = None,
+) -> None:
+    """The network, its plan, the report and pictures into the output."""
     from convkit.compress import plan as plans
 
     with record.output_folder(training.output) as folder:
@@ -284,3 +202,5 @@ def write(training: Training, job: Job, plan: Plan, written: bytes, report: Mapp
         )
         record.write_json(folder / record.MANIFEST, manifest)
         record.write_json(folder / "report.json", dict(report))
+        for name, picture in (pictures or {}).items():
+            record.write_bytes(folder / name, picture)

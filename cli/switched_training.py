@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from convkit.cli import quantized_scores, quantized_start, show
+from convkit.cli import quantized_scores, quantized_start, several_plans, show
 from convkit.compress.errors import ConvkitError
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from convkit.compress.data import Data
     from convkit.compress.model import Model
     from convkit.compress.option import Option
-    from convkit.compress.plan import LayerPlan, Plan
+    from convkit.compress.plan import Plan
     from convkit.compress.training.switching import Switch
 
 
@@ -50,8 +50,8 @@ def run(training: Training) -> dict[str, Any]:
         begun = functools.partial(switching.train, switch, aim=aim, schedule=schedule, kept=known)
         texts = {"plans": {str(bits): plans.dump(plan) for bits, plan in planned.items()}}
         widest = max(planned)
-        whole = switch.networks[widest].model
-        state = quantized_training.trained(training, begun, whole, (learns, aim), (kept, texts), say)
+        whole = switch.first.model
+        _, state = quantized_training.trained(training, begun, whole, (learns, aim), (kept, texts), say)
         made = exporter.of_engine(job.engine)
         files = {bits: made.proto(switched.plain(model), job.target.opset) for bits, model in switch.settle().items()}
         artifact = switched.packed(files)
@@ -75,34 +75,8 @@ def run(training: Training) -> dict[str, Any]:
 def _planned(
     training: Training, job: Job, data: tuple[Data, Data], calibration: Calibration, say: Progress
 ) -> dict[int, Plan]:
-    """The plan of each width: the same layers, from the same float network. What reads the input and what makes the
-    output keep the most bits, and so does whoever reads the tensor that these read."""
-    tasks = {bits: replace(job, precision=_option(job, bits)) for bits in training.asked.switch}
-    fewest = min(tasks)
-    remedy = None
-    plans: dict[int, Plan] = {}
-    for bits in sorted(tasks):
-        say(f"ranges of {bits} bits")
-        plans[bits], remedy = quantized_start.remedied(tasks[bits], *data, calibration, remedy)
-    widest = plans[max(tasks)]
-    layers = {key: layer for key, layer in widest.layers.items() if layer.weight}
-    missing = [key for key in layers if any(key not in plan.layers for plan in plans.values())]
-    if len(layers) - len(missing) < _LEAST:
-        raise ConvkitError(
-            f"{job.target.name} runs fewer than {_LEAST} layers of {job.model.name} at {fewest} bits",
-            hint="give others",
-        )
-    kept = quantized_start.ends(job, widest, layers, calibration) | set(missing)
-    return {bits: _of_width(plan, widest, layers, kept) for bits, plan in plans.items()}
-
-
-_LEAST = 3
-"""Layers: the first and the last, which keep the most bits, and one between."""
-
-
-def _of_width(plan: Plan, widest: Plan, layers: Mapping[str, LayerPlan], kept: set[str]) -> Plan:
-    own = {key: layer if key in kept else plan.layers[key] for key, layer in layers.items()}
-    return replace(plan, layers=own, ranges={**widest.ranges, **plan.ranges})
+    jobs = {str(bits): replace(job, precision=_option(job, bits)) for bits in training.asked.switch}
+    return {int(bits): plan for bits, plan in several_plans.made(jobs, data, calibration, say)[0].items()}
 
 
 def _option(job: Job, bits: int) -> Option:

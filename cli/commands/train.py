@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from convkit.cli import options, plain_training, quantized_training, values
+from convkit.cli import options, plain_training, quantized_options, quantized_training, values
 from convkit.cli import output as place
 from convkit.compress import function as functions
 from convkit.compress.errors import ConvkitError
@@ -42,7 +42,7 @@ _RATE, _QUANTIZED_RATE, _ELASTIC_RATE = 3e-3, 3e-4, 0.1
     metavar="NAME|MODULE:FUNCTION",
     help=f"What is made least: {', '.join(LOSSES)}, or your function of outputs and labels.  [default: by the labels]",
 )
-@quantized_training.settings
+@quantized_options.settings
 @click.option(
     "--elastic",
     metavar="KIND,...",
@@ -90,7 +90,7 @@ def train(
     batch: int | None,
     rate: float | None,
     loss: str | None,
-    formats: quantized_training.Asked,
+    formats: quantized_options.Asked,
     elastic: str | None,
     delay: float,
     warm: float,
@@ -115,6 +115,10 @@ def train(
     With --switch it learns to run at several widths from one set of weights: OUTPUT gets a model.onnx of the largest
     width, of which `convkit switch` makes the others without data.
 
+    With --search the format of each layer is found while it is trained, once, by what the network is worth at the
+    --bops that are asked for (FLIQS): OUTPUT gets the quantized model.onnx, its plan.yaml, and a picture of how the
+    search decided.
+
     With --elastic it is trained with all its members, which have fewer channels, fewer residual blocks and smaller
     kernels, in one set of weights (DεpS): OUTPUT gets a family, of which `convkit shrink` makes networks for as many
     targets as there are. It goes on with --resume where it was killed, and runs on many processes under torchrun.
@@ -127,6 +131,7 @@ def train(
       convkit train net.onnx --data photos/ --precision int4 --target openvino-cpu --rate 5e-4 -o int4/
       convkit train net.onnx --data train.npz --plan out/plan.yaml --teach 0.5 --epochs 5 -o tuned/
       convkit train net.onnx --data train.npz --switch 8,6,4,2 --epochs 20 -o any/
+      convkit train net.onnx --data train.npz --search int8,int4,int2 --bops "<=0.03x" --epochs 20 -o mixed/
       convkit train models:build --shape x:Nx3x32x32 --data train.npz --elastic width,depth --epochs 40 -o family/
     """
     import torch
@@ -186,5 +191,6 @@ def _refuse(elastic: str | None, metric: str | None, gates: Sequence[str]) -> No
     wrong = [name for name, given in (("--elastic", elastic), ("--metric", metric), ("--gate", gates)) if given]
     if wrong:
         raise ConvkitError(
-            f"{wrong[0]} is not for --precision, --plan and --switch", hint="leave it out; gate with `convkit bench`"
+            f"{wrong[0]} is not for --precision, --plan, --switch and --search",
+            hint="leave it out; gate with `convkit bench`",
         )

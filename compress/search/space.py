@@ -169,7 +169,7 @@ def problem(
                 losses[name].get(option, 0.0),
                 _seconds(bordered.get(name, {}), _kernel(layers[name], option, target)),
                 _bytes(nodes[name], layers[name], option, target),
-                _bops(macs.get(name, 0), layers[name], option),
+                bops(macs.get(name, 0), layers[name], option),
             )
             for option in chosen
         }
@@ -178,7 +178,7 @@ def problem(
     fixed = Cost(
         seconds=rest.seconds + sum(max(known.values()) for name, known in seconds.items() if name not in found),
         bytes=rest.bytes + sum(_bytes(node, None, FLOAT, target) for node in _held_once(nodes, found)),
-        bops=sum(_bops(count, None, FLOAT) for name, count in macs.items() if name not in found),
+        bops=sum(bops(count, None, FLOAT) for name, count in macs.items() if name not in found),
     )
     chosen_among = [*_among(edges, found, floating.activation), *_following(edges, followers, found, floating)]
     return Problem(costs, tuple(chosen_among), fixed=fixed)
@@ -244,10 +244,10 @@ def _bytes(node: fx.Node, layer: LayerPlan | None, option: Option, target: Targe
 
 def float_bops(macs: int) -> float:
     """Bit operations of that many multiply-accumulates in float32."""
-    return _bops(macs, None, FLOAT)
+    return bops(macs, None, FLOAT)
 
 
-def _bops(macs: int, layer: LayerPlan | None, option: Option) -> float:
+def bops(macs: int, layer: LayerPlan | None, option: Option) -> float:
     """Multiply-accumulates times bits of both operands (FLIQS, eq. 4: GBOPs = Σ GMACs · b_w · b_a)."""
     if layer is not None and layer.weight is None:
         return 0.0

@@ -7,6 +7,7 @@ training was killed and goes on.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -88,13 +89,14 @@ class Learner(Protocol):
 @dataclass(slots=True)
 class State:
     """How far training has come: epochs that are done, the mean loss of each, what was judged before the first and
-    after each, and the tensors of the best so far."""
+    after each, the tensors of the best so far, and the seconds that steps took since it began or went on."""
 
     epoch: int = 0
     losses: list[float] = field(default_factory=list)
     judged: list[float] = field(default_factory=list)
     best: dict[str, Tensor] = field(default_factory=dict)
     chance: Tensor | None = None
+    seconds: float = 0.0
 
 
 def run(
@@ -105,9 +107,10 @@ def run(
     least: int = 1,
     augment: Augment | None = None,
     state: State | None = None,
+    last: bool = False,
 ) -> Iterator[State]:
     """Train on `samples`, a last batch of fewer than `least` left out; the state after every epoch, after the last with
-    the best tensors put back.
+    the best tensors put back, but where the `last` ones are what training comes to.
 
     Raises ConvkitError where the loss is no number any more.
     """
@@ -116,11 +119,11 @@ def run(
     if now.chance is not None:
         chance.set_state(now.chance)
     if not now.judged:
-        _judge(learner, now)
+        _judge(learner, now, last=last)
     if now.epoch >= schedule.epochs:
         yield now  # killed behind the last epoch, before the output stood
     for epoch in range(now.epoch, schedule.epochs):
-        total, seen = 0.0, 0
+        total, seen, began = 0.0, 0, time.monotonic()
         for place, (inputs, labels) in enumerate(samples.epoch(epoch, schedule.batch, least, chance)):
             batch = inputs if augment is None else (augment(inputs[0], chance), *inputs[1:])
             loss = learner.step(batch, labels, epoch + place / planned)
@@ -128,8 +131,9 @@ def run(
                 raise _broken(learner, batch, epoch, loss)
             total, seen = total + loss * len(batch[0]), seen + len(batch[0])
         now.losses.append(total / seen)
+        now.seconds += time.monotonic() - began
         now.epoch, now.chance = epoch + 1, chance.get_state()
-        _judge(learner, now)
+        _judge(learner, now, last=last)
         if now.epoch == schedule.epochs and now.best:
             _put(learner, now.best)
         yield now
@@ -153,11 +157,11 @@ def keeping(
         yield now
 
 
-def _judge(learner: Learner, state: State) -> None:
+def _judge(learner: Learner, state: State, *, last: bool) -> None:
     found = learner.judge()
     if found is None:
         return
-    if not state.judged or found < min(state.judged):
+    if not last and (not state.judged or found < min(state.judged)):
         state.best = {name: tensor.detach().clone() for name, tensor in learner.weights().items()}
     state.judged.append(found)
 

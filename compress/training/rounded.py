@@ -197,22 +197,28 @@ class Bias(nn.Module):
         self.bias, self.reads, self.weight = nn.Parameter(bias), reads, weight
 
     def forward(self) -> Tensor:
-        with torch.no_grad():
-            step = self.reads.scale() * self.weight.scale().flatten()
-            moved = torch.round(self.bias / step) * step - self.bias
-        found: Tensor = self.bias + moved
+        found: Tensor = self.bias + _moved(self.bias, self.reads.scale() * self.weight.scale().flatten())
         return found
+
+
+def _moved(bias: Tensor, step: Tensor) -> Tensor:
+    """What rounding to codes of that step adds, without a gradient."""
+    with torch.no_grad():
+        return torch.round(bias / step) * step - bias
 
 
 class Norm(nn.Module):
     """A batch norm [N, C, …] behind a convolution while that is trained, in place of its `bias`.
 
     It begins with the statistics that it sees before `begin`, so that it adds that bias and no more, and ends as a
-    factor, positive, and a bias for each channel: codes stay what they are, the scale takes the factor.
+    factor, positive, and a bias for each channel: codes stay what they are, the scale takes the factor. A bias that
+    will be in codes, of what is read and of the weight, `stored`, is rounded to them.
     """
 
-    def __init__(self, bias: Tensor) -> None:
+    def __init__(self, bias: Tensor, stored: tuple[Quantize, Weight] | None = None) -> None:
         super().__init__()
+        self.reads: Quantize | None = None if stored is None else stored[0]
+        self.weight: Weight | None = None if stored is None else stored[1]
         self.bias = nn.Parameter(bias.detach().clone())
         self.spread = Scale(torch.ones_like(bias))
         self.register_buffer("mean", torch.zeros_like(bias))
@@ -225,7 +231,13 @@ class Norm(nn.Module):
             self._sums.append((channels.shape[1], channels.sum(1), channels.square().sum(1)))
             return x + self.bias.reshape(-1, *[1] * (x.ndim - 2))
         mean, variance = self.get_buffer("mean"), self.get_buffer("variance")
-        return F.batch_norm(x, mean, variance, self.spread(), self.bias, self.training, _MOMENTUM, _EPSILON)
+        made = F.batch_norm(x, mean, variance, self.spread(), self.bias, self.training, _MOMENTUM, _EPSILON)
+        if self.reads is None or self.weight is None:
+            return made
+        with torch.no_grad():
+            factor, bias = self.folded()
+            moved = _moved(bias, self.reads.scale() * self.weight.scale().flatten() * factor)
+        return made + moved.reshape(-1, *[1] * (x.ndim - 2))
 
     def begin(self) -> None:
         """Normalize, from what was seen."""

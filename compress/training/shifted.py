@@ -7,12 +7,11 @@ of l bits W_l = round(W_h / 2^Δ) with Δ = h - l, at the scale s_h · 2^Δ. Tie
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from convkit.compress.format import Integer, signed
 from convkit.compress.training.rounded import Scale, Times, Weight
@@ -42,20 +41,6 @@ def shift(codes: np.ndarray, by: int, low: int, high: int) -> np.ndarray:
     wide = codes.astype(np.int32)
     found: np.ndarray = np.clip((wide + (1 << by >> 1)) >> by, low, high).astype(codes.dtype)
     return found
-
-
-class AtWidth(nn.Module):
-    """What stands at one place of a network at each width, one of them at a time."""
-
-    def __init__(self, of: Mapping[int, nn.Module]) -> None:
-        super().__init__()
-        self.of = nn.ModuleDict({str(bits): module for bits, module in of.items()})
-        self.bits = max(of)
-
-    def forward(self, *given: Tensor) -> Tensor:
-        """That of the width which is chosen."""
-        found: Tensor = self.of[str(self.bits)](*given)
-        return found
 
 
 def share(narrow: Weight, wide: Weight) -> None:

@@ -7,18 +7,17 @@ fewest, with an update behind each. Scales learn the slower the fewer bits they 
 
 from __future__ import annotations
 
-import itertools
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor, nn
 
 from convkit.compress.training import loop
+from convkit.compress.training.choices import Choices
 from convkit.compress.training.crew import Crew
 from convkit.compress.training.quantized import LEAST, SCALES, Aim, QuantizedLearner
-from convkit.compress.training.rounded import Bias, Scale, Weight
-from convkit.compress.training.shifted import AtWidth, share
+from convkit.compress.training.shifted import share
 
 if TYPE_CHECKING:
     from convkit.compress.model import Model
@@ -27,95 +26,29 @@ if TYPE_CHECKING:
     from convkit.compress.training.samples import Inputs, Samples
     from convkit.compress.training.trainable import Network
 
-_PLACES = ("_weight", "_quantize", "_dequantize", "_bias", "_norm")
-"""Names of modules that a Network puts in the place of what rounds; all else is of all widths."""
 
-
-class Switch:
+class Switch(Choices):
     """The same network quantized at several widths, `networks` by bits, as one: weights of all are those of the widest,
-    shifted; scales of activations, their zero points and norms are each width's own.
-
-    `graph` computes what the network does `at` a width.
+    shifted.
     """
 
     def __init__(self, networks: Mapping[int, Network]) -> None:
-        self.networks = dict(sorted(networks.items(), reverse=True))
-        wide = next(iter(self.networks.values()))
-        self.graph = wide.graph
-        for network in list(self.networks.values())[1:]:
-            for own, other in zip(network.layers, wide.layers, strict=True):
-                assert isinstance(own.weight, Weight)  # integers have scales  # noqa: S101
-                assert isinstance(other.weight, Weight)  # noqa: S101
-                share(own.weight, other.weight)
-                own.bias = other.bias
-            for mine, its in zip(_biases(network), _biases(wide), strict=True):
-                mine.bias = its.bias
-            _share_floats(network, wide)
-        self._places = [name for name, _ in wide.graph.named_children() if name.startswith(_PLACES)]
-        for name in self._places:
-            of = {bits: network.graph.get_submodule(name) for bits, network in self.networks.items()}
-            wide.graph.set_submodule(name, AtWidth(of))
-
-    def at(self, bits: int) -> None:
-        """Compute at this width from here on."""
-        for name in self._places:
-            place = self.graph.get_submodule(name)
-            assert isinstance(place, AtWidth)  # they all are  # noqa: S101
-            place.bits = bits
-
-    def train(self) -> None:
-        """Learn from here on."""
-        next(iter(self.networks.values())).train()
-
-    def begin_norms(self, samples: Iterable[tuple[Tensor, ...]]) -> None:
-        """Let the norms of each width see what convolutions make of `samples` there, and begin with it."""
-        batches = list(samples)
-        for bits, network in self.networks.items():
-            self.at(bits)
-            with torch.no_grad():
-                for batch in batches:
-                    self.graph(*batch)
-            network.started()
+        super().__init__({str(bits): networks[bits] for bits in sorted(networks, reverse=True)}, share)
+        self.widths = [int(label) for label in self.networks]
 
     def parameters(self) -> tuple[list[nn.Parameter], list[nn.Parameter], dict[int, list[nn.Parameter]]]:
         """(those of the network, scales that all widths share, scales of each width alone)."""
-        found: dict[int, list[nn.Parameter]] = {}
-        seen: dict[int, int] = {}
-        for bits, network in self.networks.items():
-            own = [one.log for place in _rounding(network) for one in place.modules() if isinstance(one, Scale)]
-            found[bits] = list({id(one): one for one in own}.values())
-        for one in itertools.chain.from_iterable(found.values()):
-            seen[id(one)] = seen.get(id(one), 0) + 1
+        found = self.scales()
+        seen = Counter(id(one) for own in found.values() for one in own)
         scales = {id(one): one for own in found.values() for one in own}
         shared = [one for key, one in scales.items() if seen[key] > 1]
-        alone = {bits: [one for one in own if seen[id(one)] == 1] for bits, own in found.items()}
+        alone = {int(label): [one for one in own if seen[id(one)] == 1] for label, own in found.items()}
         return [one for one in self.graph.parameters() if id(one) not in scales], shared, alone
 
     def settle(self) -> dict[int, Model]:
         """The quantized Model of each width, as it was learnt."""
         # Twice: where a bias needs a larger scale of the weights, all widths have it.
-        return [{bits: network.settle() for bits, network in self.networks.items()} for _ in range(2)][-1]
-
-
-def _rounding(network: Network) -> Iterator[nn.Module]:
-    for layer in network.layers:
-        yield layer.weight
-        if layer.norm is not None:
-            yield layer.norm
-    yield from network.roundings()
-
-
-def _biases(network: Network) -> list[Bias]:
-    return [one for _, one in network.graph.named_children() if isinstance(one, Bias)]
-
-
-def _share_floats(network: Network, wide: Network) -> None:
-    """Let biases, and layers that stay in float, be one for both."""
-    for name, _ in list(network.graph.named_parameters(recurse=False)):
-        setattr(network.graph, name, wide.graph.get_parameter(name))
-    for name, module in wide.graph.named_children():
-        if not name.startswith(_PLACES) and any(True for _ in module.parameters()):
-            network.graph.set_submodule(name, module)
+        return [{int(bits): network.settle() for bits, network in self.networks.items()} for _ in range(2)][-1]
 
 
 def train(
@@ -174,7 +107,7 @@ class SwitchLearner(QuantizedLearner):
     updates: Adaptive
 
     def __init__(self, switch: Switch, aim: Aim, updates: Adaptive, batch: int) -> None:
-        super().__init__(next(iter(switch.networks.values())), aim, updates, batch, (1, Crew()))
+        super().__init__(switch.first, aim, updates, batch, (1, Crew()))
         self._switch = switch
 
     def weights(self) -> Mapping[str, Tensor]:
@@ -186,8 +119,8 @@ class SwitchLearner(QuantizedLearner):
         """At each width in turn; the mean loss."""
         del at
         total = 0.0
-        for bits in self._switch.networks:
-            self._switch.at(bits)
+        for bits in self._switch.widths:
+            self._switch.at(str(bits))
             total += self.updates.update_at(bits, [self.loss(inputs, labels)])
         return total / len(self._switch.networks)
 
@@ -198,7 +131,7 @@ class SwitchLearner(QuantizedLearner):
     def judged(self) -> dict[int, float]:
         """The aim on what is held back, at each width."""
         found = {}
-        for bits in self._switch.networks:
-            self._switch.at(bits)
+        for bits in self._switch.widths:
+            self._switch.at(str(bits))
             found[bits] = super().judge()
         return found

@@ -113,7 +113,7 @@ class Network:
         kind, twin = graphs.operator(node), self._twins[node]
         if kind == "QuantizeLinear" or (node.target is ExMy and graphs.constant(node.args[0]) is None):
             self._quantize(node, twin)
-        elif kind == "DequantizeLinear" and not _is_constant(node):
+        elif kind == "DequantizeLinear" and graphs.constant(node.args[0]) is None:
             tensor = self._tensors[_origin(node)]
             self._tensors[node] = tensor
             tensor.holders.append(node)
@@ -159,7 +159,11 @@ class Network:
             self._put(self._twins[numbers], "weight", weight)
             held = stored.weight(node)
             if norms and value is not None and held is not None and held.by_channel and "Conv" in graphs.operator(node):
-                yield Layer(node, weight, None, reads, self._normed(node, value))
+                in_codes = biased is not None and graphs.constant(biased) is None
+                codes = (
+                    (reads.rounds, weight) if reads is not None and in_codes and isinstance(weight, Weight) else None
+                )
+                yield Layer(node, weight, None, reads, self._normed(node, Norm(value, codes)))
                 continue
             bias = None
             if biased is not None and value is not None:
@@ -192,9 +196,9 @@ class Network:
         spread: dict[str, Any] = dict(numbers.kwargs) if graphs.operator(numbers) == "DequantizeLinear" else {}
         return Weight(number, torch.where(kept, exact, now), Scale(scale), spread)
 
-    def _normed(self, node: fx.Node, bias: Tensor) -> Norm:
-        """A norm behind the convolution in place of its bias."""
-        twin, norm = self._twins[node], Norm(bias)
+    def _normed(self, node: fx.Node, norm: Norm) -> Norm:
+        """The norm behind the convolution in place of its bias."""
+        twin = self._twins[node]
         twin.args = (*twin.args[:2], None)
         self._put(twin, "norm", norm, twin, behind=True)
         return norm
@@ -219,11 +223,6 @@ class Network:
             node = twin.graph.get_attr(name)
         node.meta.update(twin.meta)
         twin.replace_all_uses_with(node)
-
-
-def _is_constant(node: fx.Node) -> bool:
-    """Whether it hangs on stored codes alone."""
-    return graphs.constant(node.args[0]) is not None
 
 
 def _origin(node: fx.Node) -> fx.Node:

@@ -1,7 +1,8 @@
 """What `make bench` runs: convkit and other quantizers on the same networks, data and engines, held against limits.
 
 python -m tests.bench -o OUT [PART...]     PART: networks, commands, resolve, sensitivity, latency, enumerated,
-                                           rounding, matrix, mixed, convs, compressed, joint, waves, elastic;
+                                           rounding, matrix, mixed, convs, compressed, joint, searched, waves, elastic,
+                                           switching;
                                            on request, zero-shot, elastic-cifar, gpu, kernels where
                                            there is one
 
@@ -42,8 +43,10 @@ from tests.bench import (
     reporting,
     resolve,
     rounding,
+    searched,
     sensitivity,
     shown,
+    switching,
     waves,
     zero_shot,
 )
@@ -219,6 +222,8 @@ RUNS: Mapping[str, Callable[[Run, dict[str, Any]], Iterator[Line]]] = {
     "convs": lambda run, report: convs.lines(run.say, report),
     "compressed": lambda run, report: compressed.lines(run.say, report, run.output / "compressed"),
     "joint": lambda run, report: joint.lines(run.say, report, run.output / "joint"),
+    "switching": lambda run, report: switching.lines(run.say, report, run.output / "switching"),
+    "searched": lambda run, report: searched.lines(run.say, report, run.output / "searched"),
     "waves": lambda run, report: waves.lines(run.say, report, run.output),
     "elastic": lambda run, report: elastic.lines("fashion", run.say, report, run.output / "elastic"),
     "elastic-cifar": lambda run, report: elastic.lines("cifar", run.say, report, run.output / "elastic_cifar"),

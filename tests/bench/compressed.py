@@ -181,7 +181,7 @@ def run(subject: Subject, say: Callable[[str], None], output: Path) -> list[Made
 def _distilled(subject: Subject, model: Path, folder: Path) -> Path:
     """The network `model` after `convkit distill` on images that it was trained on, without their labels."""
     learns = folder.with_name("learns.npz")
-    np.savez(learns, input=_training().arrays["input"][:LEARNS])
+    np.savez(learns, input=training().arrays["input"][:LEARNS])
     how = ["--teacher", str(subject.model), "--data", str(learns), "--augment", "flip,shift", "--norms"]
     how += ["--epochs", str(EPOCHS), "--batch", "128", "--rate", str(RATE)]
     product.run(["distill", str(model), *how, "-o", str(folder)])
@@ -190,7 +190,7 @@ def _distilled(subject: Subject, model: Path, folder: Path) -> Path:
 
 def calibration(file: Path) -> Path:
     """Images that all are fitted or calibrated on, in `file`."""
-    learns = _training()
+    learns = training()
     rows = torch.randperm(len(learns), generator=torch.Generator().manual_seed(0))[:IMAGES].numpy()
     np.savez(file, input=learns.arrays["input"][rows])
     return file
@@ -209,7 +209,7 @@ def trained(name: str, say: Callable[[str], None]) -> Path:
         torch.manual_seed(0)
         network = NETWORKS[name]()
         both = augment.chained(("flip", "shift"))
-        supervised.train(network, _training(), SCHEDULE, "cross_entropy", _said(name, say), both)
+        supervised.train(network, training(), SCHEDULE, "cross_entropy", _said(name, say), both)
         tensors = {key: tensor.detach().contiguous() for key, tensor in network.state_dict().items()}
         record.write_bytes(file, save(tensors))
     return file
@@ -219,7 +219,7 @@ def _said(name: str, say: Callable[[str], None]) -> Callable[[int, float], None]
     return lambda epoch, loss: say(f"{name}: epoch {epoch}, loss {loss:.3f}")
 
 
-def _training() -> Data:
+def training() -> Data:
     images, labels = cifar.training()
     return Data({"input": _planes(images)}, labels, "")
 

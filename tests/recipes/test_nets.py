@@ -33,6 +33,7 @@ FAMILIES: dict[str, set[str]] = {
     "digits_deformable": {"deform"},
     "digits_gates": {"eca", "ela", "evonorm"},
     "digits_hyperbolic": {"poincare"},
+    "digits_searched": {"eca", "ela", "evonorm"},
     "digits_switched": {"eca", "ela", "evonorm"},
     "digits_two_bits": {"eca", "ela", "evonorm"},
     "digits_hypercomplex": {"phc"},

@@ -85,7 +85,7 @@ def test_what_is_stored_is_shifted_and_computes_what_was_learnt(name: str, targe
             parameter.add_(0.05 * parameter.abs().mean() * torch.randn(parameter.shape, generator=chance))
     given, learnt = inputs(16, 3) if name == "residual" else _inputs(name, target), {}
     for bits in WIDTHS:
-        found.at(bits)
+        found.at(str(bits))
         found.graph.eval()
         with torch.no_grad():
             learnt[bits] = found.graph(*given)[0]
@@ -129,7 +129,7 @@ def test_every_width_learns_from_one_training(norms: bool) -> None:
     _check_shifted(models)
     held = inputs(32, 1)
     for bits, model in models.items():
-        found.at(bits)
+        found.at(str(bits))
         found.graph.eval()
         with torch.no_grad():
             # What a norm leaves as a bias is rounded to codes after training, that of a bias while it is learnt.
@@ -153,7 +153,7 @@ def test_what_was_killed_goes_on_to_the_same_bits() -> None:
 def test_a_scale_that_a_bias_needs_larger_is_so_at_every_width() -> None:
     found = switch()
     with torch.no_grad():
-        for layer in found.networks[8].layers:
+        for layer in found.networks["8"].layers:
             if layer.bias is not None:
                 layer.bias.mul_(1e9)
     _check_shifted(found.settle())
@@ -182,7 +182,7 @@ def test_scales_learn_slower_of_fewer_bits_and_where_gradients_are_steep() -> No
 def test_each_width_has_scales_of_its_own_for_activations() -> None:
     found = switch()
     _, _, alone = found.parameters()
-    rounds = {bits: [*network.roundings()] for bits, network in found.networks.items()}
+    rounds = {int(bits): [*network.roundings()] for bits, network in found.networks.items()}
     for bits, own in alone.items():
         held = {id(one.scale.log) for one in rounds[bits] if isinstance(one.scale, Scale)}
         assert held == {id(one) for one in own}

@@ -1,0 +1,192 @@
+"""One network quantized in several ways at once: one set of weights, and at each place what rounds it in each way."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from convkit.compress.training.rounded import Bias, Dequantize, Scale, Weight
+
+if TYPE_CHECKING:
+    from convkit.compress.training.trainable import Layer, Network
+
+_PLACES = ("_weight", "_quantize", "_dequantize", "_bias", "_norm")
+"""Names of modules that a Network puts in the place of what rounds; all else is of all choices."""
+
+
+class AtChoice(nn.Module):
+    """What stands at one place of a network in each choice, by label, one of them at a time."""
+
+    def __init__(self, of: Mapping[str, nn.Module]) -> None:
+        super().__init__()
+        self.of = nn.ModuleDict(of)
+        self.label = next(iter(of))
+
+    def forward(self, *given: Tensor) -> Tensor:
+        """That of the label which is chosen."""
+        found: Tensor = self.of[self.label](*given)
+        return found
+
+
+@dataclass(slots=True)
+class Group:
+    """Layers that are in one choice, and the places where what they are made of stands."""
+
+    layers: list[str] = field(default_factory=list)
+    places: list[str] = field(default_factory=list)
+
+
+class Choices:
+    """The same network quantized in several ways, `networks` by label, as one. Weights and biases are those of the
+    first; `share` is told of each weight and that of the first. Scales of activations, their zero points and norms are
+    each choice's own.
+
+    `graph` computes what the network does in the choice that it is `at`, or in that of each of its `groups`, by the
+    first layer of these: layers that read one tensor are in the same, and so are those that stand `together`.
+    """
+
+    def __init__(
+        self,
+        networks: Mapping[str, Network],
+        share: Callable[[Weight, Weight], None],
+        together: Sequence[Sequence[str]] = (),
+    ) -> None:
+        self.networks = dict(networks)
+        self.first = next(iter(self.networks.values()))
+        self.graph = self.first.graph
+        for network in list(self.networks.values())[1:]:
+            _share(network, self.first, share)
+        self.groups = _groups(self.first, together)
+        self._places: dict[str, AtChoice] = {}
+        for name in [name for name, _ in self.graph.named_children() if name.startswith(_PLACES)]:
+            of = {label: network.graph.get_submodule(name) for label, network in self.networks.items()}
+            self._places[name] = AtChoice(of)
+            self.graph.set_submodule(name, self._places[name])
+
+    def at(self, label: str) -> None:
+        """Compute in this choice from here on."""
+        for place in self._places.values():
+            place.label = label
+
+    def mixed(self, chosen: Mapping[str, str]) -> None:
+        """Compute in the choice of each of these groups."""
+        for group, label in chosen.items():
+            for name in self.groups[group].places:
+                self._places[name].label = label
+
+    def train(self) -> None:
+        """Learn from here on."""
+        self.first.train()
+
+    def begin_norms(self, samples: Sequence[tuple[Tensor, ...]]) -> None:
+        """Let the norms of each choice see what convolutions make of `samples` there, and begin with it."""
+        for label, network in self.networks.items():
+            self.at(label)
+            with torch.no_grad():
+                for batch in samples:
+                    self.graph(*batch)
+            network.started()
+        self.at(next(iter(self.networks)))
+
+    def scales(self) -> dict[str, list[nn.Parameter]]:
+        """What is learnt of scales in each choice."""
+        return {
+            label: list({id(one.log): one.log for place in _rounding(network) for one in _scales(place)}.values())
+            for label, network in self.networks.items()
+        }
+
+    def labels(self, chosen: Mapping[str, str]) -> dict[str, str]:
+        """The choice of each layer, where that of these groups is `chosen` and all others are in the first."""
+        usual = next(iter(self.networks))
+        return {layer: chosen.get(name, usual) for name, group in self.groups.items() for layer in group.layers}
+
+    def fill(self, network: Network, chosen: Mapping[str, str]) -> None:
+        """Let `network`, whose layers are quantized as `labels` says, be settled with what was learnt."""
+        of = self.labels(chosen)
+        _share_floats(network, self.first)
+        for at, own in enumerate(network.layers):
+            source = self.networks[of[_key(own)]].layers[at]
+            own.weight, own.bias, own.norm = source.weight, source.bias, source.norm
+            if own.reads is not None and source.reads is not None:
+                own.reads.rounds = source.reads.rounds
+
+
+def _groups(network: Network, together: Sequence[Sequence[str]]) -> dict[str, Group]:
+    names = {id(module): name for name, module in network.graph.named_children()}
+    readers: dict[int, list[str]] = {}
+    for name, module in network.graph.named_children():
+        if isinstance(module, Dequantize):
+            readers.setdefault(id(module.of), []).append(name)
+        elif isinstance(module, Bias):
+            readers.setdefault(id(module.weight), []).append(name)
+    found: dict[str, Group] = {}
+    for key, of in _decided_with(network, together).items():
+        group = found.setdefault(of, Group())
+        layer = next(one for one in network.layers if _key(one) == key)
+        group.layers.append(key)
+        modules = [layer.weight, layer.norm, None if layer.reads is None else layer.reads.rounds]
+        for module in filter(None, modules):
+            group.places += [names[id(module)], *readers.get(id(module), [])]
+    return found
+
+
+def _decided_with(network: Network, together: Sequence[Sequence[str]]) -> dict[str, str]:
+    """The first of the layers that are decided with each layer."""
+    first: dict[str, str] = {}
+
+    def join(layers: Sequence[str]) -> None:
+        ends = {first[layer] for layer in layers}
+        least = next((key for key in first if key in ends), "")
+        first.update({key: least for key, end in first.items() if end in ends})
+
+    by_tensor: dict[int, list[str]] = {}
+    for layer in network.layers:
+        first[_key(layer)] = _key(layer)
+        by_tensor.setdefault(id(layer.reads or layer), []).append(_key(layer))
+    for alike in (*by_tensor.values(), *together):
+        join(alike)
+    return first
+
+
+def _key(layer: Layer) -> str:
+    return str(layer.node.meta["layer"])
+
+
+def _share(network: Network, first: Network, share: Callable[[Weight, Weight], None]) -> None:
+    for own, other in zip(network.layers, first.layers, strict=True):
+        assert isinstance(own.weight, Weight)  # what is searched has scales  # noqa: S101
+        assert isinstance(other.weight, Weight)  # noqa: S101
+        share(own.weight, other.weight)
+        own.bias = other.bias
+    for mine, its in zip(_biases(network), _biases(first), strict=True):
+        mine.bias = its.bias
+    _share_floats(network, first)
+
+
+def _biases(network: Network) -> list[Bias]:
+    return [one for _, one in network.graph.named_children() if isinstance(one, Bias)]
+
+
+def _share_floats(network: Network, first: Network) -> None:
+    """Let biases, and layers that stay in float, be one for both."""
+    for name, _ in list(network.graph.named_parameters(recurse=False)):
+        setattr(network.graph, name, first.graph.get_parameter(name))
+    for name, module in first.graph.named_children():
+        if not name.startswith(_PLACES) and any(True for _ in module.parameters()):
+            network.graph.set_submodule(name, module)
+
+
+def _rounding(network: Network) -> Iterator[nn.Module]:
+    for layer in network.layers:
+        yield layer.weight
+        if layer.norm is not None:
+            yield layer.norm
+    yield from network.roundings()
+
+
+def _scales(place: nn.Module) -> Iterator[Scale]:
+    yield from (one for one in place.modules() if isinstance(one, Scale))

@@ -1,0 +1,113 @@
+"""`convkit train --search`: formats are found while they are trained, within their bit operations."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnx
+import pytest
+
+from convkit.compress import plan as plans
+from convkit.compress.training import checkpoint
+from tests.cli.commands import test_train_quantized as aware_tests
+from tests.cli.commands.test_train_quantized import Aware
+
+folder, aware = aware_tests.folder, aware_tests.aware
+SEARCH = "--search", "int4,int8,int2", "--bops", "<=0.035x", "--epochs", "6", "--norms", "--validation", "val.npz"
+
+
+@pytest.fixture
+def searched(aware: Aware, folder: Path) -> dict[str, Any]:
+    if not (folder / "found").exists():
+        done = aware.train(*SEARCH, "--json", out="found")
+        assert done.code == 0, done.err
+    report: dict[str, Any] = json.loads((folder / "found/report.json").read_text())
+    return report
+
+
+def test_a_network_of_mixed_formats_is_found_within_its_budget(searched: dict[str, Any], folder: Path) -> None:
+    found = searched["searched"]
+    assert found["options"] == ["int8", "int4", "int2"]
+    assert 0.85 * found["target"] <= found["bops"] <= found["target"]
+    assert found["entropy"] < 0.05 * np.log(3)
+    assert np.array(found["policy"]).shape == (7, len(found["decisions"]), 3)
+    plan = plans.read(folder / "found/plan.yaml")
+    assert {name: layer.weight for name, layer in plan.layers.items()} == found["formats"]
+    first, *_, last = found["formats"].values()
+    assert first == last == "int8"
+    assert (folder / "found/policy.svg").is_file()
+    assert (folder / "found/policy.png").is_file()
+    made = onnx.load(folder / "found/model.onnx")
+    onnx.checker.check_model(made, full_check=True)
+
+
+def test_bit_operations_are_those_of_the_plan(searched: dict[str, Any], aware: Aware, folder: Path) -> None:
+    """By hand: 12x12 images, then 6x6; nine taps, twelve channels."""
+    bits = {"int8": 64, "int4": 32, "int2": 16}
+    sizes = [9 * 12 * 144, 9 * 144 * 144, 9 * 144 * 36, 9 * 144 * 36, 12 * 4]
+    formats = searched["searched"]["formats"].values()
+    assert searched["searched"]["bops"] == sum(macs * bits[name] for macs, name in zip(sizes, formats, strict=True))
+    assert searched["searched"]["target"] == pytest.approx(0.035 * 1024 * sum(sizes))
+
+
+def test_the_engine_scores_what_was_trained(searched: dict[str, Any]) -> None:
+    scores = {name: one["metrics"]["top1"] for name, one in searched["networks"].items()}
+    assert scores["searched"] == pytest.approx(searched["simulated"]["top1"], abs=0.5)
+    assert scores["searched"] >= scores["float"] - 2
+    assert searched["held_back"][-1] < 0.8 * searched["held_back"][0]
+
+
+def test_the_same_words_make_the_same_bytes_also_where_training_was_killed(
+    searched: dict[str, Any], aware: Aware, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    kept = checkpoint.Checkpoint.keep
+
+    def killed(self: checkpoint.Checkpoint, epoch: int, *given: Any) -> None:
+        kept(self, epoch, *given)
+        if epoch == 4:
+            raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(checkpoint.Checkpoint, "keep", killed)
+        assert aware.train(*SEARCH, out="again").code != 0
+    done = aware.train(*SEARCH, "--resume", out="again")
+    assert done.code == 0, done.err
+    assert "bit operations of" in done.out
+    again, first = (folder / place / "model.onnx" for place in ("again", "found"))
+    assert again.read_bytes() == first.read_bytes()
+    assert json.loads((folder / "again/report.json").read_text())["searched"] == searched["searched"]
+
+
+def test_layers_are_decided_together(aware: Aware, folder: Path) -> None:
+    words = "--search", "int8,int4/uint4", "--bops", "<=0.055x", "--together", "*", "--epochs", "1"
+    assert aware.train(*words, out="one").code == 0
+    found = json.loads((folder / "one/report.json").read_text())["searched"]
+    (layers,) = found["decisions"].values()
+    assert len(layers) == 3
+    assert found["layers"] == {"int8": 2, "int4/uint4": 3}
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("--search", "int8,int4"), "belong together"),
+        (("--bops", "<=0.05x"), "belong together"),
+        (("--together", "a"), "belong together"),
+        (("--search", "int8", "--bops", "<=0.05x"), "is no choice"),
+        (("--search", "int8,int8", "--bops", "<=0.05x"), "is no choice"),
+        (("--search", "int8,int7/uint9", "--bops", "<=0.05x"), "uint9"),
+        (("--search", "int8,int4", "--bops", "<=0.01x"), "give at least"),
+        (("--search", "int8,int4", "--bops", "<=0.5x"), "nothing to search"),
+        (("--search", "int8,int4", "--bops", "often"), "is no budget"),
+        (("--search", "int8,int4", "--bops", "<=0.05x", "--precision", "int8"), "each say formats"),
+        (("--search", "int8,int4", "--bops", "<=0.05x", "--together", "nowhere"), "names no layer"),
+        (("--search", "int8,int4", "--bops", "<=0.05x", "--shards", "2"), "in one process"),
+        (("--search", "int8,int4", "--bops", "<=0.05x", "--elastic", "width"), "is not for"),
+    ],
+)
+def test_what_cannot_be_searched_is_told(aware: Aware, folder: Path, words: tuple[str, ...], message: str) -> None:
+    done = aware.train(*words, out="wrong")
+    assert done.code == 2
+    assert message in done.err
+    assert not (folder / "wrong" / "model.onnx").exists()
