@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from convkit.compress.errors import ConvkitError
 from convkit.compress.training.rounded import Bias, Dequantize, Scale, Weight
 
 if TYPE_CHECKING:
-    from convkit.compress.training.trainable import Layer, Network
+    from convkit.compress.training.trainable import Network
 
 _PLACES = ("_weight", "_quantize", "_dequantize", "_bias", "_norm")
 """Names of modules that a Network puts in the place of what rounds; all else is of all choices."""
@@ -43,7 +44,7 @@ class Group:
 class Choices:
     """The same network quantized in several ways, `networks` by label, as one. Weights and biases are those of the
     first; `share` is told of each weight and that of the first. Scales of activations, their zero points and norms are
-    each choice's own.
+    each choice's own. Raises ConvkitError where the networks differ in more than how they round.
 
     `graph` computes what the network does in the choice that it is `at`, or in that of each of its `groups`, by the
     first layer of these: layers that read one tensor are in the same, and so are those that stand `together`.
@@ -58,7 +59,13 @@ class Choices:
         self.networks = dict(networks)
         self.first = next(iter(self.networks.values()))
         self.graph = self.first.graph
-        for network in list(self.networks.values())[1:]:
+        for label, network in list(self.networks.items())[1:]:
+            if network.graph.code != self.graph.code:
+                # Such as integers whose zero is a ReLU's, beside floats.
+                raise ConvkitError(
+                    f"{next(iter(self.networks))} and {label} are computed by unlike networks on this target",
+                    hint="search integers beside integers, floats beside floats, or for a target such as trt-rtx",
+                )
             _share(network, self.first, share)
         self.groups = _groups(self.first, together)
         self._places: dict[str, AtChoice] = {}
@@ -109,7 +116,7 @@ class Choices:
         of = self.labels(chosen)
         _share_floats(network, self.first)
         for at, own in enumerate(network.layers):
-            source = self.networks[of[_key(own)]].layers[at]
+            source = self.networks[of[own.key]].layers[at]
             own.weight, own.bias, own.norm = source.weight, source.bias, source.norm
             if own.reads is not None and source.reads is not None:
                 own.reads.rounds = source.reads.rounds
@@ -126,7 +133,7 @@ def _groups(network: Network, together: Sequence[Sequence[str]]) -> dict[str, Gr
     found: dict[str, Group] = {}
     for key, of in _decided_with(network, together).items():
         group = found.setdefault(of, Group())
-        layer = next(one for one in network.layers if _key(one) == key)
+        layer = next(one for one in network.layers if one.key == key)
         group.layers.append(key)
         modules = [layer.weight, layer.norm, None if layer.reads is None else layer.reads.rounds]
         for module in filter(None, modules):
@@ -145,15 +152,11 @@ def _decided_with(network: Network, together: Sequence[Sequence[str]]) -> dict[s
 
     by_tensor: dict[int, list[str]] = {}
     for layer in network.layers:
-        first[_key(layer)] = _key(layer)
-        by_tensor.setdefault(id(layer.reads or layer), []).append(_key(layer))
+        first[layer.key] = layer.key
+        by_tensor.setdefault(id(layer.reads or layer), []).append(layer.key)
     for alike in (*by_tensor.values(), *together):
         join(alike)
     return first
-
-
-def _key(layer: Layer) -> str:
-    return str(layer.node.meta["layer"])
 
 
 def _share(network: Network, first: Network, share: Callable[[Weight, Weight], None]) -> None:

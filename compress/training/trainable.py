@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -21,29 +20,8 @@ from convkit.compress import layer_rounding, pairs, patches, stored, weights
 from convkit.compress.floating import ExMy
 from convkit.compress.lockstep import constant
 from convkit.compress.model import Model, clone
+from convkit.compress.training.layers import Layer, Read
 from convkit.compress.training.rounded import Bias, Cast, Dequantize, Following, Norm, Quantize, Scale, Weight, bounds
-
-_BIAS_CODES = 2.0**30
-"""Bias codes stay below this, so that accumulating onto one cannot overflow 32 bits."""
-
-
-@dataclass(slots=True)
-class _Tensor:
-    """An activation that is rounded: the module that does it, and nodes of the quantized graph that hold its scale."""
-
-    rounds: Quantize
-    holders: list[fx.Node] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class Layer:
-    """A layer with a quantized weight: its node in the quantized graph, and what is learnt of it."""
-
-    node: fx.Node
-    weight: Weight | Cast
-    bias: nn.Parameter | None
-    reads: _Tensor | None
-    norm: Norm | None = None
 
 
 class Network:
@@ -54,7 +32,7 @@ class Network:
         self.model, self.graph = quantized, clone(quantized.graph)
         self._follow, self._twins = follow, dict(zip(quantized.graph.graph.nodes, self.graph.graph.nodes, strict=True))
         self._floats = {graphs.key(node): node for node in exact.graph.graph.nodes if node.op == "call_module"}
-        self._tensors: dict[fx.Node, _Tensor] = {}
+        self._tensors: dict[fx.Node, Read] = {}
         self._numbers = itertools.count()
         for node in quantized.graph.graph.nodes:
             self._round(node)
@@ -99,9 +77,9 @@ class Network:
         """The quantized Model with codes, scales and biases as they were learnt."""
         with torch.no_grad():
             for tensor in {id(one): one for one in self._tensors.values()}.values():
-                _write_scale(tensor)
+                tensor.write()
             for layer in self.layers:
-                _write(layer)
+                layer.write()
             held = dict(self.model.graph.named_parameters())
             for name, parameter in self.graph.named_parameters():
                 if name in held:
@@ -129,14 +107,14 @@ class Network:
         if tensor is None:
             low, high = bounds(number)
             start = Following(scale, low - float(zero), high - float(zero)) if self._follow else Scale(scale)
-            tensor = _Tensor(Quantize(number, start, zero))
+            tensor = Read(Quantize(number, start, zero))
         self._tensors[node] = tensor
         tensor.holders += [node] if clip is None else [node, clip]
         rounded = self._put(twin, "quantize", tensor.rounds, source)
         if node.target is ExMy:
             self._put(rounded, "dequantize", Dequantize(tensor.rounds), rounded, behind=True)
 
-    def _same(self, node: fx.Node, scale: Tensor, zero: Tensor) -> _Tensor | None:
+    def _same(self, node: fx.Node, scale: Tensor, zero: Tensor) -> Read | None:
         """What rounds the tensor that the producer of this one reads, where both have one scale: the producer only
         moves numbers, and an engine has it on codes alone if that stays so."""
         producer = node.args[0]
@@ -170,7 +148,7 @@ class Network:
                 bias = self._biased(biased, value, weight, reads)
             yield Layer(node, weight, bias, reads)
 
-    def _biased(self, biased: fx.Node, value: Tensor, weight: Weight | Cast, reads: _Tensor | None) -> nn.Parameter:
+    def _biased(self, biased: fx.Node, value: Tensor, weight: Weight | Cast, reads: Read | None) -> nn.Parameter:
         """The bias that the node `biased` gives, in codes where it is stored in them."""
         twin = self._twins[biased]
         if reads is None or isinstance(weight, Cast) or graphs.constant(biased) is not None:
@@ -242,58 +220,3 @@ def _clip(node: fx.Node) -> fx.Node | None:
     source = node.args[0]
     found = isinstance(source, fx.Node) and graphs.operator(source) == "Clip" and pairs.NUMBER in source.meta
     return source if found else None  # type: ignore[return-value]
-
-
-def _write_scale(tensor: _Tensor) -> None:
-    """The scale into every constant that holds it, and the ends of codes into the Clips before."""
-    scale, zero = tensor.rounds.scale(), tensor.rounds.get_buffer("zero")
-    for node in tensor.holders:
-        if graphs.operator(node) == "Clip":
-            for end, code in zip(node.args[1:], bounds(tensor.rounds.number), strict=True):
-                _held(end).copy_((code - zero) * scale)
-        else:
-            _held(node.args[1]).copy_(scale)
-
-
-def _held(node: Any) -> Tensor:  # noqa: ANN401 - fx arguments are anything
-    found = graphs.constant(node)
-    assert found is not None  # it is stored  # noqa: S101
-    return found
-
-
-def _write(layer: Layer) -> None:
-    """Codes, scales and bias of a layer."""
-    numbers, biased = layer.node.args[1], stored.bias(layer.node)
-    assert isinstance(numbers, fx.Node)  # noqa: S101 - it gives the layer's weight
-    bias: Tensor | None = layer.bias
-    if isinstance(layer.weight, Cast):
-        source = numbers.args[0]
-        held = _held(source)
-        held.copy_(layer.weight.weight.to(held.dtype))
-    else:
-        bias = _write_weight(layer, layer.weight, numbers, biased)
-    if biased is not None and bias is not None:
-        stored.write_bias(biased, bias.double())
-
-
-def _write_weight(layer: Layer, weight: Weight, numbers: fx.Node, biased: fx.Node | None) -> Tensor | None:
-    """Codes and scales of a weight, the scale of its bias; the bias."""
-    scale, added = weight.scale(), biased is not None and graphs.constant(biased) is None
-    bias: Tensor | None = layer.bias
-    factor = torch.ones_like(scale)
-    if layer.norm is not None:
-        factors, bias = layer.norm.folded()
-        factor = factors.reshape(scale.shape)
-    if added and layer.reads is not None and bias is not None and biased is not None:
-        read = layer.reads.rounds.scale()
-        least = bias.abs() / (read * _BIAS_CODES) / factor
-        scale = torch.maximum(scale, least if scale.ndim else least.max())
-        weight.scale.put(scale)
-        _held(biased.args[1]).copy_(read * scale * factor)
-    held = stored.weight(layer.node)
-    assert held is not None  # its format has a scale  # noqa: S101
-    _held(numbers.args[1]).copy_(scale)
-    across = held.scale.expand(held.codes.shape)
-    held.codes.copy_(weight.number.codes(weight.weight, across, torch.zeros_like(across)))
-    _held(numbers.args[1]).copy_(scale * factor)
-    return bias

@@ -100,6 +100,7 @@ def test_layers_are_decided_together(aware: Aware, folder: Path) -> None:
         (("--search", "int8,int4", "--bops", "<=0.01x"), "give at least"),
         (("--search", "int8,int4", "--bops", "<=0.5x"), "nothing to search"),
         (("--search", "int8,int4", "--bops", "often"), "is no budget"),
+        (("--search", "int8,fp8_e4m3", "--bops", "<=0.05x"), "unlike networks"),
         (("--search", "int8,int4", "--bops", "<=0.05x", "--precision", "int8"), "each say formats"),
         (("--search", "int8,int4", "--bops", "<=0.05x", "--together", "nowhere"), "names no layer"),
         (("--search", "int8,int4", "--bops", "<=0.05x", "--shards", "2"), "in one process"),

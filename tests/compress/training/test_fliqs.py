@@ -9,7 +9,9 @@ import torch
 
 from convkit.compress import target as targets
 from convkit.compress.apply import apply_prepared, prepare
+from convkit.compress.errors import ConvkitError
 from convkit.compress.option import Option
+from convkit.compress.search import space
 from convkit.compress.search.problem import Cost
 from convkit.compress.training import costs, fliqs, loop
 from convkit.compress.training.choices import Choices
@@ -36,6 +38,19 @@ def network(formats: dict[str, str] | str, **how: bool) -> Network:
     }
     prepared = prepare(model, EXACT)
     own = apply_prepared(prepared, replace(plan, layers=layers), targets.load("onnxruntime-cpu"))
+    return Network(own, prepared, **how)
+
+
+def of_options(formats: dict[str, str] | str, target: str, **how: bool) -> Network:
+    """In the Option that each name stands for on the target."""
+    model, plan = plan_of("residual", target)
+    layers = {}
+    for key, layer in plan.layers.items():
+        if layer.weight:
+            option, _ = space.precision(formats if isinstance(formats, str) else formats[key], targets.load(target))
+            layers[key] = space.layer_plan(layer, option)
+    prepared = prepare(model, EXACT)
+    own = apply_prepared(prepared, replace(plan, layers=layers), targets.load(target))
     return Network(own, prepared, **how)
 
 
@@ -129,25 +144,44 @@ def test_layers_that_stand_together_are_decided_as_one() -> None:
 
 
 @pytest.mark.parametrize("norms", [False, True])
-def test_mixed_formats_compute_what_a_network_of_them_is_settled_to(norms: bool) -> None:
-    found = Choices({name: network(name, norms=norms) for name in FORMATS}, fliqs.share)
+@pytest.mark.parametrize(
+    ("target", "formats"),
+    [
+        ("onnxruntime-cpu", FORMATS),
+        ("onnxruntime-cpu", ("e4m3/e4m3", "e3m2/e3m2", "e2m1/e2m1")),
+        ("openvino-cpu", ("int8", "int3")),
+        ("trt-rtx", ("int8", "fp8_e4m3")),  # integers and floats
+    ],
+)
+def test_mixed_formats_compute_what_a_network_of_them_is_settled_to(
+    target: str, formats: tuple[str, ...], norms: bool
+) -> None:
+    networks = {name: of_options(name, target, norms=norms) for name in formats}
+    found = Choices(networks, fliqs.share)
     if norms:
         found.begin_norms([inputs(16, 5)])
     chance = torch.Generator().manual_seed(1)
     with torch.no_grad():
         for parameter in found.graph.parameters():
             parameter.add_(0.05 * parameter.abs().mean() * torch.randn(parameter.shape, generator=chance))
-    chosen = {group: FORMATS[at % 3] for at, group in enumerate(found.groups)}
-    found.mixed(chosen)
-    found.graph.eval()
     given = inputs(16, 3)
-    with torch.no_grad():
-        wanted = found.graph(*given)[0]
-    own = network(found.labels(chosen), norms=norms)
-    found.fill(own, chosen)
-    model = own.settle()
-    with torch.no_grad():
-        assert off(model.graph(*given)[0], wanted) < 1e-5
+    for turn in range(len(formats)):
+        chosen = {group: formats[(at + turn) % len(formats)] for at, group in enumerate(found.groups)}
+        found.mixed(chosen)
+        found.graph.eval()
+        with torch.no_grad():
+            wanted = found.graph(*given)[0]
+        own = of_options(found.labels(chosen), target, norms=norms)
+        found.fill(own, chosen)
+        model = own.settle()
+        with torch.no_grad():
+            assert off(model.graph(*given)[0], wanted) < 1e-5
+
+
+def test_networks_that_differ_in_more_than_rounding_are_told() -> None:
+    """A ReLU is the zero of unsigned codes, and a node beside floats."""
+    with pytest.raises(ConvkitError, match="int8 and fp8_e4m3 are computed by unlike networks"):
+        Choices({name: of_options(name, "onnxruntime-cpu") for name in ("int8", "fp8_e4m3")}, fliqs.share)
 
 
 def test_a_search_ends_decided_within_its_cost_and_nearer_to_float() -> None:
