@@ -48,7 +48,7 @@ SETTINGS: Mapping[str, Setting] = {
     "fashion": Setting(
         "tests.bench.cifar_networks:clothes",
         "input:Nx1x28x28",
-        20_000,
+        8_000,
         10,
         "",
         (0.0, 0.25, 0.5, DELAY),
