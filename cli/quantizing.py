@@ -275,12 +275,14 @@ def _ends(model: Model, variant: Mapping[str, Any]) -> set[str]:
 
 
 def original_bytes(job: Job) -> bytes:
-    """The network that was given, as one ONNX file: the user's own bytes where it is one."""
+    """The network that was given, as one ONNX file: the user's own where it is one, else as the engine wants it."""
     from convkit.cli import original
-    from convkit.export.onnx import to_onnx
+    from convkit.export import exporter
 
-    own = original.own_bytes(job.source, job.model)
-    return own or bytes(to_onnx(job.model, job.target.opset).SerializeToString(deterministic=True))
+    if own := original.own_bytes(job.source, job.model):
+        return own
+    proto = exporter.of_engine(job.engine).proto(job.model, job.target.opset)
+    return bytes(proto.SerializeToString(deterministic=True))
 
 
 def _words(scores: Mapping[str, float], count: int) -> str:

@@ -37,11 +37,16 @@ def made(
         plans[name], remedy = quantized_start.remedied(own, *data, calibration, remedy)
     whole = plans[widest]
     layers = {key: layer for key, layer in whole.layers.items() if layer.weight}
+    if len(layers) < _LEAST:
+        raise ConvkitError(
+            f"{job.target.name} runs {len(layers)} layers of {job.model.name} in {widest}, too few to choose among",
+            hint="give one format, by --precision",
+        )
     missing = [key for key in layers if any(key not in plan.layers for plan in plans.values())]
     if len(layers) - len(missing) < _LEAST:
         raise ConvkitError(
             f"{job.target.name} runs fewer than {_LEAST} layers of {job.model.name} in {narrowest}",
-            hint="give others",
+            hint=f"leave out {narrowest}",
         )
     kept = quantized_start.ends(job, whole, layers, calibration) | set(missing)
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from convkit.export.pattern import attributes
-from convkit.export.replacement import Replacement, replaced
+from convkit.export.replacement import Replacement, names, replaced
 
 if TYPE_CHECKING:
     import onnx
@@ -21,23 +21,28 @@ _OPERATOR, _BY_CHANNEL = "GroupNormalization", 21
 
 
 def by_instance(model: onnx.ModelProto) -> onnx.ModelProto:
-    """`model`, edited: every GroupNormalization in float32 is InstanceNormalization of groups."""
+    """`model`, edited: every GroupNormalization that is known to be in float32 is InstanceNormalization of groups."""
     from onnx import TensorProto
 
     opsets = {entry.domain: entry.version for entry in model.opset_import}
     if opsets.get("", 0) < _BY_CHANNEL or all(node.op_type != _OPERATOR for node in model.graph.node):
         return model
-    other = {tensor.name for tensor in model.graph.initializer if tensor.data_type != TensorProto.FLOAT}
-    kept = (node.op_type != _OPERATOR or node.domain or other & {*node.input} for node in model.graph.node)
-    written = [[node] if keep else _written(node) for node, keep in zip(model.graph.node, kept, strict=True)]
-    return replaced(model, (made for nodes in written for made in nodes))
+    values = (*model.graph.input, *model.graph.output, *model.graph.value_info)
+    floats = {value.name for value in values if value.type.tensor_type.elem_type == TensorProto.FLOAT}
+    floats |= {tensor.name for tensor in model.graph.initializer if tensor.data_type == TensorProto.FLOAT}
+    taken = names(model)
+    written = (
+        _written(node, taken) if node.op_type == _OPERATOR and not node.domain and floats >= {*node.input} else [node]
+        for node in model.graph.node
+    )
+    return replaced(model, [made for nodes in written for made in nodes])
 
 
-def _written(node: onnx.NodeProto) -> list[onnx.NodeProto]:
+def _written(node: onnx.NodeProto, taken: set[str]) -> list[onnx.NodeProto]:
     """[N, C, …] as [N, groups, …], normalized, then scaled as [N, C, …], in its own shape again."""
     told = attributes(node)
     groups, x, (scale, bias) = int(told["num_groups"]), node.input[0], node.input[1:3]
-    write = Replacement(node)
+    write = Replacement(node, taken)
     grouped = write.op("Reshape", [x, write.held("grouped", [0, groups, -1])], "groups")
     plain = [write.held("ones", np.ones(groups, np.float32)), write.held("zeros", np.zeros(groups, np.float32))]
     epsilon = float(told.get("epsilon", 1e-5))

@@ -8,14 +8,14 @@ the taps by constant operators: the engine works them out when it opens the file
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from convkit.export.pattern import attributes, operand
-from convkit.export.replacement import Replacement, replaced
+from convkit.export.replacement import Replacement, names, replaced
 
 if TYPE_CHECKING:
     import onnx
@@ -30,12 +30,37 @@ _SERIES, _BIAS = 3, 2
 
 def in_blocks(model: onnx.ModelProto) -> onnx.ModelProto:
     """`model`, edited: its float32 depthwise convolutions of series, of stride 1 and many taps, in blocks."""
-    tensors = {tensor.name: tensor for tensor in model.graph.initializer}
-    spans = [_span(tensors, node) for node in model.graph.node]
+    known = _Known.of(model)
+    spans = [_span(known, node) for node in model.graph.node]
     if not any(spans):
         return model
-    written = (_written(node, span) if span else [node] for node, span in zip(model.graph.node, spans, strict=True))
+    taken = names(model)
+    written = (
+        _written(node, span, taken) if span else [node] for node, span in zip(model.graph.node, spans, strict=True)
+    )
     return replaced(model, [made for nodes in written for made in nodes])
+
+
+@dataclass(frozen=True, slots=True)
+class _Known:
+    """Shapes of float32 weights, also of those that are cast to it, and lengths of series that are not free."""
+
+    weights: Mapping[str, Sequence[int]]
+    lengths: Mapping[str, int]
+
+    @classmethod
+    def of(cls, model: onnx.ModelProto) -> _Known:
+        from onnx import TensorProto
+
+        graph = model.graph
+        stored = {tensor.name: tensor for tensor in graph.initializer}
+        weights = {name: list(one.dims) for name, one in stored.items() if one.data_type == TensorProto.FLOAT}
+        for node in graph.node:
+            if node.op_type == "Cast" and node.input[0] in stored and attributes(node)["to"] == TensorProto.FLOAT:
+                weights[node.output[0]] = list(stored[node.input[0]].dims)
+        shapes = {value.name: value.type.tensor_type.shape.dim for value in (*graph.input, *graph.value_info)}
+        lengths = {name: dims[-1].dim_value for name, dims in shapes.items() if len(dims) == _SERIES}
+        return cls(weights, {name: length for name, length in lengths.items() if length})
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,26 +100,27 @@ class _Span:
         return self.channels * self.count * _BLOCK**2 * 4
 
 
-def _span(tensors: Mapping[str, onnx.TensorProto], node: onnx.NodeProto) -> _Span | None:
-    """None where `node` is none of those, or the engine's own way is as good."""
-    from onnx import TensorProto
-
-    weight = tensors.get(operand(node, 1))
-    if node.op_type != "Conv" or node.domain or weight is None or weight.data_type != TensorProto.FLOAT:
+def _span(known: _Known, node: onnx.NodeProto) -> _Span | None:
+    """None where `node` is none of those, or the engine's own way is as good, or a free length may be less than the
+    kernel wants: that is the engine's to refuse."""
+    shape = known.weights.get(operand(node, 1), ())
+    told = attributes(node)
+    if node.op_type != "Conv" or node.domain or len(shape) != _SERIES:
         return None
-    shape, told = list(weight.dims), attributes(node)
+    if shape[1] != 1 or told.get("group", 1) != shape[0]:
+        return None
     plain = {"strides": [1], "dilations": [1], "auto_pad": b"NOTSET"}
-    if len(shape) != _SERIES or shape[1] != 1 or told.get("group", 1) != shape[0]:
-        return None
     begin, end = told.get("pads", [0, 0])
+    if min(begin, end) < 0 or any(told.get(key, value) != value for key, value in plain.items()):
+        return None
     found = _Span(shape[0], shape[2], begin, end)
-    known = all(told.get(key, value) == value for key, value in plain.items()) and min(begin, end) >= 0
-    return found if known and found.taps >= _LEAST and found.held <= _LARGEST else None
+    fits = found.margin >= 0 or node.input[0] in known.lengths
+    return found if fits and found.taps >= _LEAST and found.held <= _LARGEST else None
 
 
-def _written(node: onnx.NodeProto, span: _Span) -> list[onnx.NodeProto]:
+def _written(node: onnx.NodeProto, span: _Span, taken: set[str]) -> list[onnx.NodeProto]:
     """x [N, C, L] as [N, C B, L / B], convolved, and [N, C, L + margin] again."""
-    write, x = Replacement(node), node.input[0]
+    write, x = Replacement(node, taken), node.input[0]
     length = write.op("Shape", [x], "length", start=2, end=3)
     size = write.held("block", [_BLOCK])
     short = write.op("Mod", [write.op("Neg", [length], "less"), size], "short")

@@ -64,7 +64,7 @@ class Choices:
                 # Such as integers whose zero is a ReLU's, beside floats.
                 raise ConvkitError(
                     f"{next(iter(self.networks))} and {label} are computed by unlike networks on this target",
-                    hint="search integers beside integers, floats beside floats, or for a target such as trt-rtx",
+                    hint="leave one of them out, or give another --target",
                 )
             _share(network, self.first, share)
         self.groups = _groups(self.first, together)

@@ -7,6 +7,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
+from torch import nn
 
 from convkit.cli import batches, quantizing
 from convkit.cli.quantizing import Job, Limits
@@ -14,9 +15,10 @@ from convkit.compress import data as data_sets
 from convkit.compress import model as models
 from convkit.compress import plan as plans
 from convkit.compress import target as targets
-from convkit.compress.data import DataRef
-from convkit.compress.model import ModelRef
+from convkit.compress.data import Data, DataRef
+from convkit.compress.model import ModelRef, parse_shape
 from convkit.compress.search import remedies
+from convkit.compress.sources import factory
 from tests.cli import quantizable
 from tests.cli.quantizable import candidates, job
 from tests.command_line import Convkit
@@ -102,3 +104,15 @@ def test_a_second_output_that_collapses_is_seen(folder: Path, tmp_path: Path) ->
     assert not tried[0].good
     assert tried[-1].good
     assert small not in tried[-1].plan.layers
+
+
+def test_a_network_of_torch_competes_as_its_engine_wants_it() -> None:
+    """Not as the plain file, in which ONNX Runtime loses a group norm's digits."""
+    network = factory.from_module(
+        nn.Sequential(nn.GroupNorm(2, 4)), ModelRef("nets:build", shapes=dict([parse_shape("input:Nx4x8x8")]))
+    )
+    data = Data({"input": np.random.default_rng(0).standard_normal((8, 4, 8, 8)).astype(np.float32)}, None, "")
+    work = Job("nets:build", network, data, targets.load("onnxruntime-cpu"), Limits(5, 10))
+    kinds = {node.op_type for node in onnx.load_from_string(quantizing.original_bytes(work)).graph.node}
+    assert "InstanceNormalization" in kinds
+    assert "GroupNormalization" not in kinds

@@ -11,6 +11,7 @@ from convkit.compress.convs.ela import ELA
 from convkit.compress.model import ModelRef, parse_shape
 from convkit.compress.sources import factory
 from convkit.export import exporter
+from convkit.export.group_norm import by_instance
 
 
 def written(network: nn.Module, shape: str, engine: str = "onnxruntime") -> onnx.ModelProto:
@@ -22,7 +23,7 @@ def written(network: nn.Module, shape: str, engine: str = "onnxruntime") -> onnx
 
 def off(made: onnx.ModelProto, network: nn.Module, given: torch.Tensor) -> float:
     session = onnxruntime.InferenceSession(made.SerializeToString(), providers=["CPUExecutionProvider"])
-    (found,) = session.run(None, {"input": given.numpy()})
+    (found,) = session.run(None, {made.graph.input[0].name: given.numpy()})
     with torch.no_grad():
         wanted = network.double()(given.double()).numpy()
     network.float()
@@ -79,3 +80,37 @@ def test_other_types_keep_the_operator() -> None:
         kinds = [node.op_type for holder in (made.graph, *made.functions) for node in holder.node]
         assert "GroupNormalization" in kinds
         assert "InstanceNormalization" not in kinds
+
+
+def test_a_scale_of_another_type_that_a_node_makes_keeps_the_operator() -> None:
+    """Such as half a network in float16, whose weights are cast."""
+    made = written(norm(), "input:Nx8x9x8", "onnx")
+    (node,) = made.graph.node
+    half = onnx.TensorProto.FLOAT16
+    for place in range(3):
+        made.graph.node.insert(place, onnx.helper.make_node("Cast", [node.input[place]], [f"half{place}"], to=half))
+    node = made.graph.node[-1]
+    for place in range(3):
+        node.input[place] = f"half{place}"
+    made.graph.node.append(onnx.helper.make_node("Cast", ["normal"], [node.output[0]], to=onnx.TensorProto.FLOAT))
+    node.output[0] = "normal"
+    kinds = [one.op_type for one in by_instance(onnx.shape_inference.infer_shapes(made)).graph.node]
+    assert kinds.count("GroupNormalization") == 1
+    assert "InstanceNormalization" not in kinds
+
+
+def test_a_scale_in_float_that_a_node_makes_is_as_good() -> None:
+    class Computed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.line = nn.Linear(8, 8)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return nn.functional.group_norm(x, 4, x.mean((0, 2)) * 2, self.line.bias)
+
+    torch.manual_seed(0)
+    network = Computed()
+    made = written(network, "x:1x8x9")
+    assert "InstanceNormalization" in [node.op_type for node in made.graph.node]
+    given = 300 + torch.randn(1, 8, 9, generator=torch.Generator().manual_seed(1))
+    assert off(made, network, given) < 5e-4

@@ -14,6 +14,7 @@ from convkit.compress.convs.sgconv import GConv
 from convkit.compress.model import ModelRef, parse_shape
 from convkit.compress.sources import factory
 from convkit.export import exporter
+from convkit.export.in_blocks import in_blocks
 from convkit.runtimes.session import Options, open_session
 
 FEATURES = 5
@@ -95,6 +96,46 @@ def test_a_free_length_stays_free() -> None:
         found = run(made, given)
         assert found.shape == wanted.shape
         assert np.abs(found - wanted).max() <= 1e-5 * np.abs(wanted).max()
+
+
+def test_a_free_length_that_may_be_too_short_is_the_engines_to_refuse() -> None:
+    layer = convolution(128, padding=60)
+    assert kernels(written(nn.Sequential(layer), f"input:Nx{FEATURES}xL=200")) == [128]
+    assert max(kernels(written(nn.Sequential(layer), f"input:Nx{FEATURES}x200"))) < 128
+
+
+def test_weights_that_are_stored_in_few_bits_are_those_of_blocks_too() -> None:
+    layer = convolution(128, padding=64)
+    plain = written(nn.Sequential(layer), f"input:Nx{FEATURES}x160", "onnx")
+    weight = next(tensor for tensor in plain.graph.initializer if len(tensor.dims) == 3)
+    few = onnx.numpy_helper.from_array(onnx.numpy_helper.to_array(weight).astype(np.float16), "few")
+    cast = onnx.helper.make_node("Cast", ["few"], [weight.name], to=onnx.TensorProto.FLOAT)
+    plain.graph.initializer.remove(weight)
+    plain.graph.initializer.append(few)
+    plain.graph.node.insert(0, cast)
+    given = series(2, FEATURES, 160)
+    wanted = run(plain, given)
+    made = in_blocks(plain)
+    onnx.checker.check_model(made, full_check=True)
+    assert max(kernels(made)) < 128
+    assert np.abs(run(made, given) - wanted).max() <= 1e-5 * np.abs(wanted).max()
+
+
+def test_names_that_are_taken_stay_those_of_who_has_them() -> None:
+    plain = written(nn.Sequential(nn.ReLU(), convolution(128, padding=64)), f"input:Nx{FEATURES}x160", "onnx")
+    relu, conv = (next(node for node in plain.graph.node if node.op_type == kind) for kind in ("Relu", "Conv"))
+    relu.output[0] = conv.input[0] = f"{conv.output[0]}/blocks"
+    del plain.graph.value_info[:]
+    given = series(2, FEATURES, 160)
+    wanted = run(plain, given)
+    made = in_blocks(plain)
+    onnx.checker.check_model(made, full_check=True)
+    assert max(kernels(made)) < 128
+    assert np.abs(run(made, given) - wanted).max() <= 1e-5 * np.abs(wanted).max()
+
+
+def test_one_channel_into_many_is_no_depthwise_convolution() -> None:
+    assert kernels(written(nn.Sequential(nn.Conv1d(1, 4, 128, padding=64)), "input:Nx1x160")) == [128]
 
 
 def test_a_novel_layer_stays_one_node_and_its_file_as_small() -> None:
