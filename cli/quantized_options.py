@@ -27,12 +27,15 @@ class Asked:
     switch: tuple[int, ...]
     search: tuple[str, ...]
     bops: str | None
+    latency: str | None
+    tables: str | None
     together: tuple[str, ...]
 
     @property
     def quantized(self) -> bool:
         """Whether formats are asked for."""
-        return bool(self.precision or self.plan or self.switch or self.search or self.bops or self.together)
+        limits = self.bops or self.latency or self.tables or self.together
+        return bool(self.precision or self.plan or self.switch or self.search or limits)
 
 
 _FEWEST, _MOST = 2, 8
@@ -80,9 +83,19 @@ _OPTIONS = (
         type=values.WORD,
         callback=_formats,
         metavar="NAME,...",
-        help="Search the format of each layer while it is trained, once: int8,int4,int2 (FLIQS); with --bops.",
+        help="Search the format of each layer while it is trained, once: int8,int4,int2 (FLIQS); with --bops or "
+        "--latency.",
     ),
     click.option("--bops", metavar="BUDGET", help='What --search may cost: "<=20G" bit operations, or "<=0.04x".'),
+    click.option(
+        "--latency", metavar="BUDGET", help='What --search may take: "<=4ms" or "<=0.6x", by the times of --tables.'
+    ),
+    click.option(
+        "--tables",
+        type=values.WORD,
+        metavar="FILE|FOLDER",
+        help="The tables.json that `convkit quantize` left of this network on the target, with these formats.",
+    ),
     click.option(
         "--together",
         multiple=True,

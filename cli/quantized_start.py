@@ -11,6 +11,7 @@ from convkit.compress.errors import ConvkitError
 
 if TYPE_CHECKING:
     from convkit.cli.progress import Progress
+    from convkit.cli.quantized_options import Asked
     from convkit.cli.quantized_training import Training
     from convkit.cli.quantizing import Job
     from convkit.compress.calibration import Calibration
@@ -38,8 +39,7 @@ def job(training: Training) -> Job:
     asked, nothing = training.asked, {"latency": None, "size": None, "bops": None}
     if sum(bool(one) for one in (asked.precision, asked.plan, asked.switch, asked.search)) > 1:
         raise ConvkitError("--precision, --plan, --switch and --search each say formats", hint="give one of them")
-    if bool(asked.search) != bool(asked.bops) or (asked.together and not asked.search):
-        raise ConvkitError("--search, --bops and --together belong together", hint="give --search and its --bops")
+    _check_search(asked)
     how = carrying.Settings(
         max_drop=100.0, min_sqnr=None, budgets=nothing, by_labels=False, keep=(), plan=asked.plan, tables=None,
         budget=SECONDS, tune=False, threads=training.threads, seed=training.schedule.seed, as_json=False,
@@ -62,6 +62,21 @@ def job(training: Training) -> Job:
     if note:
         show.note(note)
     return replace(job, precision=option)
+
+
+def _check_search(asked: Asked) -> None:
+    limits = bool(asked.bops) + bool(asked.latency)
+    if bool(asked.search) != (limits > 0) or (asked.together and not asked.search):
+        raise ConvkitError(
+            "--search, its budget and --together belong together", hint="give --search with --bops or --latency"
+        )
+    if limits > 1:
+        raise ConvkitError("--search keeps to one budget", hint="give --bops or --latency")
+    if bool(asked.latency) != bool(asked.tables):
+        raise ConvkitError(
+            "--latency and --tables belong together",
+            hint="let `convkit quantize --formats` measure tables first, and give its folder",
+        )
 
 
 def judged(training: Training, job: Job, held: Data) -> Data:

@@ -142,9 +142,15 @@ def tell(report: Mapping[str, Any] | None, output: str, *, as_json: bool) -> Non
     searched = report.get("searched")
     if searched:
         layers = ", ".join(f"{count} in {name}" for name, count in searched["layers"].items())
-        show.text(f"{layers}; {searched['bops'] / 1e9:.4g} G bit operations of {searched['target'] / 1e9:.4g} G")
+        show.text(f"{layers}; {_cost(searched['quantity'], searched['cost'], searched['target'])}")
     first, now = report["held_back"][0], report["held_back"][-1] if searched else min(report["held_back"])
     show.text(f"{Path(output) / 'model.onnx'}: {now:.4g} off on what was held back, {first:.4g} before training")
+
+
+def _cost(quantity: str, cost: float, target: float) -> str:
+    if quantity == "seconds":
+        return f"{figures.milliseconds(cost)} of {figures.milliseconds(target)} ms, by the tables"
+    return f"{cost / 1e9:.4g} G bit operations of {target / 1e9:.4g} G"
 
 
 def _time(ratio: Mapping[str, Any] | None) -> str:

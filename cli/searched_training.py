@@ -10,13 +10,12 @@ from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from convkit.cli import picture, quantized_scores, quantized_start, several_plans, show
+from convkit.cli import picture, quantized_scores, quantized_start, searched_costs, several_plans, show
 from convkit.compress.errors import ConvkitError
 
 if TYPE_CHECKING:
     from convkit.cli.quantized_training import Training
     from convkit.cli.quantizing import Job
-    from convkit.compress.budget import Budget
     from convkit.compress.calibration import Calibration
     from convkit.compress.data import Data
     from convkit.compress.model import Model
@@ -32,19 +31,18 @@ SEARCHED = "searched"
 def run(training: Training) -> dict[str, Any]:
     """Train, and write the network in the formats that were found into the output; its report."""
     from convkit.cli import quantized_training
-    from convkit.compress import budget
     from convkit.compress import plan as plans
     from convkit.compress.training import fliqs
     from convkit.compress.training.checkpoint import Checkpoint
     from convkit.export import exporter
 
     job = quantized_start.job(training)
-    wish = budget.parse("bops", str(training.asked.bops))
+    wish = searched_costs.wished(training.asked, job)
     jobs = _jobs(training, job)
     learns, held = job.data.split(quantized_training.HELD, job.seed)
     judged = quantized_start.judged(training, job, held)
     started = time.monotonic()
-    kept = Checkpoint(training.output, quantized_training.key(training, job), resume=training.resume)
+    kept = Checkpoint(training.output, [*quantized_training.key(training, job), wish.digest], resume=training.resume)
     known = kept.load()
     with show.progress(f"searching {job.model.name} for {job.target.name} while it is trained") as say:
         calibration = quantized_start.calibration(job, learns)
@@ -55,7 +53,7 @@ def run(training: Training) -> dict[str, Any]:
             planned, ends = several_plans.made(jobs, (learns, held), calibration, say)
         aim = quantized_start.aim(training, job, learns, held)
         choices, rounded = _choices(training, job, planned, ends, (calibration, learns))
-        costs, target = _costs(job, planned, choices, ends, wish, calibration)
+        costs, target = searched_costs.made(job, planned, choices.members(ends), wish, calibration)
         search = fliqs.Search(costs, target, seed=job.seed)
         begun = functools.partial(fliqs.train, choices, search, aim=aim, schedule=training.schedule, kept=known)
         texts = {"plans": {label: plans.dump(plan) for label, plan in planned.items()}, "ends": sorted(ends)}
@@ -109,7 +107,7 @@ def _choices(
         networks[label], model = quantized_start.network(training, job, plan, calibration)
         rounded[f"{label}, rounded"] = model
     first, *_ = planned.values()
-    free = [name for name in first.layers if name not in ends]
+    free = [name for name, layer in first.layers.items() if layer.weight and name not in ends]
     choices = Choices(networks, fliqs.share, list(_together(training.asked.together, free)))
     if training.asked.norms:
         choices.begin_norms(quantized_start.seen(training, job, learns))
@@ -124,59 +122,10 @@ def _together(patterns: Sequence[str], free: Sequence[str]) -> Iterator[list[str
         yield found
 
 
-def _costs(
-    job: Job,
-    planned: Mapping[str, Plan],
-    choices: Choices,
-    ends: Collection[str],
-    wish: Budget,
-    calibration: Calibration,
-) -> tuple[Costs, float]:
-    """What each choice costs in bit operations, and what all of them may."""
-    from convkit.compress import budget
-    from convkit.compress.analysis import analyse
-    from convkit.compress.apply import prepare
-    from convkit.compress.option import FLOAT, Option
-    from convkit.compress.search import space
-    from convkit.compress.search.problem import Cost, meets
-    from convkit.compress.training import costs
-
-    first, *_ = planned.values()
-    prepared = prepare(job.model, first.methods, calibration.probe)
-    macs = {layer.name: layer.macs for layer in analyse(prepared).layers}
-    options = {
-        label: {name: Option(str(layer.weight), layer.activation) for name, layer in plan.layers.items()}
-        for label, plan in planned.items()
-    }
-    members = {name: group.layers for name, group in choices.groups.items() if not {*ends} & {*group.layers}}
-    layers = [layer for own in members.values() for layer in own]
-    each = {
-        layer: {own[layer]: Cost(bops=space.bops(macs[layer], None, own[layer])) for own in options.values()}
-        for layer in layers
-    }
-    (usual, *_) = options.values()
-    rest = sum(space.bops(count, None, usual.get(name, FLOAT)) for name, count in macs.items() if name not in each)
-    found = costs.Costs(costs.problem(each, members, Cost(bops=rest)), "bops", members, options)
-    original = space.float_bops(sum(layer.macs for layer in analyse(job.model).layers))
-    target = wish.absolute(original)
-    least, most = found.ends()
-    if not meets(least, target):
-        raise ConvkitError(
-            f"--bops {wish.text} is less than these formats can do",
-            hint=f'give at least "{budget.nearest(wish, least, original)}"',
-        )
-    if meets(most, target):
-        raise ConvkitError(
-            f"--bops {wish.text} has room for {next(iter(planned))} in every layer: there is nothing to search",
-            hint=f'give less than "{budget.nearest(wish, most, original)}", or --precision',
-        )
-    return found, target
-
-
 def _mixed(planned: Mapping[str, Plan], choices: Choices, chosen: Mapping[str, str]) -> Plan:
     """The plan of which each layer is in the format that was chosen."""
     (first, *_), of = planned.values(), choices.labels(chosen)
-    layers = {name: planned[of[name]].layers[name] for name in first.layers}
+    layers = {name: planned[of[name]].layers[name] if name in of else layer for name, layer in first.layers.items()}
     return replace(
         first, layers=layers, ranges={key: own for plan in planned.values() for key, own in plan.ranges.items()}
     )
@@ -190,7 +139,8 @@ def _told(learner: SearchLearner, choices: Choices, costs: Costs, target: float)
         "formats": of,
         "layers": dict(Counter(of.values())),
         "decisions": {name: list(costs.members[name]) for name in learner.policy.decisions},
-        "bops": costs.of(chosen),
+        "quantity": costs.quantity,
+        "cost": costs.of(chosen),
         "target": target,
         "entropy": learner.policy.entropy(),
         "options": list(learner.policy.options),

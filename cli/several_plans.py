@@ -50,8 +50,15 @@ def made(
         )
     kept = quantized_start.ends(job, whole, layers, calibration) | set(missing)
 
+    # What has no weight is in low precision where all formats have it in the same.
+    alike = {
+        key: layer
+        for key, layer in whole.layers.items()
+        if not layer.weight and all(plan.layers.get(key) == layer for plan in plans.values())
+    }
+
     def of(plan: Plan) -> Plan:
         own = {key: layer if key in kept else plan.layers[key] for key, layer in layers.items()}
-        return replace(plan, layers=own, ranges={**whole.ranges, **plan.ranges})
+        return replace(plan, layers={**own, **alike}, ranges={**whole.ranges, **plan.ranges})
 
     return {name: of(plans[name]) for name in jobs}, kept

@@ -101,14 +101,19 @@ def write(path: str | Path, tables: Tables) -> None:
     )
 
 
+def file(path: str | Path) -> Path:
+    """The JSON file that is meant: `path`, or that in the folder of a search."""
+    return Path(path) / FILE if Path(path).is_dir() else Path(path)
+
+
 def read(path: str | Path, model: str | None = None) -> Tables:
     """The tables in a JSON file, or in the folder of a search.
 
     Raises ConvkitError where it holds none, none to be computed with, or those of another model than `model`.
     """
-    path = Path(path) / FILE if Path(path).is_dir() else path
+    path = file(path)
     try:
-        found = _checked(_parse(json.loads(Path(path).read_text(encoding="utf-8"))))
+        found = _checked(_parse(json.loads(path.read_text(encoding="utf-8"))))
     except OSError as error:
         raise ConvkitError(f"cannot read tables {path}: {error.strerror}", hint=_HINT) from error
     except (ValueError, RecursionError, ConvkitError) as error:
@@ -122,10 +127,10 @@ def beside(path: str | Path, found: Tables) -> tuple[Tables, ...]:
     """What the same search left of other precisions that layers in float may all run in; `found` are those in `path`, a
     file or the folder of the search. Raises ConvkitError as `read` does.
     """
-    file = Path(path) / FILE if Path(path).is_dir() else Path(path)
-    if file.name != FILE:
+    own = file(path)
+    if own.name != FILE:
         return ()
-    others = [read(other) for other in sorted(file.parent.glob(OTHERS))]
+    others = [read(other) for other in sorted(own.parent.glob(OTHERS))]
     return tuple(other for other in others if _is_beside(other, found))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -110,6 +110,10 @@ class Choices:
         """The choice of each layer, where that of these groups is `chosen` and all others are in the first."""
         usual = next(iter(self.networks))
         return {layer: chosen.get(name, usual) for name, group in self.groups.items() for layer in group.layers}
+
+    def members(self, decided: Collection[str] = ()) -> dict[str, list[str]]:
+        """The layers of each group, but for those of which one is `decided`."""
+        return {name: group.layers for name, group in self.groups.items() if not {*decided} & {*group.layers}}
 
     def fill(self, network: Network, chosen: Mapping[str, str]) -> None:
         """Let `network`, whose layers are quantized as `labels` says, be settled with what was learnt."""

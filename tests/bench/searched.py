@@ -70,7 +70,7 @@ def lines(say: Callable[[str], None], report: dict[str, Any], output: Path) -> I
     yield Line("fashion", f"at {OF_FOUR:.0%} of four bits, less four bits",
                point(ahead.score - by_name[FORMATS[1]].score), ">=", AHEAD, "points")  # fmt: skip
     for name, (one, told) in searches.items():
-        worst = max(abs(each["bops"] / each["target"] - 1) for each in told)
+        worst = max(abs(each["cost"] / each["target"] - 1) for each in told)
         yield Line(f"fashion, {name}", "off its bit operations, at most", point(worst), "<=", OFF, "")
         entropy = max(each["entropy"] for each in told) / np.log(len(FORMATS))
         yield Line(f"fashion, {name}", "entropy in the end, of the largest", point(float(entropy)), "<=", ENTROPY, "")
@@ -114,6 +114,6 @@ def _searched(
     words = ["--search", ",".join(FORMATS), "--bops", f"<={bops / 1e9:.6f}G"]
     told = [_trained([*words, "--seed", str(seed)], output / f"searched_{name}_{seed}", data, output) for seed in SEEDS]
     scores = [one["networks"]["searched"]["metrics"]["top1"] for one in told]
-    cost = statistics.fmean(one["searched"]["bops"] for one in told)
+    cost = statistics.fmean(one["searched"]["cost"] for one in told)
     made = Trained(f"searched, {name}", scores, cost, [one["learning_seconds"] for one in told])
     return made, [one["searched"] for one in told]

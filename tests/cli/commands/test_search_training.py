@@ -11,7 +11,7 @@ import pytest
 from convkit.compress import plan as plans
 from convkit.compress.training import checkpoint
 from tests.cli.commands import test_train_quantized as aware_tests
-from tests.cli.commands.test_train_quantized import Aware
+from tests.cli.commands.test_train_quantized import WEIGHTS, Aware
 
 folder, aware = aware_tests.folder, aware_tests.aware
 SEARCH = "--search", "int4,int8,int2", "--bops", "<=0.035x", "--epochs", "6", "--norms", "--validation", "val.npz"
@@ -29,11 +29,12 @@ def searched(aware: Aware, folder: Path) -> dict[str, Any]:
 def test_a_network_of_mixed_formats_is_found_within_its_budget(searched: dict[str, Any], folder: Path) -> None:
     found = searched["searched"]
     assert found["options"] == ["int8", "int4", "int2"]
-    assert 0.85 * found["target"] <= found["bops"] <= found["target"]
+    assert 0.85 * found["target"] <= found["cost"] <= found["target"]
     assert found["entropy"] < 0.05 * np.log(3)
     assert np.array(found["policy"]).shape == (7, len(found["decisions"]), 3)
     plan = plans.read(folder / "found/plan.yaml")
-    assert {name: layer.weight for name, layer in plan.layers.items()} == found["formats"]
+    assert {name: layer.weight for name, layer in plan.layers.items() if layer.weight} == found["formats"]
+    assert [layer.activation for layer in plan.layers.values() if not layer.weight] == ["uint8"] * 3  # pools, on codes
     first, *_, last = found["formats"].values()
     assert first == last == "int8"
     assert (folder / "found/policy.svg").is_file()
@@ -47,7 +48,7 @@ def test_bit_operations_are_those_of_the_plan(searched: dict[str, Any], aware: A
     bits = {"int8": 64, "int4": 32, "int2": 16}
     sizes = [9 * 12 * 144, 9 * 144 * 144, 9 * 144 * 36, 9 * 144 * 36, 12 * 4]
     formats = searched["searched"]["formats"].values()
-    assert searched["searched"]["bops"] == sum(macs * bits[name] for macs, name in zip(sizes, formats, strict=True))
+    assert searched["searched"]["cost"] == sum(macs * bits[name] for macs, name in zip(sizes, formats, strict=True))
     assert searched["searched"]["target"] == pytest.approx(0.035 * 1024 * sum(sizes))
 
 
@@ -88,9 +89,76 @@ def test_layers_are_decided_together(aware: Aware, folder: Path) -> None:
     assert found["layers"] == {"int8": 2, "int4/uint4": 3}
 
 
+@pytest.fixture
+def tables(aware: Aware, folder: Path) -> Path:
+    """Of a search that measured the network here, whose kernels all take uint8 activations: one time for all."""
+    if not (folder / "tables").exists():
+        words = "--formats", "int8,int4,int2", "--latency", "<=2x", "--max-drop", "100", "--budget", "2", "--no-tune"
+        done = aware.convkit("quantize", "aware_net:build", *WEIGHTS, "--data", "train.npz", *words, "-o", "tables")
+        assert done.code == 0, done.err
+    return folder / "tables"
+
+
+def test_a_network_is_found_within_the_time_that_tables_tell(aware: Aware, folder: Path, tables: Path) -> None:
+    """On an engine whose kernels take the less time the fewer bits a weight has."""
+    text = json.loads((tables / "tables.json").read_text())
+    for costs in text["layers"].values():
+        for option, cost in costs.items():
+            cost["seconds"] *= {"int4/uint8": 0.5, "int2/uint8": 0.25}.get(option, 1)
+    text["trials"] = []
+    (folder / "fewer.json").write_text(json.dumps(text))
+    of = {name: layer["int8/uint8"]["seconds"] for name, layer in text["layers"].items() if "int8/uint8" in layer}
+    rest = text["fixed"]["seconds"] + sum(
+        layer["uint8"]["seconds"] for layer in text["layers"].values() if "uint8" in layer
+    )
+    rest += next(edge["directed"][0][2] for edge in text["edges"] if edge["given"] == "fp32")  # the input's
+    first, *inner, last = of
+    least, most = (rest + of[first] + of[last] + part * sum(of[name] for name in inner) for part in (0.25, 1))
+    limit = least + 0.5 * (most - least)
+    words = "--search", "int8,int4,int2", "--latency", f"<={limit * 1e6:.5f}us", "--tables", "fewer.json"
+    done = aware.train(*words, "--epochs", "3", out="fast")
+    assert done.code == 0, done.err
+    assert "by the tables" in done.out
+    found = json.loads((folder / "fast/report.json").read_text())["searched"]
+    assert found["quantity"] == "seconds"
+    parts = {"int8": 1, "int4": 0.5, "int2": 0.25}
+    formats = found["formats"]
+    taken = rest + sum(of[name] * parts[formats[name]] for name in of)
+    assert found["cost"] == pytest.approx(taken)
+    assert least < taken <= found["target"] == pytest.approx(limit, rel=1e-5)
+    assert formats[first] == formats[last] == "int8"
+    assert len({formats[name] for name in inner}) > 1
+
+
+def test_tables_that_cannot_tell_are_told(aware: Aware, folder: Path, tables: Path) -> None:
+    text = json.loads((tables / "tables.json").read_text())
+
+    def refused(message: str, *words: str, **changes: object) -> None:
+        (folder / "wrong.json").write_text(json.dumps(text | changes))
+        done = aware.train("--search", "int8,int4", "--latency", "<=0.9x", "--tables", *words, out="wrong")
+        assert done.code == 2
+        assert message in done.err
+        assert not (folder / "wrong").exists()
+
+    refused("cannot read tables", "nowhere.json")
+    refused("all take the same time", str(tables))
+    refused("of another model", "wrong.json", model="another", plan="")
+    refused("tells what openvino-cpu takes", "wrong.json", target="openvino-cpu")
+    refused("tells what onnxruntime-cpu takes", str(tables), "--target", "openvino-cpu")
+    bare = {name: {"fp32": known["fp32"]} for name, known in text["layers"].items()}
+    refused("does not tell what", "wrong.json", layers=bare, edges=[], trials=[])
+    *_, last = text["layers"]
+    least = {last: text["layers"][last]}
+    refused("tells nothing of", "wrong.json", layers=least, edges=[], trials=[])
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
+        (("--search", "int8,int4", "--latency", "<=0.9x"), "--latency and --tables belong together"),
+        (("--search", "int8,int4", "--bops", "<=0.05x", "--tables", "x"), "--latency and --tables belong together"),
+        (("--search", "int8,int4", "--bops", "<=0.05x", "--latency", "<=1x"), "one budget"),
+        (("--latency", "<=0.9x"), "belong together"),
         (("--search", "int8,int4"), "belong together"),
         (("--bops", "<=0.05x"), "belong together"),
         (("--together", "a"), "belong together"),

@@ -44,7 +44,7 @@ def network(formats: dict[str, str] | str, **how: bool) -> Network:
 def of_options(formats: dict[str, str] | str, target: str, **how: bool) -> Network:
     """In the Option that each name stands for on the target."""
     model, plan = plan_of("residual", target)
-    layers = {}
+    layers = {} if target == "trt-rtx" else dict(plan.layers)  # what has no weight stays as it is
     for key, layer in plan.layers.items():
         if layer.weight:
             option, _ = space.precision(formats if isinstance(formats, str) else formats[key], targets.load(target))
