@@ -104,6 +104,16 @@ def test_a_free_length_that_may_be_too_short_is_the_engines_to_refuse() -> None:
     assert max(kernels(written(nn.Sequential(layer), f"input:Nx{FEATURES}x200"))) < 128
 
 
+def assert_in_blocks(plain: onnx.ModelProto) -> None:
+    """That it is edited into one in blocks, which makes the same numbers."""
+    given = series(2, FEATURES, 160)
+    wanted = run(plain, given)
+    made = in_blocks(plain)
+    onnx.checker.check_model(made, full_check=True)
+    assert max(kernels(made)) < 128
+    assert np.abs(run(made, given) - wanted).max() <= 1e-5 * np.abs(wanted).max()
+
+
 def test_weights_that_are_stored_in_few_bits_are_those_of_blocks_too() -> None:
     layer = convolution(128, padding=64)
     plain = written(nn.Sequential(layer), f"input:Nx{FEATURES}x160", "onnx")
@@ -113,12 +123,7 @@ def test_weights_that_are_stored_in_few_bits_are_those_of_blocks_too() -> None:
     plain.graph.initializer.remove(weight)
     plain.graph.initializer.append(few)
     plain.graph.node.insert(0, cast)
-    given = series(2, FEATURES, 160)
-    wanted = run(plain, given)
-    made = in_blocks(plain)
-    onnx.checker.check_model(made, full_check=True)
-    assert max(kernels(made)) < 128
-    assert np.abs(run(made, given) - wanted).max() <= 1e-5 * np.abs(wanted).max()
+    assert_in_blocks(plain)
 
 
 def test_names_that_are_taken_stay_those_of_who_has_them() -> None:
@@ -126,12 +131,7 @@ def test_names_that_are_taken_stay_those_of_who_has_them() -> None:
     relu, conv = (next(node for node in plain.graph.node if node.op_type == kind) for kind in ("Relu", "Conv"))
     relu.output[0] = conv.input[0] = f"{conv.output[0]}/blocks"
     del plain.graph.value_info[:]
-    given = series(2, FEATURES, 160)
-    wanted = run(plain, given)
-    made = in_blocks(plain)
-    onnx.checker.check_model(made, full_check=True)
-    assert max(kernels(made)) < 128
-    assert np.abs(run(made, given) - wanted).max() <= 1e-5 * np.abs(wanted).max()
+    assert_in_blocks(plain)
 
 
 def test_one_channel_into_many_is_no_depthwise_convolution() -> None:
