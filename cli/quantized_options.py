@@ -29,6 +29,7 @@ class Asked:
     bops: str | None
     latency: str | None
     tables: str | None
+    by: str
     together: tuple[str, ...]
 
     @property
@@ -95,6 +96,14 @@ _OPTIONS = (
         type=values.WORD,
         metavar="FILE|FOLDER",
         help="The tables.json that `convkit quantize` left of this network on the target, with these formats.",
+    ),
+    click.option(
+        "--by",
+        type=values.WORD,
+        default="fliqs",
+        show_default=True,
+        metavar="NAME",
+        help="How --search decides; hawq does before it trains; `convkit list deciders`.",
     ),
     click.option(
         "--together",

@@ -143,7 +143,10 @@ def tell(report: Mapping[str, Any] | None, output: str, *, as_json: bool) -> Non
     if searched:
         layers = ", ".join(f"{count} in {name}" for name, count in searched["layers"].items())
         show.text(f"{layers}; {_cost(searched['quantity'], searched['cost'], searched['target'])}")
-    first, now = report["held_back"][0], report["held_back"][-1] if searched else min(report["held_back"])
+    first, now = (
+        report["held_back"][0],
+        report["held_back"][-1] if searched and searched["policy"] else min(report["held_back"]),
+    )
     show.text(f"{Path(output) / 'model.onnx'}: {now:.4g} off on what was held back, {first:.4g} before training")
 
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from convkit.compress.plan import Plan
     from convkit.compress.training.choices import Choices
     from convkit.compress.training.costs import Costs
-    from convkit.compress.training.fliqs import SearchLearner
+    from convkit.compress.training.mixing import Learner
 
 SEARCHED = "searched"
 
@@ -32,11 +32,12 @@ def run(training: Training) -> dict[str, Any]:
     """Train, and write the network in the formats that were found into the output; its report."""
     from convkit.cli import quantized_training
     from convkit.compress import plan as plans
-    from convkit.compress.training import fliqs
+    from convkit.compress.training import mixing
     from convkit.compress.training.checkpoint import Checkpoint
     from convkit.export import exporter
 
     job = quantized_start.job(training)
+    decider = mixing.load(training.asked.by)
     wish = searched_costs.wished(training.asked, job)
     jobs = _jobs(training, job)
     learns, held = job.data.split(quantized_training.HELD, job.seed)
@@ -54,8 +55,8 @@ def run(training: Training) -> dict[str, Any]:
         aim = quantized_start.aim(training, job, learns, held)
         choices, rounded = _choices(training, job, planned, ends, (calibration, learns))
         costs, target = searched_costs.made(job, planned, choices.members(ends), wish, calibration)
-        search = fliqs.Search(costs, target, seed=job.seed)
-        begun = functools.partial(fliqs.train, choices, search, aim=aim, schedule=training.schedule, kept=known)
+        search = mixing.Search(costs, target, seed=job.seed)
+        begun = functools.partial(decider, choices, search, aim=aim, schedule=training.schedule, kept=known)
         texts = {"plans": {label: plans.dump(plan) for label, plan in planned.items()}, "ends": sorted(ends)}
         learner, state = quantized_training.trained(
             training, begun, choices.first.model, (learns, aim), (kept, texts), say
@@ -71,8 +72,7 @@ def run(training: Training) -> dict[str, Any]:
     report["simulated"] = quantized_scores.simulated(job, model, judged)
     report["searched"] = _told(learner, choices, costs, target)
     proto = exporter.of_engine(job.engine).proto(model, job.target.opset)
-    drawn = picture.policy(learner.updates.history, learner.policy.decisions, learner.policy.options)
-    pictures = {f"policy.{suffix}": written for suffix, written in drawn.items()}
+    pictures = _pictures(learner, costs)
     quantized_training.write(training, job, plan, bytes(proto.SerializeToString(deterministic=True)), report, pictures)
     kept.done()
     return report
@@ -98,7 +98,7 @@ def _choices(
     training: Training, job: Job, planned: Mapping[str, Plan], ends: Collection[str], data: tuple[Calibration, Data]
 ) -> tuple[Choices, dict[str, Model]]:
     """The network in training, and what rounding alone makes of it in each format."""
-    from convkit.compress.training import fliqs
+    from convkit.compress.training import mixing
     from convkit.compress.training.choices import Choices
 
     calibration, learns = data
@@ -108,7 +108,7 @@ def _choices(
         rounded[f"{label}, rounded"] = model
     first, *_ = planned.values()
     free = [name for name, layer in first.layers.items() if layer.weight and name not in ends]
-    choices = Choices(networks, fliqs.share, list(_together(training.asked.together, free)))
+    choices = Choices(networks, mixing.share, list(_together(training.asked.together, free)))
     if training.asked.norms:
         choices.begin_norms(quantized_start.seen(training, job, learns))
     return choices, rounded
@@ -131,18 +131,26 @@ def _mixed(planned: Mapping[str, Plan], choices: Choices, chosen: Mapping[str, s
     )
 
 
-def _told(learner: SearchLearner, choices: Choices, costs: Costs, target: float) -> dict[str, Any]:
+def _pictures(learner: Learner, costs: Costs) -> dict[str, bytes]:
+    """The policy over time, of what has one."""
+    if not learner.updates.history:
+        return {}
+    drawn = picture.policy(learner.updates.history, tuple(costs.members), tuple(costs.options))
+    return {f"policy.{suffix}": written for suffix, written in drawn.items()}
+
+
+def _told(learner: Learner, choices: Choices, costs: Costs, target: float) -> dict[str, Any]:
     """What was decided, and how the policy came to it."""
     chosen = learner.chosen()
     of = choices.labels(chosen)
     return {
         "formats": of,
         "layers": dict(Counter(of.values())),
-        "decisions": {name: list(costs.members[name]) for name in learner.policy.decisions},
+        "decisions": {name: list(own) for name, own in costs.members.items()},
         "quantity": costs.quantity,
         "cost": costs.of(chosen),
         "target": target,
-        "entropy": learner.policy.entropy(),
-        "options": list(learner.policy.options),
+        "entropy": learner.entropy(),
+        "options": list(costs.options),
         "policy": learner.updates.history,
     }

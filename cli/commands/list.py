@@ -16,6 +16,7 @@ KINDS = {
     "calibrators": ("compress/calibrators", ".py"),
     "commands": ("cli/commands", ".py"),
     "convs": ("compress/convs", ".py"),
+    "deciders": ("compress/training/deciders", ".py"),
     "engines": ("runtimes", ".py"),
     "exports": ("export/engines", ".py"),
     "formats": ("compress/formats", ".py"),

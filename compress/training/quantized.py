@@ -41,6 +41,17 @@ class Aim:
     held: Inputs
     held_labels: Tensor | None
 
+    def of(self, made: tuple[Tensor, ...], inputs: Inputs, labels: Tensor | None) -> Tensor:
+        """What is to be least, where a network makes `made` of a batch."""
+        parts = []
+        if self.target is not None:
+            parts.append(self.teaches * self.target.loss(made, inputs))
+        if self.loss is not None:
+            if labels is None:
+                raise ConvkitError("a batch has no labels to learn from", hint="give them, or --teach 1")
+            parts.append((1 - self.teaches) * self.loss(made[0], labels))
+        return torch.stack(parts).sum()
+
 
 def train(
     network: Network,
@@ -113,15 +124,7 @@ class QuantizedLearner:
 
     def loss(self, inputs: Inputs, labels: Tensor | None) -> Tensor:
         """What is to be least, of a batch."""
-        made, aim = self._network.graph(*inputs), self._aim
-        parts = []
-        if aim.target is not None:
-            parts.append(aim.teaches * aim.target.loss(made, inputs))
-        if aim.loss is not None:
-            if labels is None:
-                raise ConvkitError("a batch has no labels to learn from", hint="give them, or --teach 1")
-            parts.append((1 - aim.teaches) * aim.loss(made[0], labels))
-        return torch.stack(parts).sum()
+        return self._aim.of(self._network.graph(*inputs), inputs, labels)
 
 
 def _first_broken(graph: fx.GraphModule, inputs: Inputs) -> str:

@@ -29,7 +29,7 @@ class Network:
     learnt. `exact` is the float network that it was made of, prepared as it was."""
 
     def __init__(self, quantized: Model, exact: Model, *, follow: bool = False, norms: bool = False) -> None:
-        self.model, self.graph = quantized, clone(quantized.graph)
+        self.model, self.exact, self.graph = quantized, exact, clone(quantized.graph)
         self._follow, self._twins = follow, dict(zip(quantized.graph.graph.nodes, self.graph.graph.nodes, strict=True))
         self._floats = {graphs.key(node): node for node in exact.graph.graph.nodes if node.op == "call_module"}
         self._tensors: dict[fx.Node, Read] = {}

@@ -80,6 +80,16 @@ def test_the_same_words_make_the_same_bytes_also_where_training_was_killed(
     assert json.loads((folder / "again/report.json").read_text())["searched"] == searched["searched"]
 
 
+def test_another_decider_has_no_policy_to_show(aware: Aware, folder: Path) -> None:
+    words = "--search", "int8,int4,int2", "--bops", "<=0.035x", "--by", "hawq", "--epochs", "2", "--norms"
+    done = aware.train(*words, out="curved")
+    assert done.code == 0, done.err
+    found = json.loads((folder / "curved/report.json").read_text())["searched"]
+    assert 0.85 * found["target"] <= found["cost"] <= found["target"]
+    assert (found["policy"], found["entropy"]) == ([], 0)
+    assert not (folder / "curved/policy.svg").exists()
+
+
 def test_layers_are_decided_together(aware: Aware, folder: Path) -> None:
     words = "--search", "int8,int4/uint4", "--bops", "<=0.055x", "--together", "*", "--epochs", "1"
     assert aware.train(*words, out="one").code == 0
@@ -158,6 +168,7 @@ def test_tables_that_cannot_tell_are_told(aware: Aware, folder: Path, tables: Pa
         (("--search", "int8,int4", "--latency", "<=0.9x"), "--latency and --tables belong together"),
         (("--search", "int8,int4", "--bops", "<=0.05x", "--tables", "x"), "--latency and --tables belong together"),
         (("--search", "int8,int4", "--bops", "<=0.05x", "--latency", "<=1x"), "one budget"),
+        (("--search", "int8,int4", "--bops", "<=0.05x", "--by", "hawk"), "did you mean 'hawq'"),
         (("--latency", "<=0.9x"), "belong together"),
         (("--search", "int8,int4"), "belong together"),
         (("--bops", "<=0.05x"), "belong together"),

@@ -13,10 +13,10 @@ from convkit.compress.errors import ConvkitError
 from convkit.compress.option import Option
 from convkit.compress.search import space
 from convkit.compress.search.problem import Cost
-from convkit.compress.training import costs, fliqs, loop
+from convkit.compress.training import costs, loop, mixing
 from convkit.compress.training.choices import Choices
 from convkit.compress.training.costs import Costs
-from convkit.compress.training.fliqs import Search
+from convkit.compress.training.deciders import fliqs
 from convkit.compress.training.loop import Schedule
 from convkit.compress.training.policy import Policy
 from convkit.compress.training.trainable import Network
@@ -55,7 +55,7 @@ def of_options(formats: dict[str, str] | str, target: str, **how: bool) -> Netwo
 
 
 def choices(together: Sequence[Sequence[str]] = ()) -> Choices:
-    return Choices({name: network(name) for name in FORMATS}, fliqs.share, together)
+    return Choices({name: network(name) for name in FORMATS}, mixing.share, together)
 
 
 def options(found: Choices) -> dict[str, dict[str, Option]]:
@@ -63,14 +63,14 @@ def options(found: Choices) -> dict[str, dict[str, Option]]:
     return {name: {layer: Option(name, "uint8") for layer in layers} for name in FORMATS}
 
 
-def search(found: Choices, share: float = 0.5) -> Search:
+def search(found: Choices, share: float = 0.5) -> mixing.Search:
     """Every layer costs its bits; `share` of eight in all."""
     members = {name: group.layers for name, group in found.groups.items()}
     own = options(found)
     layers = own["int8"]
     each = {layer: {own[name][layer]: Cost(bops=BITS[name]) for name in FORMATS} for layer in layers}
     known = Costs(costs.problem(each, members, Cost()), "bops", members, own)
-    return Search(known, share * 8 * len(layers))
+    return mixing.Search(known, share * 8 * len(layers))
 
 
 def test_a_policy_finds_what_is_worth_most_within_what_it_may_cost_and_decides() -> None:
@@ -157,7 +157,7 @@ def test_mixed_formats_compute_what_a_network_of_them_is_settled_to(
     target: str, formats: tuple[str, ...], norms: bool
 ) -> None:
     networks = {name: of_options(name, target, norms=norms) for name in formats}
-    found = Choices(networks, fliqs.share)
+    found = Choices(networks, mixing.share)
     if norms:
         found.begin_norms([inputs(16, 5)])
     chance = torch.Generator().manual_seed(1)
@@ -184,7 +184,7 @@ def test_mixed_formats_compute_what_a_network_of_them_is_settled_to(
 def test_networks_that_differ_in_more_than_rounding_are_told() -> None:
     """A ReLU is the zero of unsigned codes, and a node beside floats."""
     with pytest.raises(ConvkitError, match="int8 and fp8_e4m3 are computed by unlike networks"):
-        Choices({name: of_options(name, "onnxruntime-cpu") for name in ("int8", "fp8_e4m3")}, fliqs.share)
+        Choices({name: of_options(name, "onnxruntime-cpu") for name in ("int8", "fp8_e4m3")}, mixing.share)
 
 
 def test_a_search_ends_decided_within_its_cost_and_nearer_to_float() -> None:

@@ -1,0 +1,98 @@
+"""Training in formats that differ from layer to layer, which one of the `deciders` finds within what they may cost."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from torch import Tensor
+
+from convkit.compress import parts
+from convkit.compress.training import loop
+from convkit.compress.training.crew import Crew
+from convkit.compress.training.quantized import SCALES, Aim, QuantizedLearner
+
+if TYPE_CHECKING:
+    from convkit.compress.training.choices import Choices
+    from convkit.compress.training.costs import Costs
+    from convkit.compress.training.loop import Schedule
+    from convkit.compress.training.rounded import Weight
+
+FOLDER = "compress/training/deciders"
+"""Each trains `choices` within a Search; the Learner and its State after every epoch, as `quantized.train` does."""
+
+
+def load(name: str) -> Any:  # noqa: ANN401 - each takes what it takes
+    """The decider of that name; an unknown one is the user's error."""
+    return parts.load(FOLDER, name)
+
+
+@dataclass(frozen=True, slots=True)
+class Search:
+    """What is chosen is to cost `target` by `costs`, and never more; `strength` of what it is off, in parts of that,
+    against quality from 0 to 1."""
+
+    costs: Costs
+    target: float
+    strength: float = 1.0
+    seed: int = 0
+
+    def best(self, merits: Mapping[str, Mapping[str, float]]) -> dict[str, str]:
+        """The format of each decision: those whose merits are most together at the cost that is asked for."""
+        found = self.costs.best(merits, self.target)
+        assert found is not None  # who asks sees to that  # noqa: S101
+        return found
+
+
+def share(own: Weight, other: Weight) -> None:
+    """One weight for all formats, each with scales of its own."""
+    own.weight = other.weight
+
+
+class Updates(loop.Cycle):
+    """The optimizers of weights and of the scales of all formats; `history`: a policy before every epoch."""
+
+    def __init__(self, choices: Choices, schedule: Schedule, total: int) -> None:
+        scales = list({id(one): one for own in choices.scales().values() for one in own}.values())
+        known = {id(one) for one in scales}
+        own = [one for one in choices.graph.parameters() if id(one) not in known]
+        super().__init__([(own, 1, 1), (scales, SCALES, 0)], schedule, total)
+        self.history = list[list[list[float]]]()
+
+    def told(self) -> dict[str, Any]:
+        """Where in the cycle it is, and what the policy was before every epoch."""
+        return super().told() | {"policy": self.history}
+
+    def restore(self, tensors: Mapping[str, Tensor], told: Mapping[str, Any]) -> None:
+        """Go on from there."""
+        self.history = list(told["policy"])
+        super().restore(tensors, told)
+
+
+class Learner(QuantizedLearner):
+    """A network in training, in the formats that are `chosen`."""
+
+    updates: Updates
+
+    def __init__(self, choices: Choices, search: Search, aim: Aim, updates: Updates, schedule: Schedule) -> None:
+        super().__init__(choices.first, aim, updates, schedule.batch, (1, Crew()))
+        self.search, self._choices = search, choices
+
+    def weights(self) -> Mapping[str, Tensor]:
+        """Weights, scales of all formats, and statistics of norms."""
+        graph = self._choices.graph
+        return dict(graph.named_parameters()) | dict(graph.named_buffers())
+
+    def judge(self) -> float:
+        """The aim on what is held back, in what would be chosen now."""
+        self._choices.mixed(self.chosen())
+        return super().judge()
+
+    def entropy(self) -> float:
+        """Of a decision, on average: none, where all is decided."""
+        return 0.0
+
+    def chosen(self) -> dict[str, str]:
+        """The format of each decision."""
+        raise NotImplementedError
