@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from convkit.compress.errors import ConvkitError
-from convkit.compress.training.rounded import Bias, Dequantize, Scale, Weight
+from convkit.compress.training.rounded import Bias, Dequantize, Quantize, Scale, Weight
 
 if TYPE_CHECKING:
     from convkit.compress.training.trainable import Network
@@ -20,17 +20,27 @@ _PLACES = ("_weight", "_quantize", "_dequantize", "_bias", "_norm")
 
 
 class AtChoice(nn.Module):
-    """What stands at one place of a network in each choice, by label, one of them at a time."""
+    """What stands at one place of a network in each choice, by label, one of them at a time, or all of them by
+    `shares`, one for each: then codes stay apart until they are numbers again, which are added."""
 
     def __init__(self, of: Mapping[str, nn.Module]) -> None:
         super().__init__()
         self.of = nn.ModuleDict(of)
         self.label = next(iter(of))
+        self.shares: Tensor | None = None
 
-    def forward(self, *given: Tensor) -> Tensor:
-        """That of the label which is chosen."""
-        found: Tensor = self.of[self.label](*given)
-        return found
+    def forward(self, *given: Tensor | tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:
+        """That of the label which is chosen, or of all."""
+        if self.shares is None:
+            found: Tensor = self.of[self.label](*given)
+            return found
+        ways = [
+            one(*(each[at] if isinstance(each, tuple) else each for each in given))
+            for at, one in enumerate(self.of.values())
+        ]
+        if isinstance(self.of[self.label], Quantize):
+            return tuple(ways)
+        return torch.stack([share * way for share, way in zip(self.shares, ways, strict=True)]).sum(0)
 
 
 @dataclass(slots=True)
@@ -84,6 +94,13 @@ class Choices:
         for group, label in chosen.items():
             for name in self.groups[group].places:
                 self._places[name].label = label
+                self._places[name].shares = None
+
+    def blended(self, shares: Mapping[str, Tensor]) -> None:
+        """Compute in all choices at once, by these shares of each of these groups."""
+        for group, own in shares.items():
+            for name in self.groups[group].places:
+                self._places[name].shares = own
 
     def train(self) -> None:
         """Learn from here on."""

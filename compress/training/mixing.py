@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import Tensor
 
 from convkit.compress import parts
@@ -17,7 +18,9 @@ if TYPE_CHECKING:
     from convkit.compress.training.choices import Choices
     from convkit.compress.training.costs import Costs
     from convkit.compress.training.loop import Schedule
+    from convkit.compress.training.policy import Policy
     from convkit.compress.training.rounded import Weight
+    from convkit.compress.training.samples import Inputs
 
 FOLDER = "compress/training/deciders"
 """Each trains `choices` within a Search; the Learner and its State after every epoch, as `quantized.train` does."""
@@ -96,3 +99,62 @@ class Learner(QuantizedLearner):
     def chosen(self) -> dict[str, str]:
         """The format of each decision."""
         raise NotImplementedError
+
+
+class PolicyUpdates(Updates):
+    """The optimizers of weights, scales and policy."""
+
+    def __init__(self, choices: Choices, policy: Policy, schedule: Schedule, total: int) -> None:
+        super().__init__(choices, schedule, total)
+        self.policy = policy
+
+    def tensors(self) -> dict[str, Tensor]:
+        """What all of them keep."""
+        return super().tensors() | {f"policy.{name}": tensor for name, tensor in self.policy.tensors().items()}
+
+    def restore(self, tensors: Mapping[str, Tensor], told: Mapping[str, Any]) -> None:
+        """Go on from there."""
+        own = {name.removeprefix("policy."): one for name, one in tensors.items() if name.startswith("policy.")}
+        super().restore({name: one for name, one in tensors.items() if not name.startswith("policy.")}, told)
+        self.policy.restore(own)
+
+
+class PolicyLearner(Learner):
+    """A network in training, in formats that a policy comes to."""
+
+    updates: PolicyUpdates
+
+    def __init__(self, choices: Choices, search: Search, aim: Aim, updates: PolicyUpdates, schedule: Schedule) -> None:
+        super().__init__(choices, search, aim, updates, schedule)
+        self.policy, self.epochs = updates.policy, schedule.epochs
+        self._chance, self._final = torch.Generator(), dict[str, str]()
+
+    def weights(self) -> Mapping[str, Tensor]:
+        """Weights, scales, statistics of norms, and the policy."""
+        own = self.policy.state_dict(keep_vars=True)
+        return dict(super().weights()) | {f"policy.{name}": one for name, one in own.items()}
+
+    def chance(self, at: float) -> torch.Generator:
+        """Of the place in training alone, so that training which was killed draws the same."""
+        self._chance.manual_seed(hash((self.search.seed, round(at * 1e6))) % 2**63)
+        return self._chance
+
+    def settled(self, inputs: Inputs, labels: Tensor | None) -> float:
+        """A step in what is chosen from here on; its loss."""
+        self._final = self._final or self.chosen()
+        self._choices.mixed(self._final)
+        return self.updates.update([self.loss(inputs, labels)])
+
+    def judge(self) -> float:
+        """The aim on what is held back, in what would be chosen now."""
+        self.updates.history.append(self.policy.told())
+        return super().judge()
+
+    def entropy(self) -> float:
+        """Of the policy."""
+        return self.policy.entropy()
+
+    def chosen(self) -> dict[str, str]:
+        """The format of each decision: those that are best together at the cost that is asked for."""
+        rows = zip(self.policy.decisions, self.policy.merits().tolist(), strict=True)
+        return self.search.best({name: dict(zip(self.policy.options, row, strict=True)) for name, row in rows})

@@ -85,6 +85,17 @@ class Policy(nn.Module):
         (weight * self._entropy() - gain).backward()  # type: ignore[no-untyped-call]
         self._optimizer.step()
 
+    def shares(self, chance: torch.Generator, temperature: float) -> Tensor:
+        """[decisions, options]: a softmax of logits and of Gumbel's noise, which gradients go through; the colder, the
+        nearer to one option."""
+        noise = -torch.empty(self.logits.shape).exponential_(generator=chance).log()
+        return torch.softmax((self.logits + noise) / temperature, 1)
+
+    def update(self) -> None:
+        """A step against the gradient that its logits got."""
+        self._optimizer.step()
+        self._optimizer.zero_grad()
+
     def _entropy(self) -> Tensor:
         found = self.probabilities()
         return -(found * found.log()).sum(1).mean()

@@ -17,6 +17,7 @@ from tests.bench.limits import Line
 NETWORK = ("tests.bench.cifar_networks:wardrobe", "--shape", "input:Nx1x28x28")
 LEARNS, FLOAT_EPOCHS, EPOCHS, SEEDS = 20_000, 8, 4, (0, 1, 2)
 FORMATS = ("int8/uint8", "int4/uint4", "int2/uint2")
+OWN, *_ = DECIDERS = ("fliqs", "hawq", "dnas")
 BITS = {name: int(name[3]) for name in FORMATS}
 OF_EIGHT, OF_FOUR = 0.60, 1.15
 """Bit operations of the two searches, over those of all layers in eight and in four bits."""
@@ -52,7 +53,9 @@ def lines(say: Callable[[str], None], report: dict[str, Any], output: Path) -> I
     eight = macs * 64
     budgets = {"eight": OF_EIGHT * eight, "four": OF_FOUR * macs * 16}
     found = [_uniform(name, data, output, say) for name in FORMATS]
-    searches = {name: _searched(name, bops, data, output, say) for name, bops in budgets.items()}
+    searches = {
+        (name, by): _searched(name, by, bops, data, output, say) for name, bops in budgets.items() for by in DECIDERS
+    }
     rows = [one for one, _ in searches.values()]
     report["searched"] = [asdict(one) for one in (*found, *rows)]
     show.table(
@@ -64,12 +67,18 @@ def lines(say: Callable[[str], None], report: dict[str, Any], output: Path) -> I
         ],
     )  # fmt: skip
     by_name = {one.name: one for one in found}
-    near, ahead = searches["eight"][0], searches["four"][0]
+    near, ahead = searches["eight", OWN][0], searches["four", OWN][0]
     yield Line("fashion", f"at {OF_EIGHT:.0%} of eight bits, less eight bits",
                point(near.score - by_name[FORMATS[0]].score), ">=", -APART, "points")  # fmt: skip
     yield Line("fashion", f"at {OF_FOUR:.0%} of four bits, less four bits",
                point(ahead.score - by_name[FORMATS[1]].score), ">=", AHEAD, "points")  # fmt: skip
-    for name, (one, told) in searches.items():
+    for (name, by), (one, told) in searches.items():
+        if by != OWN:
+            less = searches[name, OWN][0].score - one.score
+            yield Line(
+                f"fashion, {name}", f"{OWN} less {by}, at equal bit operations", point(less), ">=", 0.0, "points"
+            )
+            continue
         worst = max(abs(each["cost"] / each["target"] - 1) for each in told)
         yield Line(f"fashion, {name}", "off its bit operations, at most", point(worst), "<=", OFF, "")
         entropy = max(each["entropy"] for each in told) / np.log(len(FORMATS))
@@ -108,12 +117,12 @@ def _uniform(name: str, data: Sequence[str], output: Path, say: Callable[[str], 
 
 
 def _searched(
-    name: str, bops: float, data: Sequence[str], output: Path, say: Callable[[str], None]
+    name: str, by: str, bops: float, data: Sequence[str], output: Path, say: Callable[[str], None]
 ) -> tuple[Trained, list[dict[str, Any]]]:
-    say(f"fashion: searched within {bops / 1e9:.3g} G bit operations")
-    words = ["--search", ",".join(FORMATS), "--bops", f"<={bops / 1e9:.6f}G"]
-    told = [_trained([*words, "--seed", str(seed)], output / f"searched_{name}_{seed}", data, output) for seed in SEEDS]
+    say(f"fashion: searched by {by} within {bops / 1e9:.3g} G bit operations")
+    words = ["--search", ",".join(FORMATS), "--by", by, "--bops", f"<={bops / 1e9:.6f}G"]
+    told = [_trained([*words, "--seed", str(seed)], output / f"{by}_{name}_{seed}", data, output) for seed in SEEDS]
     scores = [one["networks"]["searched"]["metrics"]["top1"] for one in told]
     cost = statistics.fmean(one["searched"]["cost"] for one in told)
-    made = Trained(f"searched, {name}", scores, cost, [one["learning_seconds"] for one in told])
+    made = Trained(f"{by}, {name}", scores, cost, [one["learning_seconds"] for one in told])
     return made, [one["searched"] for one in told]

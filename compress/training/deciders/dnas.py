@@ -1,0 +1,81 @@
+"""DNAS: layers run in all formats at once, by shares that are learnt as weights are, then in what these came to.
+
+Wu et al., Mixed Precision Quantization of ConvNets via Differentiable Neural Architecture Search (2018): shares are
+drawn from a Gumbel softmax that cools down. Steps take as many times the memory as there are formats. Here one
+optimizer step is of weights and of shares, cost is told by how far what is expected is off its target, and the network
+goes on in what was chosen rather than from the start.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from convkit.compress.training import loop, mixing
+from convkit.compress.training.policy import Policy
+from convkit.compress.training.quantized import LEAST, Aim
+
+if TYPE_CHECKING:
+    from convkit.compress.training.augment import Augment
+    from convkit.compress.training.choices import Choices
+    from convkit.compress.training.loop import Schedule, State
+    from convkit.compress.training.mixing import Search
+    from convkit.compress.training.samples import Inputs, Samples
+
+DECIDED = 0.7
+"""Part of the steps up to which shares are learnt."""
+_WARM, _COLD = 5.0, 0.5
+"""Temperature of the softmax, at the beginning and then."""
+
+
+def train(
+    choices: Choices,
+    search: Search,
+    samples: Samples,
+    aim: Aim,
+    schedule: Schedule,
+    *,
+    augment: Augment | None = None,
+    kept: tuple[Mapping[str, Tensor], Mapping[str, object]] | None = None,
+) -> Iterator[tuple[Blended, State]]:
+    """Train on `samples` and search; the state after every epoch, to be kept with `loop.packed`. What was `kept` goes
+    on.
+    """
+    steps = schedule.epochs * samples.steps(schedule.batch, LEAST)
+    found = Policy(list(search.costs.members), list(choices.networks), round(steps * DECIDED))
+    learner = Blended(choices, search, aim, mixing.PolicyUpdates(choices, found, schedule, steps), schedule)
+    state = None if kept is None else loop.unpacked(learner, *kept)
+    for now in loop.run(learner, samples, schedule, least=LEAST, augment=augment, state=state, last=True):
+        yield learner, now
+
+
+class Blended(mixing.PolicyLearner):
+    """A network in training, in all formats at once."""
+
+    def step(self, inputs: Inputs, labels: Tensor | None, at: float) -> float:
+        """By the shares that are drawn, which learn too."""
+        done = at / self.epochs
+        if done >= DECIDED:
+            return self.settled(inputs, labels)
+        temperature = _WARM * (_COLD / _WARM) ** (done / DECIDED)
+        shares = self.policy.shares(self.chance(at), temperature)
+        self._choices.blended(dict(zip(self.policy.decisions, shares, strict=True)))
+        loss = self.loss(inputs, labels)
+        off = self.search.strength * (1 - self._expected(shares) / self.search.target).abs().float()
+        total = self.updates.update([loss + off])
+        self.policy.update()
+        return total - float(off.detach())
+
+    def _expected(self, shares: Tensor) -> Tensor:
+        """What a network of these shares costs: exactly, where layers cost each for itself."""
+        names, costs = self.policy.decisions, self.search.costs
+        usual = {name: self.policy.options[int(row.argmax())] for name, row in zip(names, shares, strict=True)}
+        whole = costs.of(usual)
+        changes = torch.tensor(costs.each(usual), dtype=torch.float64) - whole
+        return whole + (shares.double() * changes).sum()
+
+
+PART = train
