@@ -25,6 +25,7 @@ class Asked:
     norms: bool
     loader: str | None
     switch: tuple[int, ...]
+    mixed: bool
     search: tuple[str, ...]
     bops: str | None
     latency: str | None
@@ -35,7 +36,7 @@ class Asked:
     @property
     def quantized(self) -> bool:
         """Whether formats are asked for."""
-        limits = self.bops or self.latency or self.tables or self.together
+        limits = self.bops or self.latency or self.tables or self.together or self.mixed
         return bool(self.precision or self.plan or self.switch or self.search or limits)
 
 
@@ -78,6 +79,11 @@ _OPTIONS = (
         callback=_widths,
         metavar="BITS,...",
         help="Train it to run at each of these widths, from one stored network: 8,6,4,2; `convkit switch` makes files.",
+    ),
+    click.option(
+        "--mixed",
+        is_flag=True,
+        help="Let layers of --switch differ in width, too; `convkit switch --bops` chooses which.",
     ),
     click.option(
         "--search",

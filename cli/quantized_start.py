@@ -39,6 +39,8 @@ def job(training: Training) -> Job:
     asked, nothing = training.asked, {"latency": None, "size": None, "bops": None}
     if sum(bool(one) for one in (asked.precision, asked.plan, asked.switch, asked.search)) > 1:
         raise ConvkitError("--precision, --plan, --switch and --search each say formats", hint="give one of them")
+    if asked.mixed and not asked.switch:
+        raise ConvkitError("--mixed belongs to --switch", hint="give --switch, or leave out --mixed")
     _check_search(asked)
     how = carrying.Settings(
         max_drop=100.0, min_sqnr=None, budgets=nothing, by_labels=False, keep=(), plan=asked.plan, tables=None,

@@ -60,12 +60,12 @@ def made(
     from convkit.compress.search.problem import meets
     from convkit.compress.training import costs
 
-    options = {label: {name: _option(layer) for name, layer in plan.layers.items()} for label, plan in planned.items()}
     if wish.tables is None:
-        problem, original = _bops(job, planned, options, members, calibration)
+        found, original = by_bops(job, planned, members, calibration)
     else:
+        options = _options(planned)
         problem, original = _seconds(wish.tables, wish.path, options, members), wish.tables.original.seconds
-    found = costs.Costs(problem, wish.budget.quantity, members, options)
+        found = costs.Costs(problem, wish.budget.quantity, members, options)
     target = wish.budget.absolute(original)
     least, most = found.ends()
     _told_apart(wish.budget, least, most, original)
@@ -107,14 +107,12 @@ def _option(layer: LayerPlan) -> Option:
     return Option(layer.weight or layer.activation, layer.activation)
 
 
-def _bops(
-    job: Job,
-    planned: Mapping[str, Plan],
-    options: Mapping[str, Mapping[str, Option]],
-    members: Members,
-    calibration: Calibration,
-) -> tuple[Problem, float]:
-    """By bit operations; and those of the network in float."""
+def _options(planned: Mapping[str, Plan]) -> dict[str, dict[str, Option]]:
+    return {label: {name: _option(layer) for name, layer in plan.layers.items()} for label, plan in planned.items()}
+
+
+def by_bops(job: Job, planned: Mapping[str, Plan], members: Members, calibration: Calibration) -> tuple[Costs, float]:
+    """What the formats of `members` cost in bit operations; and what the network takes in float."""
     from convkit.compress.analysis import analyse
     from convkit.compress.apply import prepare
     from convkit.compress.option import FLOAT
@@ -122,6 +120,7 @@ def _bops(
     from convkit.compress.search.problem import Cost
     from convkit.compress.training import costs
 
+    options = _options(planned)
     first, *_ = planned.values()
     macs = {layer.name: layer.macs for layer in analyse(prepare(job.model, first.methods, calibration.probe)).layers}
     layers = [layer for own in members.values() for layer in own]
@@ -132,7 +131,7 @@ def _bops(
     usual, *_ = options.values()
     rest = sum(space.bops(count, None, usual.get(name, FLOAT)) for name, count in macs.items() if name not in each)
     original = space.float_bops(sum(layer.macs for layer in analyse(job.model).layers))
-    return costs.problem(each, members, Cost(bops=rest)), original
+    return costs.Costs(costs.problem(each, members, Cost(bops=rest)), "bops", members, options), original
 
 
 def _seconds(tables: Tables, path: str, options: Mapping[str, Mapping[str, Option]], members: Members) -> Problem:

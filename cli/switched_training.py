@@ -20,7 +20,8 @@ if TYPE_CHECKING:
     from convkit.compress.model import Model
     from convkit.compress.option import Option
     from convkit.compress.plan import Plan
-    from convkit.compress.training.switching import Switch
+    from convkit.compress.training.switching import Members, Switch
+    from convkit.export.mixed import Decisions
 
 
 def run(training: Training) -> dict[str, Any]:
@@ -29,6 +30,7 @@ def run(training: Training) -> dict[str, Any]:
     from convkit.compress import plan as plans
     from convkit.compress.training import switching
     from convkit.compress.training.checkpoint import Checkpoint
+    from convkit.compress.training.deciders import hawq
     from convkit.export import exporter, switched
 
     job = quantized_start.job(training)
@@ -39,22 +41,28 @@ def run(training: Training) -> dict[str, Any]:
     known = kept.load()
     with show.progress(f"training {job.model.name} for {job.target.name}") as say:
         calibration = quantized_start.calibration(job, learns)
-        planned = (
-            {int(bits): plans.loads(text) for bits, text in known[1]["plans"].items()}
-            if known
-            else _planned(training, job, (learns, held), calibration, say)
-        )
+        if known:
+            planned = {int(bits): plans.loads(text) for bits, text in known[1]["plans"].items()}
+            ends = set(known[1]["ends"])
+        else:
+            planned, ends = _planned(training, job, (learns, held), calibration, say)
         aim = quantized_start.aim(training, job, learns, held)
         switch, rounded = _switch(training, job, planned, calibration, learns)
         schedule = training.schedule
-        begun = functools.partial(switching.train, switch, aim=aim, schedule=schedule, kept=known)
-        texts = {"plans": {str(bits): plans.dump(plan) for bits, plan in planned.items()}}
+        members = switch.members(ends)
+        if training.asked.mixed and not members:
+            raise ConvkitError(f"no layer of {job.model.name} is of many widths", hint="leave out --mixed")
+        curved = hawq.traces(switch.first.exact, aim, schedule.batch, job.seed) if training.asked.mixed else {}
+        draws = switching.Draws(switch.widths, members, curved, job.seed) if training.asked.mixed else None
+        begun = functools.partial(switching.train, switch, aim=aim, schedule=schedule, kept=known, draws=draws)
+        texts = {"plans": {str(bits): plans.dump(plan) for bits, plan in planned.items()}, "ends": sorted(ends)}
         widest = max(planned)
         whole = switch.first.model
         _, state = quantized_training.trained(training, begun, whole, (learns, aim), (kept, texts), say)
         made = exporter.of_engine(job.engine)
         files = {bits: made.proto(switched.plain(model), job.target.opset) for bits, model in switch.settle().items()}
-        artifact = switched.packed(files)
+        beside = _decisions(job, planned, switch, members, curved, calibration).told() if training.asked.mixed else None
+        artifact = switched.packed(files, beside)
         say(f"timed and scored in {job.engine}")
         networks = {
             name: made.proto(model, job.target.opset).SerializeToString(deterministic=True)
@@ -74,9 +82,38 @@ def run(training: Training) -> dict[str, Any]:
 
 def _planned(
     training: Training, job: Job, data: tuple[Data, Data], calibration: Calibration, say: Progress
-) -> dict[int, Plan]:
+) -> tuple[dict[int, Plan], set[str]]:
     jobs = {str(bits): replace(job, precision=_option(job, bits)) for bits in training.asked.switch}
-    return {int(bits): plan for bits, plan in several_plans.made(jobs, data, calibration, say)[0].items()}
+    found, ends = several_plans.made(jobs, data, calibration, say)
+    return {int(bits): plan for bits, plan in found.items()}, ends
+
+
+def _decisions(
+    job: Job,
+    planned: Mapping[int, Plan],
+    switch: Switch,
+    members: Members,
+    curved: Mapping[str, float],
+    calibration: Calibration,
+) -> Decisions:
+    """What layers may be made of, and what that loses, as weights are now, and costs."""
+    from convkit.cli import searched_costs
+    from convkit.compress.training.deciders import hawq
+    from convkit.export.mixed import Decision, Decisions
+
+    costs, original = searched_costs.by_bops(
+        job, {str(bits): plan for bits, plan in planned.items()}, members, calibration
+    )
+    merits = hawq.merits(switch, members, curved)
+    of = [
+        Decision(
+            tuple(own),
+            {label: -merits[name][label] for label in switch.networks},
+            {label: costs.alone(name, label) for label in switch.networks},
+        )
+        for name, own in members.items()
+    ]
+    return Decisions(of, costs.problem.fixed.bops, original)
 
 
 def _option(job: Job, bits: int) -> Option:

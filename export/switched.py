@@ -39,22 +39,30 @@ def plain(model: Model) -> Model:
     return model
 
 
-def packed(files: Mapping[int, ModelProto]) -> ModelProto:
-    """One file of the networks `files` by bits, whose weights are those of the widest shifted."""
+def packed(files: Mapping[int, ModelProto], beside: Mapping[str, Any] | None = None) -> ModelProto:
+    """One file of the networks `files` by bits, whose weights are those of the widest shifted; with what is told
+    `beside`.
+    """
     wide = max(files)
     made = ModelProto()
     made.CopyFrom(files[wide])
     whole = dict(_codes(made))
     widths = {str(bits): _without(files[bits], whole) for bits in sorted(files, reverse=True) if bits != wide}
     entry = made.metadata_props.add()
-    entry.key, entry.value = KEY, json.dumps({"version": _VERSION, "widest": wide, "widths": widths}, sort_keys=True)
+    entry.key, entry.value = (
+        KEY,
+        json.dumps(
+            {"version": _VERSION, "widest": wide, "widths": widths, **(beside or {})},
+            sort_keys=True,
+        ),
+    )
     return made
 
 
 def widths(file: ModelProto) -> tuple[int, ...]:
     """Bits that `narrowed` makes networks of, the most first. Raises ConvkitError where it is no such file."""
-    told = _told(file)
-    return (int(told["widest"]), *sorted(map(int, told["widths"]), reverse=True))
+    known = told(file)
+    return (int(known["widest"]), *sorted(map(int, known["widths"]), reverse=True))
 
 
 def narrowed(file: ModelProto, bits: int) -> ModelProto:
@@ -68,7 +76,7 @@ def narrowed(file: ModelProto, bits: int) -> ModelProto:
     whole.metadata_props.extend(one for one in file.metadata_props if one.key != KEY)
     if bits == there[0]:
         return whole
-    graph, shifts = _told(file)["widths"][str(bits)]
+    graph, shifts = told(file)["widths"][str(bits)]
     made, codes = _unpacked(graph, bits), dict(_codes(whole))
     for tensor in made.graph.initializer:
         if tensor.data_location == TensorProto.EXTERNAL:
@@ -125,21 +133,22 @@ def _fill(tensor: TensorProto, codes: Mapping[str, np.ndarray], shifted: object,
     raise _damaged(bits, f"{tensor.name} is not that of the widest, shifted")
 
 
-def _told(file: ModelProto) -> dict[str, Any]:
+def told(file: ModelProto) -> dict[str, Any]:
+    """What stands in the metadata, its form checked. Raises ConvkitError where it is no such file."""
     text = next((one.value for one in file.metadata_props if one.key == KEY), None)
     if text is None:
         raise ConvkitError("the network has one width", hint="`convkit train --switch 8,6,4` makes one of many")
     try:
-        told = json.loads(text)
+        known = json.loads(text)
     except ValueError as error:
         raise ConvkitError(f"its {KEY} is damaged: {error}", hint="make the file again") from error
-    match told:
+    match known:
         case {"version": int(version)} if version != _VERSION:
             raise ConvkitError(
                 f"its {KEY} is of version {version}", hint="use the convkit that made it, or a newer one"
             )
         case {"version": int(), "widest": int(), "widths": dict(narrow)} if all(map(_is_width, narrow.items())):
-            return dict(told)
+            return dict(known)
     raise ConvkitError(f"its {KEY} is damaged", hint="make the file again")
 
 

@@ -1,12 +1,15 @@
-"""Make the file of one width from a network that runs at many."""
+"""Make the file of one width, or of widths that differ from layer to layer, from a network that runs at many."""
 
 from __future__ import annotations
+
+from collections import Counter
 
 import click
 
 from convkit.cli import options, show, values
 from convkit.cli import output as place
-from convkit.compress import record
+from convkit.compress import budget, record
+from convkit.compress.errors import ConvkitError
 
 FILE = "model.onnx"
 
@@ -16,13 +19,18 @@ FILE = "model.onnx"
 @click.option(
     "--bits",
     type=click.IntRange(2, 8),
-    required=True,
     help="The width: that of weights, and of activations where the target has such.",
+)
+@click.option(
+    "--bops",
+    metavar="BUDGET",
+    help='Widths that differ from layer to layer, within "<=20G" bit operations or "<=0.04x"; of what was trained '
+    "with --mixed.",
 )
 @options.output
 @options.json
-def switch(*, model: str, bits: int, output: str, as_json: bool) -> None:
-    """Make the file of one width from a network that runs at many.
+def switch(*, model: str, bits: int | None, bops: str | None, output: str, as_json: bool) -> None:
+    """Make the file of one width from a network that runs at many, or of widths that differ from layer to layer.
 
     MODEL is what `convkit train --switch` wrote: a network of its largest width, which its target's engine runs as it
     is. The others are made of it without data and without training: weights are shifted, the rest stands in the file.
@@ -31,23 +39,35 @@ def switch(*, model: str, bits: int, output: str, as_json: bool) -> None:
     Examples:
       convkit train net.onnx --data train.npz --switch 8,6,4,2 -o any/
       convkit switch any/model.onnx --bits 4 -o four/
+      convkit switch any/model.onnx --bops "<=0.03x" -o mixed/
       convkit bench any/model.onnx four/model.onnx --engine onnxruntime --data val.npz
     """
     from convkit.compress.sources import onnx as source
-    from convkit.export import switched
+    from convkit.export import mixed, switched
 
+    if (bits is None) == (bops is None):
+        raise ConvkitError("a width or a budget says what to make", hint="give --bits or --bops")
+    wish = None if bops is None else budget.parse("bops", bops)
     place.check(output)
     file, _ = source.whole(model)
-    made = switched.narrowed(file, bits)
+    layers: dict[str, int] = {}
+    if bits is not None:
+        made, said = switched.narrowed(file, bits), f"{bits} bits"
+    elif wish is not None:
+        layers = mixed.chosen(mixed.decisions(file), wish)
+        made = mixed.composed(file, layers)
+        counts = sorted(Counter(layers.values()).items(), reverse=True)
+        said = ", ".join(f"{count} layers of {width} bits" for width, count in counts)
     written = bytes(made.SerializeToString(deterministic=True))
     with record.output_folder(output) as folder:
         record.write_bytes(folder / FILE, written)
         digests = {"model": record.digest_file(model)}
         record.write_json(folder / record.MANIFEST, record.manifest(command=options.command_line(), digests=digests))
+    widths = switched.widths(file)
     if as_json:
-        show.json({"bits": bits, "widths": list(switched.widths(file)), "bytes": len(written)})
+        show.json({"bits": bits, "layers": layers, "widths": list(widths), "bytes": len(written)})
     else:
-        show.text(f"{output}/{FILE}: {bits} bits, of {', '.join(map(str, switched.widths(file)))}")
+        show.text(f"{output}/{FILE}: {said}, of {', '.join(map(str, widths))}")
 
 
 PART = switch

@@ -79,7 +79,7 @@ class Choices:
             _share(network, self.first, share)
         self.groups = _groups(self.first, together)
         self._places: dict[str, AtChoice] = {}
-        for name in [name for name, _ in self.graph.named_children() if name.startswith(_PLACES)]:
+        for name in [name for name, _ in _places(self.graph) if name.startswith(_PLACES)]:
             of = {label: network.graph.get_submodule(name) for label, network in self.networks.items()}
             self._places[name] = AtChoice(of)
             self.graph.set_submodule(name, self._places[name])
@@ -143,10 +143,16 @@ class Choices:
                 own.reads.rounds = source.reads.rounds
 
 
+def _places(graph: nn.Module) -> Iterator[tuple[str, nn.Module]]:
+    """Modules of a network by name, also those that stand at several places."""
+    return ((name, one) for name, one in graph.named_modules(remove_duplicate=False) if name and "." not in name)
+
+
 def _groups(network: Network, together: Sequence[Sequence[str]]) -> dict[str, Group]:
-    names = {id(module): name for name, module in network.graph.named_children()}
+    names: dict[int, list[str]] = {}
     readers: dict[int, list[str]] = {}
-    for name, module in network.graph.named_children():
+    for name, module in _places(network.graph):
+        names.setdefault(id(module), []).append(name)
         if isinstance(module, Dequantize):
             readers.setdefault(id(module.of), []).append(name)
         elif isinstance(module, Bias):
@@ -158,7 +164,7 @@ def _groups(network: Network, together: Sequence[Sequence[str]]) -> dict[str, Gr
         group.layers.append(key)
         modules = [layer.weight, layer.norm, None if layer.reads is None else layer.reads.rounds]
         for module in filter(None, modules):
-            group.places += [names[id(module)], *readers.get(id(module), [])]
+            group.places += [*names[id(module)], *readers.get(id(module), [])]
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -31,6 +32,11 @@ class Costs:
         formats = {layer: self.options[label][layer] for name, label in chosen.items() for layer in self.members[name]}
         fixed = {name: next(iter(known)) for name, known in self.problem.options.items() if name not in formats}
         return self.problem.cost({**fixed, **formats})[self.quantity]
+
+    def alone(self, name: str, label: str) -> float:
+        """The layers of one decision in one label, without changes of format beside them."""
+        known = self.problem.options
+        return math.fsum(known[layer][self.options[label][layer]][self.quantity] for layer in self.members[name])
 
     def each(self, chosen: Mapping[str, str]) -> list[list[float]]:
         """[decisions, labels]: with one decision at a time in another label."""

@@ -3,14 +3,18 @@
 Huang et al., Nearly Lossless Adaptive Bit Switching: every step goes through all widths, from the most bits to the
 fewest, with an update behind each. Scales learn the slower the fewer bits they are of and the larger their gradients
 (ALRS), so that a narrow width does not pull along what the wide ones share.
+
+Where layers are to differ in width, too, every step has one more update, in widths that are drawn layer by layer: any
+alike where the loss is little curved, else the likelier the more bits (Hessian-aware stochastic bit switching).
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
+import torch
 from torch import Tensor, nn
 
 from convkit.compress.training import loop
@@ -25,6 +29,9 @@ if TYPE_CHECKING:
     from convkit.compress.training.loop import Schedule, State
     from convkit.compress.training.samples import Inputs, Samples
     from convkit.compress.training.trainable import Network
+
+Members = Mapping[str, Sequence[str]]
+"""The layers of each decision."""
 
 
 class Switch(Choices):
@@ -59,15 +66,38 @@ def train(
     *,
     augment: Augment | None = None,
     kept: tuple[Mapping[str, Tensor], Mapping[str, object]] | None = None,
+    draws: Draws | None = None,
 ) -> Iterator[tuple[SwitchLearner, State]]:
-    """Train `switch` on `samples` at all its widths; the state after every epoch, to be kept with `loop.packed`. What
-    was `kept` goes on.
+    """Train `switch` on `samples` at all its widths, and in what `draws` gives; the state after every epoch, to be kept
+    with `loop.packed`. What was `kept` goes on.
     """
-    total = schedule.epochs * samples.steps(schedule.batch, LEAST) * len(switch.networks)
-    learner = SwitchLearner(switch, aim, Adaptive(switch, schedule, total), schedule.batch)
+    updates = len(switch.networks) + (draws is not None)
+    total = schedule.epochs * samples.steps(schedule.batch, LEAST) * updates
+    learner = SwitchLearner(switch, aim, Adaptive(switch, schedule, total), schedule.batch, draws)
     state = None if kept is None else loop.unpacked(learner, *kept)
     for now in loop.run(learner, samples, schedule, least=LEAST, augment=augment, state=state):
         yield learner, now
+
+
+class Draws:
+    """Widths for the decisions `members`, drawn one by one: any alike where the Hessian's trace is below the mean of
+    all, else in proportion to their bits. `curved`: traces of layers.
+    """
+
+    def __init__(self, widths: Sequence[int], members: Members, curved: Mapping[str, float], seed: int) -> None:
+        self._widths, self._seed, self._chance = widths, seed, torch.Generator()
+        means = {name: sum(curved[key] for key in own) / len(own) for name, own in members.items()}
+        usual, bits = sum(means.values()) / max(1, len(means)), torch.tensor(widths, dtype=torch.float32)
+        even = torch.ones_like(bits)
+        self._shares = {name: even if mean < usual else bits for name, mean in means.items()}
+
+    def at(self, place: float) -> dict[str, int]:
+        """Of that place in training, in epochs, so that training which was killed draws the same."""
+        self._chance.manual_seed(hash((self._seed, round(place * 1e6))) % 2**63)
+        return {
+            name: self._widths[int(torch.multinomial(shares, 1, generator=self._chance))]
+            for name, shares in self._shares.items()
+        }
 
 
 class Adaptive(loop.Cycle):
@@ -91,8 +121,20 @@ class Adaptive(loop.Cycle):
         self.step([1.0, *[share] * self._count])
         return total
 
-    def _steepness(self, bits: int) -> float:
-        gradients = [one.grad for one in (*self._shared, *self._alone[bits]) if one.grad is not None]
+    def update_mixed(self, drawn: Collection[int], losses: Iterable[Tensor]) -> float:
+        """A step where layers are `drawn` at these widths: scales of a width at its rate, what widths share at the mean
+        of those; the sum of `losses`."""
+        total = self.gradient(losses)
+        calm = max(0.0, 1.0 - self._steepness(*set(drawn)))
+        rates = {bits: eta(self._widest - bits) * calm for bits in self._alone}
+        shared = sum(rates[bits] for bits in drawn) / max(1, len(drawn))
+        groups = [(self._shared, shared), *((self._alone[bits], rate) for bits, rate in rates.items())]
+        self.step([1.0, *(rate for scales, rate in groups if scales)])
+        return total
+
+    def _steepness(self, *widths: int) -> float:
+        alone = (one for bits in widths for one in self._alone[bits])
+        gradients = [one.grad for one in (*self._shared, *alone) if one.grad is not None]
         return sum(min(float(one.abs().max()), 1.0) for one in gradients) / max(1, len(gradients))
 
 
@@ -106,9 +148,9 @@ class SwitchLearner(QuantizedLearner):
 
     updates: Adaptive
 
-    def __init__(self, switch: Switch, aim: Aim, updates: Adaptive, batch: int) -> None:
+    def __init__(self, switch: Switch, aim: Aim, updates: Adaptive, batch: int, draws: Draws | None = None) -> None:
         super().__init__(switch.first, aim, updates, batch, (1, Crew()))
-        self._switch = switch
+        self._switch, self._draws = switch, draws
 
     def weights(self) -> Mapping[str, Tensor]:
         """Weights, scales, and statistics of norms, what widths share once."""
@@ -116,12 +158,16 @@ class SwitchLearner(QuantizedLearner):
         return dict(graph.named_parameters()) | dict(graph.named_buffers())
 
     def step(self, inputs: Inputs, labels: Tensor | None, at: float) -> float:
-        """At each width in turn; the mean loss."""
-        del at
+        """At each width in turn, and in what is drawn; the mean loss of the widths."""
         total = 0.0
         for bits in self._switch.widths:
             self._switch.at(str(bits))
             total += self.updates.update_at(bits, [self.loss(inputs, labels)])
+        if self._draws is not None:
+            drawn = self._draws.at(at)
+            self._switch.at(str(self._switch.widths[0]))
+            self._switch.mixed({name: str(bits) for name, bits in drawn.items()})
+            self.updates.update_mixed(list(drawn.values()), [self.loss(inputs, labels)])
         return total / len(self._switch.networks)
 
     def judge(self) -> float:

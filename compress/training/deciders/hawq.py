@@ -43,7 +43,8 @@ def train(
     """Decide, and train on `samples`; the state after every epoch, to be kept with `loop.packed`. What was `kept` goes
     on.
     """
-    chosen = search.best(merits(choices, search, aim, schedule.batch))
+    curved = traces(choices.first.exact, aim, schedule.batch, search.seed)
+    chosen = search.best(merits(choices, search.costs.members, curved))
     total = schedule.epochs * samples.steps(schedule.batch, LEAST)
     learner = Decided(choices, search, aim, mixing.Updates(choices, schedule, total), schedule)
     learner.decide(chosen)
@@ -67,13 +68,14 @@ class Decided(mixing.Learner):
         return self._decided
 
 
-def merits(choices: Choices, search: Search, aim: Aim, batch: int) -> dict[str, dict[str, float]]:
-    """What each decision's options lose, less than nothing, as training begins."""
-    curved = traces(choices.first.exact, aim, batch, search.seed)
+def merits(
+    choices: Choices, members: Mapping[str, Sequence[str]], curved: Mapping[str, float]
+) -> dict[str, dict[str, float]]:
+    """What each decision's options lose as weights are now, less than nothing; `curved` are the traces of layers."""
     lost: dict[str, dict[str, float]] = {}
     for label, network in choices.networks.items():
         layers = {layer.key: layer.weight for layer in network.layers}
-        for name, own in search.costs.members.items():
+        for name, own in members.items():
             lost.setdefault(name, {})[label] = -sum(curved[key] * _moved(layers[key]) for key in own)
     return lost
 

@@ -171,6 +171,7 @@ def test_tables_that_cannot_tell_are_told(aware: Aware, folder: Path, tables: Pa
         (("--search", "int8,int4", "--bops", "<=0.05x", "--tables", "x"), "--latency and --tables belong together"),
         (("--search", "int8,int4", "--bops", "<=0.05x", "--latency", "<=1x"), "one budget"),
         (("--search", "int8,int4", "--bops", "<=0.05x", "--by", "hawk"), "did you mean 'hawq'"),
+        (("--mixed",), "--mixed belongs to --switch"),
         (("--latency", "<=0.9x"), "belong together"),
         (("--search", "int8,int4"), "belong together"),
         (("--bops", "<=0.05x"), "belong together"),

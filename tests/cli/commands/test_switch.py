@@ -65,9 +65,38 @@ def _check_codes(whole: onnx.ModelProto, made: onnx.ModelProto, bits: int) -> No
         assert np.array_equal(own[name], shift(codes[name], by, -half, half - 1))
 
 
+def test_layers_differ_in_width_within_a_budget(trained: Aware, folder: Path) -> None:
+    words = "--switch", "8,4,2", "--mixed", "--validation", "val.npz", "--epochs", "4"
+    assert trained.train(*words, out="mix").code == 0
+    done = trained.convkit("switch", "mix/model.onnx", "--bops", "<=0.045x", "--json", "-o", "mixed")
+    assert done.code == 0, done.err
+    told = json.loads(done.out)
+    assert set(told["layers"].values()) <= {8, 4, 2}
+    assert len(set(told["layers"].values())) > 1
+    # 12x12 images, then 6x6; nine taps, twelve channels; activations in eight bits, as the engine has them.
+    macs = {"0": 9 * 12 * 144, "3": 9 * 144 * 144, "7": 9 * 144 * 36, "10": 9 * 144 * 36, "15": 12 * 4}
+    taken = sum(count * 8 * told["layers"].get(name, 8) for name, count in macs.items())
+    assert 0.9 * 0.045 <= taken / sum(macs.values()) / 1024 <= 0.045
+    made = onnx.load(folder / "mixed/model.onnx")
+    onnx.checker.check_model(made, full_check=True)
+    codes = {one.name: numpy_helper.to_array(one) for one in made.graph.initializer if "weight_quantized" in one.name}
+    for name, bits in told["layers"].items():
+        (own,) = (held for key, held in codes.items() if key.startswith(f"{name}.weight"))
+        assert -(2 ** (bits - 1)) <= own.min() < 0 < own.max() < 2 ** (bits - 1)
+    done = trained.convkit("switch", "any/model.onnx", "--bops", "<=0.035x", "-o", "unmade")
+    assert done.code == 2
+    assert "train it with --mixed" in done.err
+    done = trained.convkit("switch", "mix/model.onnx", "--bops", "<=0.001x", "-o", "unmade")
+    assert done.code == 2
+    assert "give at least" in done.err
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
+        (("any/model.onnx",), "give --bits or --bops"),
+        (("any/model.onnx", "--bits", "4", "--bops", "<=1x"), "give --bits or --bops"),
+        (("any/model.onnx", "--bops", "few"), "is no budget"),
         (("any/model.onnx", "--bits", "5"), "no width of 5 bits; it has 8, 4, 2"),
         (("float/model.onnx", "--bits", "4"), "one width; `convkit train --switch"),
         (("any/model.onnx", "--bits", "9"), "--bits"),

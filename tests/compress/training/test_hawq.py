@@ -42,10 +42,10 @@ def test_traces_are_those_of_the_whole_hessian() -> None:
 def test_what_is_curved_and_moves_far_loses_most() -> None:
     made = choices()
     asked = search(made)
-    lost = hawq.merits(made, asked, aim(), SCHEDULE.batch)
+    curved = hawq.traces(made.first.exact, aim(), SCHEDULE.batch, asked.seed)
+    lost = hawq.merits(made, asked.costs.members, curved)
     for own in lost.values():
         assert 0 >= own["int8"] > own["int4"] > own["int2"]
-    curved = hawq.traces(made.first.exact, aim(), SCHEDULE.batch, asked.seed)
     layers = {layer.key: layer.weight for layer in made.networks["int4"].layers}
     for name, members in asked.costs.members.items():
         by_hand = 0.0

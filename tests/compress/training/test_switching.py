@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from convkit.compress.apply import apply_prepared, prepare
 from convkit.compress.format import load
 from convkit.compress.model import Model
 from convkit.compress.training import loop, switching
+from convkit.compress.training.deciders import hawq
 from convkit.compress.training.loop import Schedule
 from convkit.compress.training.rounded import Scale, straight
 from convkit.compress.training.shifted import shift, shifted
@@ -36,7 +38,7 @@ def switch(name: str = "residual", target: str = "onnxruntime-cpu", **how: bool)
             key: replace(layer, weight="int8" if key in (first, last) else f"int{bits}", weight_range="mse")
             for key, layer in weighted.items()
         }
-        own = replace(plan, layers=layers)
+        own = replace(plan, layers={**plan.layers, **layers})
         networks[bits] = Network(apply_prepared(prepared, own, targets.load(target)), prepared, **how)
     return Switch(networks)
 
@@ -186,3 +188,45 @@ def test_each_width_has_scales_of_its_own_for_activations() -> None:
     for bits, own in alone.items():
         held = {id(one.scale.log) for one in rounds[bits] if isinstance(one.scale, Scale)}
         assert held == {id(one) for one in own}
+
+
+def test_what_is_curved_draws_more_bits() -> None:
+    members = {"flat": ("a", "b"), "steep": ("c",)}
+    draws = switching.Draws(WIDTHS, members, {"a": 0.1, "b": 0.3, "c": 2.0}, seed=0)
+    drawn = [draws.at(place / 1000) for place in range(4000)]
+    for name, wanted in (("flat", [1, 1, 1, 1]), ("steep", WIDTHS)):
+        shares = [sum(one[name] == bits for one in drawn) / len(drawn) for bits in WIDTHS]
+        assert shares == pytest.approx([one / sum(wanted) for one in wanted], abs=0.03)
+    assert draws.at(1.5) == draws.at(1.5)
+
+
+def test_a_step_in_drawn_widths_is_one_more_and_goes_on_to_the_same_bits() -> None:
+    def learnt(found: Switch, epochs: int, **how: Any) -> tuple[Any, Any]:
+        members = found.members()
+        curved = hawq.traces(found.first.exact, aim(), SCHEDULE.batch, 0)
+        draws = switching.Draws(found.widths, members, curved, 0)
+        training = switching.train(found, samples(), aim(), SCHEDULE, draws=draws, **how)
+        return next(one for one in training if one[1].epoch == epochs)
+
+    whole, first, again, plain = switch(), switch(), switch(), switch()
+    _, straight = learnt(whole, SCHEDULE.epochs)
+    kept = loop.packed(*learnt(first, 3))
+    _, rest = learnt(again, SCHEDULE.epochs, kept=kept)
+    assert rest.judged == straight.judged
+    *_, (_, without) = switching.train(plain, samples(), aim(), SCHEDULE)
+    assert without.judged != straight.judged
+
+
+def test_scales_of_drawn_widths_alone_learn() -> None:
+    found = switch()
+    updates = switching.Adaptive(found, Schedule(1, rate=1e-3, decay=0.0), 10)
+    _, _, alone = found.parameters()
+    before = {bits: [one.detach().clone() for one in own] for bits, own in alone.items()}
+    loss = torch.stack([one.sum() for bits in (8, 4) for one in alone[bits]]).sum() * 1e-3
+    updates.update_mixed([8, 4, 4], [loss])
+    far = {
+        bits: max(float((one.detach() - old).abs().max()) for one, old in zip(own, before[bits], strict=True))
+        for bits, own in alone.items()
+    }
+    assert far[6] == far[2] == 0
+    assert 0 < far[4] < 0.2 * far[8]

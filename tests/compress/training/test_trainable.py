@@ -15,6 +15,7 @@ from convkit.compress.apply import apply_prepared, prepare
 from convkit.compress.format import load
 from convkit.compress.model import Model
 from convkit.compress.plan import Plan
+from convkit.compress.training.choices import Choices
 from convkit.compress.training.rounded import Scale, bounds, straight
 from convkit.compress.training.trainable import Network
 from convkit.export.onnx import to_onnx
@@ -94,7 +95,7 @@ def off(made: torch.Tensor, wanted: torch.Tensor) -> float:
     return float((made - wanted).abs().max() / wanted.abs().max())
 
 
-def moved(found: Network, chance: torch.Generator) -> None:
+def moved(found: Network | Choices, chance: torch.Generator) -> None:
     """Everything that is learnt, a little."""
     with torch.no_grad():
         for parameter in found.graph.parameters():
