@@ -30,13 +30,13 @@ class Asked:
     bops: str | None
     latency: str | None
     tables: str | None
-    by: str
+    by: str | None
     together: tuple[str, ...]
 
     @property
     def quantized(self) -> bool:
         """Whether formats are asked for."""
-        limits = self.bops or self.latency or self.tables or self.together or self.mixed
+        limits = self.bops or self.latency or self.tables or self.together or self.mixed or self.by
         return bool(self.precision or self.plan or self.switch or self.search or limits)
 
 
@@ -90,8 +90,7 @@ _OPTIONS = (
         type=values.WORD,
         callback=_formats,
         metavar="NAME,...",
-        help="Search the format of each layer while it is trained, once: int8,int4,int2 (FLIQS); with --bops or "
-        "--latency.",
+        help="Search the format of each layer while it is trained, once: int8,int4,int2; with --bops or --latency.",
     ),
     click.option("--bops", metavar="BUDGET", help='What --search may cost: "<=20G" bit operations, or "<=0.04x".'),
     click.option(
@@ -106,10 +105,8 @@ _OPTIONS = (
     click.option(
         "--by",
         type=values.WORD,
-        default="fliqs",
-        show_default=True,
         metavar="NAME",
-        help="How --search decides; hawq does before it trains; `convkit list deciders`.",
+        help="How --search decides; hawq does before it trains; `convkit list deciders`.  [default: fliqs]",
     ),
     click.option(
         "--together",

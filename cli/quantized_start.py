@@ -68,9 +68,9 @@ def job(training: Training) -> Job:
 
 def _check_search(asked: Asked) -> None:
     limits = bool(asked.bops) + bool(asked.latency)
-    if bool(asked.search) != (limits > 0) or (asked.together and not asked.search):
+    if bool(asked.search) != (limits > 0) or ((asked.together or asked.by) and not asked.search):
         raise ConvkitError(
-            "--search, its budget and --together belong together", hint="give --search with --bops or --latency"
+            "--search, its budget, --by and --together belong together", hint="give --search with --bops or --latency"
         )
     if limits > 1:
         raise ConvkitError("--search keeps to one budget", hint="give --bops or --latency")

@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
+from convkit.cli import show
 from convkit.compress.errors import ConvkitError
 
 if TYPE_CHECKING:
@@ -39,6 +40,8 @@ class Wish:
 def wished(asked: Asked, job: Job) -> Wish:
     """The budget, and the tables that it is told by; raises ConvkitError for those of another network or target."""
     from convkit.compress import budget, record
+    from convkit.compress import plan as plans
+    from convkit.compress.option import FLOAT
     from convkit.compress.search import tables
 
     if asked.tables is None:
@@ -49,6 +52,13 @@ def wished(asked: Asked, job: Job) -> Wish:
             f"{asked.tables} tells what {found.target} takes, not {job.target.name}",
             hint=f"give --target {found.target}",
         )
+    if found.floating != FLOAT.weight or (found.plan and plans.loads(found.plan).widths):
+        raise ConvkitError(
+            f"{asked.tables} tells what a narrower network, or layers in {found.floating}, take",
+            hint="give the tables of the network as it is, and of layers in fp32",
+        )
+    if found.estimated:
+        show.note(f"the times in {asked.tables} are estimates")
     wish = budget.parse("latency", str(asked.latency))
     return Wish(wish, found, asked.tables, record.digest_file(tables.file(asked.tables)))
 

@@ -1,4 +1,4 @@
-"""What `convkit train --search` does: one training in which the format of each layer is found (FLIQS)."""
+"""What `convkit train --search` does: one training in which the format of each layer is found."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from convkit.compress.training.costs import Costs
     from convkit.compress.training.mixing import Learner
 
-SEARCHED = "searched"
+SEARCHED, USUAL = "searched", "fliqs"
 
 
 def run(training: Training) -> dict[str, Any]:
@@ -37,7 +37,7 @@ def run(training: Training) -> dict[str, Any]:
     from convkit.export import exporter
 
     job = quantized_start.job(training)
-    decider = mixing.load(training.asked.by)
+    decider = mixing.load(training.asked.by or USUAL)
     wish = searched_costs.wished(training.asked, job)
     jobs = _jobs(training, job)
     learns, held = job.data.split(quantized_training.HELD, job.seed)

@@ -52,7 +52,10 @@ def run(training: Training) -> dict[str, Any]:
         members = switch.members(ends)
         if training.asked.mixed and not members:
             raise ConvkitError(f"no layer of {job.model.name} is of many widths", hint="leave out --mixed")
-        curved = hawq.traces(switch.first.exact, aim, schedule.batch, job.seed) if training.asked.mixed else {}
+        curved: Mapping[str, float] = {}
+        if training.asked.mixed:
+            say("how curved the loss is, layer by layer")
+            curved = hawq.traces(switch.first.exact, aim, schedule.batch, job.seed)
         draws = switching.Draws(switch.widths, members, curved, job.seed) if training.asked.mixed else None
         begun = functools.partial(switching.train, switch, aim=aim, schedule=schedule, kept=known, draws=draws)
         texts = {"plans": {str(bits): plans.dump(plan) for bits, plan in planned.items()}, "ends": sorted(ends)}

@@ -191,11 +191,13 @@ def _insert(graph: fx.GraphModule, placed: placement.Placed, coded: Coded, plan:
         pair = pairs.on_codes(graph, source, name, codes)
     else:
         pair = pairs.insert(graph, source, name, codes)
+    pair.stored.meta[pairs.ROOT] = graphs.value(placed.root)
     shapes = [r for r in readers if target.shapes == "codes" and not placement.reads_data(r)]
     pairs.redirect(source, readers, pair, codes=shapes)
     for other, users in wanted.items():
         behind = pair.numbers if placed.writes else source
         more = pairs.insert(graph, behind, f"{name}_{other}", coded[node, other])
+        more.stored.meta[pairs.ROOT] = graphs.value(placed.root)
         pairs.redirect(pair.numbers, users, more)
 
 

@@ -22,6 +22,8 @@ BY_ENGINE = "by_engine"
 """Mark in the meta of casts that an engine makes by itself: they simulate it, no file holds them."""
 NUMBER = "number"
 """Mark in the meta of nodes that round: their Format, which a type with more codes does not tell."""
+ROOT = "root"
+"""Mark in the meta of nodes that round: whose range they have, which is shared by what only moves numbers."""
 _FLOAT = 1
 """float32 as ONNX numbers it."""
 

@@ -27,6 +27,11 @@ _KEY = "decisions"
 _DECISION: schema.Types = {"layers": list, "loss": dict, "bops": dict}
 _ALL: schema.Types = {"of": list, "rest": (int, float), "original": (int, float)}
 _QUANTIZE, _DEQUANTIZE = "QuantizeLinear", "DequantizeLinear"
+_LAID_OUT = ("DepthToSpace", "Flatten", "Reshape", "SpaceToDepth", "Squeeze", "Transpose", "Unsqueeze")
+MOVES = frozenset((*_LAID_OUT, "MaxPool", "Pad", "Resize", "Slice", "Split"))
+"""Operators that only move numbers: what they read and make has one scale."""
+_MOST = 1e24
+"""A loss, or bit operations, that no network has; sums of what is less stay finite."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +66,8 @@ def decisions(file: onnx.ModelProto) -> Decisions:
         widths = {str(bits) for bits in switched.widths(file)}
         of = [_decision(one, widths) for one in found["of"]]
         rest, original = (schema.number(name, found[name]) for name in ("rest", "original"))
-        if original <= 0 or not of:
+        _check(rest, original)
+        if not original or not of:
             raise ValueError("there is nothing to decide")
     except ValueError as error:
         raise ConvkitError(f"its decisions are damaged: {error}", hint="make the file again") from error
@@ -73,7 +79,14 @@ def _decision(given: object, widths: set[str]) -> Decision:
     known = [{str(bits): schema.number(bits, one) for bits, one in found[name].items()} for name in ("loss", "bops")]
     if any(set(one) != widths for one in known) or not found["layers"]:
         raise ValueError("a decision has other widths than the network")
+    _check(*(value for one in known for value in one.values()))
     return Decision([str(layer) for layer in found["layers"]], *known)
+
+
+def _check(*costs: float) -> None:
+    wrong = next((one for one in costs if not 0 <= one <= _MOST), None)
+    if wrong is not None:
+        raise ValueError(f"{wrong} is no cost")
 
 
 def chosen(known: Decisions, wish: Budget) -> dict[str, int]:
@@ -157,41 +170,64 @@ class _Graph:
         node = next((one for one in self._nodes if one.name == layer and len(one.input) > 1), None)
         if node is None:
             raise ConvkitError(f"its decisions are damaged: there is no layer {layer!r}", hint="make the file again")
-        found = set(self._activation(node.input[0]))
-        for name in node.input[1:]:
-            found |= set(self._constant(name))
+        return set().union(self._activation(node.input[0]), *(self._constant(name) for name in node.input[1:]))
+
+    def _constant(self, name: str) -> set[int]:
+        """What makes `name` of constants alone; nothing where it hangs on an input."""
+        found, names = set[int](), [name]
+        while names:
+            place = self._makers.get(last := names.pop())
+            if place is None and last not in self._values:
+                return set()
+            if place is not None and place not in found:
+                found.add(place)
+                names += filter(None, self._nodes[place].input)
         return found
 
-    def _constant(self, name: str) -> Iterator[int]:
-        """What makes `name` of constants alone."""
-        if name in self._makers:
-            place = self._makers[name]
-            yield place
-            for before in self._nodes[place].input:
-                yield from self._constant(before)
+    def _activation(self, name: str) -> set[int]:
+        """What rounds `name`, all that moves or reads its codes, and pairs before it that are the same one."""
+        found: set[int] = set()
+        first = self._origin(name)
+        while first is not None and first not in found:
+            found |= {first, *self._behind(first)}
+            before = self._maker(first)
+            if before is not None and self._nodes[before].op_type == "Clip":
+                found.add(before)
+                before = self._maker(before)
+            first = None if before is None else self._moved(before, first)
+        return found
 
-    def _activation(self, name: str) -> Iterator[int]:
-        """The pair that rounds `name`, all that reads its codes, and pairs before it that are the same one."""
+    def _maker(self, place: int) -> int | None:
+        """Who makes what a node reads first."""
+        read = self._nodes[place].input
+        return self._makers.get(read[0]) if read else None
+
+    def _origin(self, name: str) -> int | None:
+        """Who rounded the numbers `name`, through all that only moves their codes."""
         place = self._makers.get(name)
         if place is None or self._nodes[place].op_type != _DEQUANTIZE:
-            return
-        codes = self._nodes[place].input[0]
-        first = self._makers.get(codes)
-        if first is None or self._nodes[first].op_type != _QUANTIZE:
-            return
-        yield first
-        yield from self._readers[codes]
-        before = self._nodes[first].input[0]
-        maker = self._makers.get(before)
-        if maker is not None and self._nodes[maker].op_type == "Clip":
-            yield maker
-            before = self._nodes[maker].input[0]
-            maker = self._makers.get(before)
-        if maker is not None and self._nodes[maker].input:
-            # An operator that only moves numbers: one scale on both sides, which is learnt as one.
-            source = self._makers.get(self._nodes[maker].input[0])
-            if source is not None and self._scales(source) == self._scales(first):
-                yield from self._activation(self._nodes[maker].input[0])
+            return None
+        place = self._maker(place)
+        while place is not None and self._nodes[place].op_type in MOVES:
+            place = self._maker(place)
+        return place if place is not None and self._nodes[place].op_type == _QUANTIZE else None
+
+    def _behind(self, place: int) -> Iterator[int]:
+        """Who reads the codes that a node makes, and those of who moves them."""
+        for name in self._nodes[place].output:
+            for reader in self._readers.get(name, []):
+                kind = self._nodes[reader].op_type
+                if kind == _DEQUANTIZE or kind in MOVES:
+                    yield reader
+                if kind in MOVES:
+                    yield from self._behind(reader)
+
+    def _moved(self, place: int, rounded: int) -> int | None:
+        """Who rounds what the node at `place` moves, where what it makes is `rounded` alike: they are learnt as one."""
+        node = self._nodes[place]
+        source = self._makers.get(node.input[0]) if node.op_type in MOVES and node.input else None
+        same = source is not None and self._scales(source) == self._scales(rounded)
+        return self._origin(node.input[0]) if same else None
 
     def _scales(self, place: int) -> list[bytes]:
         """Of a node that rounds or is rounded, its constants but for their names."""

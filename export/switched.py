@@ -140,7 +140,7 @@ def told(file: ModelProto) -> dict[str, Any]:
         raise ConvkitError("the network has one width", hint="`convkit train --switch 8,6,4` makes one of many")
     try:
         known = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise ConvkitError(f"its {KEY} is damaged: {error}", hint="make the file again") from error
     match known:
         case {"version": int(version)} if version != _VERSION:

@@ -113,11 +113,11 @@ def train(
     with --resume where it was killed.
 
     With --switch it learns to run at several widths from one set of weights: OUTPUT gets a model.onnx of the largest
-    width, of which `convkit switch` makes the others without data.
+    width, of which `convkit switch` makes the others without data; with --mixed, of layers that differ in width, too.
 
-    With --search the format of each layer is found while it is trained, once, by what the network is worth at the
-    --bops that are asked for (FLIQS): OUTPUT gets the quantized model.onnx, its plan.yaml, and a picture of how the
-    search decided.
+    With --search the format of each layer is found while it is trained, once, by what the network is worth within the
+    --bops or the --latency that are asked for: OUTPUT gets the quantized model.onnx, its plan.yaml, and where formats
+    were decided step by step (FLIQS, and --by dnas) a picture of how.
 
     With --elastic it is trained with all its members, which have fewer channels, fewer residual blocks and smaller
     kernels, in one set of weights (DεpS): OUTPUT gets a family, of which `convkit shrink` makes networks for as many

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from convkit.compress import graph as graphs
 from convkit.compress.errors import ConvkitError
 from convkit.compress.training.rounded import Bias, Dequantize, Quantize, Scale, Weight
 
@@ -96,6 +97,20 @@ class Choices:
                 self._places[name].label = label
                 self._places[name].shares = None
 
+    def check_blends(self) -> None:
+        """Raise ConvkitError where `blended` cannot be: an operator reads codes, which are of one choice."""
+        places = {name for group in self.groups.values() for name in group.places}
+        for node in self.graph.graph.nodes:
+            if node.target in places and isinstance(
+                self._places[node.target].of[self._places[node.target].label], Quantize
+            ):
+                reader = next((one for one in node.users if one.target not in places), None)
+                if reader is not None:
+                    raise ConvkitError(
+                        f"{graphs.value(reader)} moves codes, which cannot be of all formats at once",
+                        hint="leave out --by dnas",
+                    )
+
     def blended(self, shares: Mapping[str, Tensor]) -> None:
         """Compute in all choices at once, by these shares of each of these groups."""
         for group, own in shares.items():
@@ -139,8 +154,11 @@ class Choices:
         for at, own in enumerate(network.layers):
             source = self.networks[of[own.key]].layers[at]
             own.weight, own.bias, own.norm = source.weight, source.bias, source.norm
-            if own.reads is not None and source.reads is not None:
-                own.reads.rounds = source.reads.rounds
+        decided = {id(layer.reads): of[layer.key] for layer in self.first.layers}
+        first, usual = self.first.reads(), next(iter(self.networks))
+        reads = {label: one.reads() for label, one in self.networks.items()}
+        for name, read in network.reads().items():
+            read.rounds = reads[decided.get(id(first[name]), usual)][name].rounds
 
 
 def _places(graph: nn.Module) -> Iterator[tuple[str, nn.Module]]:

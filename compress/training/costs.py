@@ -43,7 +43,7 @@ class Costs:
         return [[self.of({**chosen, name: label}) for label in self.options] for name in self.members]
 
     def ends(self) -> tuple[float, float]:
-        """The least and the most of any choice."""
+        """The least of any choice, and the most of those of one label for all."""
         least = budget.nearest(self.problem, self.quantity)
         assert least is not None  # nothing is limited  # noqa: S101
         dearest = [self.of(dict.fromkeys(self.members, label)) for label in self.options]

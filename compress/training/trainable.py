@@ -69,6 +69,10 @@ class Network:
             if layer.norm is not None:
                 layer.norm.begin()
 
+    def reads(self) -> dict[str, Read]:
+        """Activations that are rounded, by the nodes that do it."""
+        return {node.name: one for node, one in self._tensors.items() if graphs.operator(node) != "DequantizeLinear"}
+
     def roundings(self) -> Iterator[Quantize]:
         """What rounds activations, each once."""
         yield from {id(one): one.rounds for one in self._tensors.values()}.values()
@@ -115,12 +119,14 @@ class Network:
             self._put(rounded, "dequantize", Dequantize(tensor.rounds), rounded, behind=True)
 
     def _same(self, node: fx.Node, scale: Tensor, zero: Tensor) -> Read | None:
-        """What rounds the tensor that the producer of this one reads, where both have one scale: the producer only
-        moves numbers, and an engine has it on codes alone if that stays so."""
+        """What rounds the tensor that the producer of this one reads, where both have one range: the producer only
+        moves numbers, and an engine has it on codes alone if that stays so. Others may have equal ones by chance."""
         producer = node.args[0]
         before = producer.args[0] if isinstance(producer, fx.Node) and producer.args else None
         known = self._tensors.get(before) if isinstance(before, fx.Node) else None
         if known is None or not isinstance(before, fx.Node) or graphs.operator(before) != "DequantizeLinear":
+            return None
+        if _origin(before).meta.get(pairs.ROOT) != node.meta.get(pairs.ROOT):
             return None
         own = graphs.constant(before.args[1])
         return known if own is not None and torch.equal(own, scale) and torch.equal(_zero(before), zero) else None

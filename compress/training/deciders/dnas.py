@@ -42,8 +42,9 @@ def train(
     kept: tuple[Mapping[str, Tensor], Mapping[str, object]] | None = None,
 ) -> Iterator[tuple[Blended, State]]:
     """Train on `samples` and search; the state after every epoch, to be kept with `loop.packed`. What was `kept` goes
-    on.
+    on. Raises ConvkitError where an operator reads codes.
     """
+    choices.check_blends()
     steps = schedule.epochs * samples.steps(schedule.batch, LEAST)
     found = Policy(list(search.costs.members), list(choices.networks), round(steps * DECIDED))
     learner = Blended(choices, search, aim, mixing.PolicyUpdates(choices, found, schedule, steps), schedule)

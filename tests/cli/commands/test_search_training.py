@@ -1,6 +1,7 @@
 """`convkit train --search`: formats are found while they are trained, within their bit operations."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -157,6 +158,9 @@ def test_tables_that_cannot_tell_are_told(aware: Aware, folder: Path, tables: Pa
     refused("of another model", "wrong.json", model="another", plan="")
     refused("tells what openvino-cpu takes", "wrong.json", target="openvino-cpu")
     refused("tells what onnxruntime-cpu takes", str(tables), "--target", "openvino-cpu")
+    refused("layers in fp16", "wrong.json", floating="fp16")
+    narrow = replace(plans.loads(text["plan"]), widths={next(iter(text["layers"])): 4})
+    refused("a narrower network", "wrong.json", plan=plans.dump(narrow))
     bare = {name: {"fp32": known["fp32"]} for name, known in text["layers"].items()}
     refused("does not tell what", "wrong.json", layers=bare, edges=[], trials=[])
     *_, last = text["layers"]
@@ -171,6 +175,7 @@ def test_tables_that_cannot_tell_are_told(aware: Aware, folder: Path, tables: Pa
         (("--search", "int8,int4", "--bops", "<=0.05x", "--tables", "x"), "--latency and --tables belong together"),
         (("--search", "int8,int4", "--bops", "<=0.05x", "--latency", "<=1x"), "one budget"),
         (("--search", "int8,int4", "--bops", "<=0.05x", "--by", "hawk"), "did you mean 'hawq'"),
+        (("--by", "hawq"), "belong together"),
         (("--mixed",), "--mixed belongs to --switch"),
         (("--latency", "<=0.9x"), "belong together"),
         (("--search", "int8,int4"), "belong together"),

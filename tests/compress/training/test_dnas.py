@@ -6,12 +6,14 @@ from dataclasses import replace
 import pytest
 import torch
 
+from convkit.compress.errors import ConvkitError
 from convkit.compress.training import loop, mixing
 from convkit.compress.training.choices import Choices
 from convkit.compress.training.deciders import dnas
 from convkit.compress.training.policy import Policy
 from tests.compress.training.test_fliqs import FORMATS, SCHEDULE, choices, network, of_options, search
 from tests.compress.training.test_quantized import aim, inputs, samples
+from tests.compress.training.test_switching import switch
 from tests.compress.training.test_trainable import off
 
 
@@ -79,3 +81,10 @@ def test_what_was_killed_goes_on_to_the_same_bits() -> None:
     *_, (resumed, rest) = dnas.train(again, search(again), samples(), aim(), SCHEDULE, kept=kept)
     assert rest.losses == straight.losses
     assert torch.equal(ended.policy.logits, resumed.policy.logits)
+
+
+def test_an_operator_on_codes_is_told() -> None:
+    found = switch("padded")
+    with pytest.raises(ConvkitError, match="moves codes"):
+        found.check_blends()
+    choices().check_blends()

@@ -22,7 +22,7 @@ from convkit.compress.training.policy import Policy
 from convkit.compress.training.trainable import Network
 from tests.compress.network import EXACT
 from tests.compress.training.test_quantized import aim, inputs, samples
-from tests.compress.training.test_trainable import off, plan_of
+from tests.compress.training.test_trainable import moved, off, plan_of
 
 FORMATS = ("int8", "int4", "int2")
 SCHEDULE = Schedule(12, batch=16, rate=1e-3, decay=0.0)
@@ -37,7 +37,7 @@ def network(formats: dict[str, str] | str, **how: bool) -> Network:
         if layer.weight
     }
     prepared = prepare(model, EXACT)
-    own = apply_prepared(prepared, replace(plan, layers=layers), targets.load("onnxruntime-cpu"))
+    own = apply_prepared(prepared, replace(plan, layers={**plan.layers, **layers}), targets.load("onnxruntime-cpu"))
     return Network(own, prepared, **how)
 
 
@@ -160,10 +160,7 @@ def test_mixed_formats_compute_what_a_network_of_them_is_settled_to(
     found = Choices(networks, mixing.share)
     if norms:
         found.begin_norms([inputs(16, 5)])
-    chance = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in found.graph.parameters():
-            parameter.add_(0.05 * parameter.abs().mean() * torch.randn(parameter.shape, generator=chance))
+    moved(found, torch.Generator().manual_seed(1))
     given = inputs(16, 3)
     for turn in range(len(formats)):
         chosen = {group: formats[(at + turn) % len(formats)] for at, group in enumerate(found.groups)}

@@ -22,7 +22,7 @@ from convkit.compress.training.switching import Switch
 from convkit.compress.training.trainable import Network
 from tests.compress.network import EXACT
 from tests.compress.training.test_quantized import aim, inputs, samples
-from tests.compress.training.test_trainable import off, plan_of
+from tests.compress.training.test_trainable import moved, off, plan_of
 
 WIDTHS = (8, 6, 4, 2)
 SCHEDULE = Schedule(6, batch=16, rate=1e-3, decay=0.0)
@@ -81,10 +81,7 @@ def test_the_gradient_of_a_scale_is_that_of_what_is_computed() -> None:
 )
 def test_what_is_stored_is_shifted_and_computes_what_was_learnt(name: str, target: str) -> None:
     found = switch(name, target)
-    chance = torch.Generator().manual_seed(1)
-    with torch.no_grad():
-        for parameter in found.graph.parameters():
-            parameter.add_(0.05 * parameter.abs().mean() * torch.randn(parameter.shape, generator=chance))
+    moved(found, torch.Generator().manual_seed(1))
     given, learnt = inputs(16, 3) if name == "residual" else _inputs(name, target), {}
     for bits in WIDTHS:
         found.at(str(bits))
@@ -179,6 +176,19 @@ def test_scales_learn_slower_of_fewer_bits_and_where_gradients_are_steep() -> No
     assert gentle > 0
     assert moved(4, 1e-3) < 0.2 * gentle
     assert moved(8, 2.0) == 0
+
+
+def test_tensors_of_equal_ranges_are_learnt_apart_but_where_numbers_only_move() -> None:
+    """ReLU6 ends all its tensors at one number."""
+    model, plan = plan_of("residual", "onnxruntime-cpu")
+    same = replace(plan, ranges=dict.fromkeys(plan.ranges, next(iter(plan.ranges.values()))))
+    prepared = prepare(model, EXACT)
+    network = Network(apply_prepared(prepared, same, targets.load("onnxruntime-cpu")), prepared)
+    rounds = {name: read.rounds for name, read in network.reads().items()}
+    assert len(rounds) == 8
+    shared = [name for name in rounds if sum(rounds[name] is one for one in rounds.values()) > 1]
+    assert len(shared) == 2  # around the flattening
+    assert len({id(layer.reads) for layer in network.layers}) == len(network.layers)
 
 
 def test_each_width_has_scales_of_its_own_for_activations() -> None:

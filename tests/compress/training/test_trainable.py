@@ -32,7 +32,17 @@ def pooled() -> Net:
     return net
 
 
+def padded() -> Net:
+    """A mirrored border, which is set on codes, before a convolution."""
+    net = Net()
+    stem = net.op("Relu", net.conv("x", 8, 3))
+    wide = net.op("Pad", stem, net.weight(np.int64([0, 0, 1, 1, 0, 0, 1, 1])), mode="reflect")
+    net.head(net.op("Relu", net.conv(wide, 8, 3)))
+    return net
+
+
 NETS: Mapping[str, Callable[[], Net]] = {
+    "padded": padded,
     "residual": residual,
     "pooled": pooled,
     "sequence": sequence,
