@@ -56,7 +56,9 @@ def run(training: Training) -> dict[str, Any]:
         choices, rounded = _choices(training, job, planned, ends, (calibration, learns))
         costs, target = searched_costs.made(job, planned, choices.members(ends), wish, calibration)
         search = mixing.Search(costs, target, seed=job.seed)
-        begun = functools.partial(decider, choices, search, aim=aim, schedule=training.schedule, kept=known)
+        begun = functools.partial(
+            mixing.train, decider, choices, search, aim=aim, schedule=training.schedule, kept=known
+        )
         texts = {"plans": {label: plans.dump(plan) for label, plan in planned.items()}, "ends": sorted(ends)}
         learner, state = quantized_training.trained(
             training, begun, choices.first.model, (learns, aim), (kept, texts), say

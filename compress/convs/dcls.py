@@ -20,17 +20,20 @@ _CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
 _LEAST = {"max": 1.0, "gauss": 0.27}
 """What |SIG| is widened by."""
 _TINY = 1e-7
+_V0_AXES = {1: (0,), 2: (0, 1), 3: (0, 2, 1)}
+"""Of the kernel, along which positions of v0 lie, as in the reference implementation."""
 
 
 def kernel(weight: Tensor, positions: Tensor, sigma: Tensor | None, size: Sequence[int], version: str) -> Tensor:
     """The dense kernel [Cout, Cin / g, *size] of elements `weight` [Cout, Cin / g, m] at `positions` [d, Cout, Cin / g,
     m] from the centre; `sigma`, of the same shape, widens them in versions max and gauss.
 
-    Positions of v0 are given row first. The others give the last axis first and are centred by the first one's size,
-    as in the reference implementation, whose weights they come from: kernels that are not square are off-centre.
+    Positions of v0 are given row first, in volumes depth, column, row. The others give the last axis first and are
+    centred by the first one's size, as in the reference implementation, whose weights they come from: kernels that are
+    not square are off-centre.
     """
     rank, spread = len(size), torch.ones((), dtype=weight.dtype, device=weight.device)
-    axes = range(rank) if version == "v0" else range(rank - 1, -1, -1)
+    axes = _V0_AXES[rank] if version == "v0" else range(rank - 1, -1, -1)
     for turn, axis in enumerate(axes):
         place = positions[turn] + size[turn] // 2
         distance = torch.arange(size[axis], dtype=weight.dtype, device=weight.device) - place.unsqueeze(-1)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -12,18 +13,20 @@ from torch import Tensor
 from convkit.compress import parts
 from convkit.compress.training import loop
 from convkit.compress.training.crew import Crew
-from convkit.compress.training.quantized import SCALES, Aim, QuantizedLearner
+from convkit.compress.training.quantized import LEAST, SCALES, Aim, QuantizedLearner
 
 if TYPE_CHECKING:
+    from convkit.compress.training.augment import Augment
     from convkit.compress.training.choices import Choices
     from convkit.compress.training.costs import Costs
-    from convkit.compress.training.loop import Schedule
+    from convkit.compress.training.loop import Schedule, State
     from convkit.compress.training.policy import Policy
     from convkit.compress.training.rounded import Weight
-    from convkit.compress.training.samples import Inputs
+    from convkit.compress.training.samples import Inputs, Samples
 
+L = TypeVar("L", bound="Learner")
 FOLDER = "compress/training/deciders"
-"""Each trains `choices` within a Search; the Learner and its State after every epoch, as `quantized.train` does."""
+"""Each is a function of what `train` takes, which makes the Learner."""
 
 
 def load(name: str) -> Any:  # noqa: ANN401 - each takes what it takes
@@ -53,6 +56,31 @@ def share(own: Weight, other: Weight) -> None:
     own.weight = other.weight
 
 
+def steps(samples: Samples, schedule: Schedule) -> int:
+    """Of a whole training."""
+    return schedule.epochs * samples.steps(schedule.batch, LEAST)
+
+
+def train(
+    decider: Callable[[Choices, Search, Samples, Aim, Schedule], L],
+    choices: Choices,
+    search: Search,
+    samples: Samples,
+    aim: Aim,
+    schedule: Schedule,
+    *,
+    augment: Augment | None = None,
+    kept: tuple[Mapping[str, Tensor], Mapping[str, object]] | None = None,
+) -> Iterator[tuple[L, State]]:
+    """Train on `samples` and decide; the state after every epoch, to be kept with `loop.packed`. What was `kept` goes
+    on.
+    """
+    learner = decider(choices, search, samples, aim, schedule)
+    state = None if kept is None else loop.unpacked(learner, *kept)
+    for now in loop.run(learner, samples, schedule, least=LEAST, augment=augment, state=state, last=learner.last):
+        yield learner, now
+
+
 class Updates(loop.Cycle):
     """The optimizers of weights and of the scales of all formats; `history`: a policy before every epoch."""
 
@@ -73,10 +101,12 @@ class Updates(loop.Cycle):
         super().restore(tensors, told)
 
 
-class Learner(QuantizedLearner):
+class Learner(QuantizedLearner, ABC):
     """A network in training, in the formats that are `chosen`."""
 
     updates: Updates
+    last = False
+    """Whether what training ends with counts, rather than its best epoch."""
 
     def __init__(self, choices: Choices, search: Search, aim: Aim, updates: Updates, schedule: Schedule) -> None:
         super().__init__(choices.first, aim, updates, schedule.batch, (1, Crew()))
@@ -96,9 +126,9 @@ class Learner(QuantizedLearner):
         """Of a decision, on average: none, where all is decided."""
         return 0.0
 
+    @abstractmethod
     def chosen(self) -> dict[str, str]:
         """The format of each decision."""
-        raise NotImplementedError
 
 
 class PolicyUpdates(Updates):
@@ -123,6 +153,7 @@ class PolicyLearner(Learner):
     """A network in training, in formats that a policy comes to."""
 
     updates: PolicyUpdates
+    last = True
 
     def __init__(self, choices: Choices, search: Search, aim: Aim, updates: PolicyUpdates, schedule: Schedule) -> None:
         super().__init__(choices, search, aim, updates, schedule)

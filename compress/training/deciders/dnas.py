@@ -8,20 +8,18 @@ goes on in what was chosen rather than from the start.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from convkit.compress.training import loop, mixing
+from convkit.compress.training import mixing
 from convkit.compress.training.policy import Policy
-from convkit.compress.training.quantized import LEAST, Aim
+from convkit.compress.training.quantized import Aim
 
 if TYPE_CHECKING:
-    from convkit.compress.training.augment import Augment
     from convkit.compress.training.choices import Choices
-    from convkit.compress.training.loop import Schedule, State
+    from convkit.compress.training.loop import Schedule
     from convkit.compress.training.mixing import Search
     from convkit.compress.training.samples import Inputs, Samples
 
@@ -31,26 +29,12 @@ _WARM, _COLD = 5.0, 0.5
 """Temperature of the softmax, at the beginning and then."""
 
 
-def train(
-    choices: Choices,
-    search: Search,
-    samples: Samples,
-    aim: Aim,
-    schedule: Schedule,
-    *,
-    augment: Augment | None = None,
-    kept: tuple[Mapping[str, Tensor], Mapping[str, object]] | None = None,
-) -> Iterator[tuple[Blended, State]]:
-    """Train on `samples` and search; the state after every epoch, to be kept with `loop.packed`. What was `kept` goes
-    on. Raises ConvkitError where an operator reads codes.
-    """
+def begun(choices: Choices, search: Search, samples: Samples, aim: Aim, schedule: Schedule) -> Blended:
+    """The learner of `choices` in shares; raises ConvkitError where an operator reads codes."""
     choices.check_blends()
-    steps = schedule.epochs * samples.steps(schedule.batch, LEAST)
+    steps = mixing.steps(samples, schedule)
     found = Policy(list(search.costs.members), list(choices.networks), round(steps * DECIDED))
-    learner = Blended(choices, search, aim, mixing.PolicyUpdates(choices, found, schedule, steps), schedule)
-    state = None if kept is None else loop.unpacked(learner, *kept)
-    for now in loop.run(learner, samples, schedule, least=LEAST, augment=augment, state=state, last=True):
-        yield learner, now
+    return Blended(choices, search, aim, mixing.PolicyUpdates(choices, found, schedule, steps), schedule)
 
 
 class Blended(mixing.PolicyLearner):
@@ -79,4 +63,4 @@ class Blended(mixing.PolicyLearner):
         return whole + (shares.double() * changes).sum()
 
 
-PART = train
+PART = begun

@@ -6,20 +6,18 @@ training takes. Scales are each format's own (switchable clipping).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
-from convkit.compress.training import loop, mixing
+from convkit.compress.training import mixing
 from convkit.compress.training.policy import Policy
-from convkit.compress.training.quantized import LEAST, Aim
+from convkit.compress.training.quantized import Aim
 
 if TYPE_CHECKING:
-    from convkit.compress.training.augment import Augment
     from convkit.compress.training.choices import Choices
-    from convkit.compress.training.loop import Schedule, State
+    from convkit.compress.training.loop import Schedule
     from convkit.compress.training.mixing import Search
     from convkit.compress.training.samples import Inputs, Samples
 
@@ -28,25 +26,11 @@ DELAY, DECIDED = 0.2, 0.7
 then the network goes on in what is chosen."""
 
 
-def train(
-    choices: Choices,
-    search: Search,
-    samples: Samples,
-    aim: Aim,
-    schedule: Schedule,
-    *,
-    augment: Augment | None = None,
-    kept: tuple[Mapping[str, Tensor], Mapping[str, object]] | None = None,
-) -> Iterator[tuple[Drawn, State]]:
-    """Train on `samples` and search; the state after every epoch, to be kept with `loop.packed`. What was `kept` goes
-    on.
-    """
-    steps = schedule.epochs * samples.steps(schedule.batch, LEAST)
+def begun(choices: Choices, search: Search, samples: Samples, aim: Aim, schedule: Schedule) -> Drawn:
+    """The learner of `choices` in formats that a policy draws."""
+    steps = mixing.steps(samples, schedule)
     found = Policy(list(search.costs.members), list(choices.networks), round(steps * (DECIDED - DELAY)))
-    learner = Drawn(choices, search, aim, mixing.PolicyUpdates(choices, found, schedule, steps), schedule)
-    state = None if kept is None else loop.unpacked(learner, *kept)
-    for now in loop.run(learner, samples, schedule, least=LEAST, augment=augment, state=state, last=True):
-        yield learner, now
+    return Drawn(choices, search, aim, mixing.PolicyUpdates(choices, found, schedule, steps), schedule)
 
 
 class Drawn(mixing.PolicyLearner):
@@ -69,4 +53,4 @@ class Drawn(mixing.PolicyLearner):
         return loss
 
 
-PART = train
+PART = begun

@@ -7,22 +7,21 @@ Traces are Hutchinson's, of the network in float. The network is trained in what
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 
 from convkit.compress import graph as graphs
-from convkit.compress.training import loop, mixing
-from convkit.compress.training.quantized import LEAST, Aim
+from convkit.compress.training import mixing
+from convkit.compress.training.quantized import Aim
 from convkit.compress.training.rounded import Weight
 
 if TYPE_CHECKING:
     from convkit.compress.model import Model
-    from convkit.compress.training.augment import Augment
     from convkit.compress.training.choices import Choices
-    from convkit.compress.training.loop import Schedule, State
+    from convkit.compress.training.loop import Schedule
     from convkit.compress.training.mixing import Search
     from convkit.compress.training.samples import Samples
 
@@ -30,27 +29,14 @@ _DRAWS, _SAMPLES = 32, 1024
 """Of random signs for each batch, and samples that a trace is the mean over."""
 
 
-def train(
-    choices: Choices,
-    search: Search,
-    samples: Samples,
-    aim: Aim,
-    schedule: Schedule,
-    *,
-    augment: Augment | None = None,
-    kept: tuple[Mapping[str, Tensor], Mapping[str, object]] | None = None,
-) -> Iterator[tuple[Decided, State]]:
-    """Decide, and train on `samples`; the state after every epoch, to be kept with `loop.packed`. What was `kept` goes
-    on.
-    """
+def begun(choices: Choices, search: Search, samples: Samples, aim: Aim, schedule: Schedule) -> Decided:
+    """The learner of `choices` in what is decided by their Hessians."""
     curved = traces(choices.first.exact, aim, schedule.batch, search.seed)
-    chosen = search.best(merits(choices, search.costs.members, curved))
-    total = schedule.epochs * samples.steps(schedule.batch, LEAST)
-    learner = Decided(choices, search, aim, mixing.Updates(choices, schedule, total), schedule)
-    learner.decide(chosen)
-    state = None if kept is None else loop.unpacked(learner, *kept)
-    for now in loop.run(learner, samples, schedule, least=LEAST, augment=augment, state=state):
-        yield learner, now
+    learner = Decided(
+        choices, search, aim, mixing.Updates(choices, schedule, mixing.steps(samples, schedule)), schedule
+    )
+    learner.decide(search.best(merits(choices, search.costs.members, curved)))
+    return learner
 
 
 class Decided(mixing.Learner):
@@ -120,4 +106,4 @@ def _along(gradients: Sequence[Tensor], weights: Sequence[Tensor], chance: torch
     return [float((sign * one).sum()) for sign, one in zip(signs, found, strict=True)]
 
 
-PART = train
+PART = begun

@@ -22,7 +22,7 @@ def kernel(layer: torch.nn.Module, size: tuple[int, ...], version: str) -> torch
     """Every element spread over the cells of its kernel."""
     rank, places = len(size), layer.P.detach()
     found = torch.zeros(*layer.weight.shape[:2], *size, dtype=torch.float64)
-    axes = list(range(rank)) if version == "v0" else list(reversed(range(rank)))
+    axes = {1: [0], 2: [0, 1], 3: [0, 2, 1]}[rank] if version == "v0" else list(reversed(range(rank)))
     for out, read, element in itertools.product(*map(range, layer.weight.shape)):
         cells = {}
         for cell in itertools.product(*map(range, size)):
@@ -50,6 +50,16 @@ def test_the_kernel_is_the_formulas(rank: int, version: str) -> None:
         torch.nn.init.normal_(layer.SIG)
     wanted = kernel(layer, SIZES[rank], version)
     assert float((layer.kernel().detach() - wanted).abs().max()) <= 1e-6
+
+
+def test_positions_of_a_volume_lie_along_depth_column_and_row_in_v0() -> None:
+    """As in the reference implementation, whose trained positions are read."""
+    for turn, cell in enumerate(([3, 2, 2], [2, 2, 3], [2, 3, 2])):
+        layer = dcls.Dcls3d(1, 1, 1, dilated_kernel_size=5, version="v0")
+        with torch.no_grad():
+            layer.weight.fill_(1.0)
+            layer.P.zero_()[turn] = 1.0
+        assert torch.nonzero(layer.kernel().detach()[0, 0] > 0.5).tolist() == [cell]
 
 
 def test_the_first_position_is_a_column_but_in_v0() -> None:

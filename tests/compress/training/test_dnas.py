@@ -63,7 +63,7 @@ def test_shares_learn_from_what_is_lost_and_from_what_it_costs() -> None:
 def test_a_search_ends_decided_within_its_cost_and_nearer_to_float() -> None:
     found = choices()
     asked = search(found, 0.5)
-    *_, (learner, state) = dnas.train(found, asked, samples(), aim(), replace(SCHEDULE, epochs=30))
+    *_, (learner, state) = mixing.train(dnas.begun, found, asked, samples(), aim(), replace(SCHEDULE, epochs=30))
     cost = asked.costs.of(learner.chosen())
     assert asked.target - 2 <= cost <= asked.target
     assert learner.entropy() < math.log(3) / 2
@@ -73,12 +73,12 @@ def test_a_search_ends_decided_within_its_cost_and_nearer_to_float() -> None:
 
 def test_what_was_killed_goes_on_to_the_same_bits() -> None:
     whole, first, again = choices(), choices(), choices()
-    *_, (ended, straight) = dnas.train(whole, search(whole), samples(), aim(), SCHEDULE)
-    for learner, state in dnas.train(first, search(first), samples(), aim(), SCHEDULE):
+    *_, (ended, straight) = mixing.train(dnas.begun, whole, search(whole), samples(), aim(), SCHEDULE)
+    for learner, state in mixing.train(dnas.begun, first, search(first), samples(), aim(), SCHEDULE):
         kept = loop.packed(learner, state)
         if state.epoch == 6:
             break
-    *_, (resumed, rest) = dnas.train(again, search(again), samples(), aim(), SCHEDULE, kept=kept)
+    *_, (resumed, rest) = mixing.train(dnas.begun, again, search(again), samples(), aim(), SCHEDULE, kept=kept)
     assert rest.losses == straight.losses
     assert torch.equal(ended.policy.logits, resumed.policy.logits)
 

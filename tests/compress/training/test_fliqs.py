@@ -187,7 +187,7 @@ def test_networks_that_differ_in_more_than_rounding_are_told() -> None:
 def test_a_search_ends_decided_within_its_cost_and_nearer_to_float() -> None:
     found = choices()
     asked = search(found, 0.5)
-    for learner, state in fliqs.train(found, asked, samples(), aim(), replace(SCHEDULE, epochs=40)):  # noqa: B007
+    for learner, state in mixing.train(fliqs.begun, found, asked, samples(), aim(), replace(SCHEDULE, epochs=40)):  # noqa: B007
         pass
     assert learner.policy.entropy() < 0.05 * math.log(3)
     cost = asked.costs.of(learner.chosen())
@@ -199,12 +199,12 @@ def test_a_search_ends_decided_within_its_cost_and_nearer_to_float() -> None:
 
 def test_what_was_killed_goes_on_to_the_same_bits() -> None:
     whole, first, again = choices(), choices(), choices()
-    *_, (ended, straight) = fliqs.train(whole, search(whole), samples(), aim(), SCHEDULE)
-    for learner, state in fliqs.train(first, search(first), samples(), aim(), SCHEDULE):
+    *_, (ended, straight) = mixing.train(fliqs.begun, whole, search(whole), samples(), aim(), SCHEDULE)
+    for learner, state in mixing.train(fliqs.begun, first, search(first), samples(), aim(), SCHEDULE):
         kept = loop.packed(learner, state)
         if state.epoch == 6:
             break
-    *_, (resumed, rest) = fliqs.train(again, search(again), samples(), aim(), SCHEDULE, kept=kept)
+    *_, (resumed, rest) = mixing.train(fliqs.begun, again, search(again), samples(), aim(), SCHEDULE, kept=kept)
     assert rest.losses == straight.losses
     assert resumed.updates.history == ended.updates.history
     assert torch.equal(ended.policy.logits, resumed.policy.logits)

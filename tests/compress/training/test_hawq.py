@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from convkit.compress import graph as graphs
-from convkit.compress.training import loop
+from convkit.compress.training import loop, mixing
 from convkit.compress.training.deciders import hawq
 from convkit.compress.training.rounded import Weight
 from tests.compress.training.test_fliqs import SCHEDULE, choices, search
@@ -58,15 +58,15 @@ def test_what_is_curved_and_moves_far_loses_most() -> None:
 
 def test_a_network_is_trained_in_what_was_decided_and_goes_on_to_the_same_bits() -> None:
     whole, first, again = choices(), choices(), choices()
-    *_, (ended, straight) = hawq.train(whole, search(whole), samples(), aim(), SCHEDULE)
+    *_, (ended, straight) = mixing.train(hawq.begun, whole, search(whole), samples(), aim(), SCHEDULE)
     asked = search(whole)
     assert asked.costs.of(ended.chosen()) <= asked.target
     assert min(straight.judged) < straight.judged[0]
     assert ended.entropy() == 0
-    for learner, state in hawq.train(first, search(first), samples(), aim(), SCHEDULE):
+    for learner, state in mixing.train(hawq.begun, first, search(first), samples(), aim(), SCHEDULE):
         kept = loop.packed(learner, state)
         if state.epoch == 6:
             break
-    *_, (resumed, rest) = hawq.train(again, search(again), samples(), aim(), SCHEDULE, kept=kept)
+    *_, (resumed, rest) = mixing.train(hawq.begun, again, search(again), samples(), aim(), SCHEDULE, kept=kept)
     assert rest.losses == straight.losses
     assert resumed.chosen() == ended.chosen()
