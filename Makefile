@@ -37,6 +37,6 @@ $(READY): pyproject.toml constraints.txt examples.txt
 	@echo "setting up .venv (once; torch is the big part)"
 	@test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	@$(PIP) install -c constraints.txt "torch==2.13.0"
-	@$(PIP) install -c constraints.txt -e ".[openvino,trt-rtx,gpu,kernels,dev]"
+	@$(PIP) install -c constraints.txt -e ".[openvino,trt-rtx,gpu,kernels,ray,dev]"
 	@$(PIP) install --no-deps -r examples.txt
 	@touch $@

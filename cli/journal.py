@@ -42,6 +42,10 @@ class Journal:
         """Where a step writes."""
         return self.output / step.name
 
+    def needed(self, step: Step) -> dict[str, Path]:
+        """Folders of the steps that it reads from, by their names."""
+        return {name: self.output / name for name in step.needs()}
+
     def done(self, step: Step, digest: str) -> Done | None:
         """The step's record, if it is of this digest and the files it tells of are as they were written."""
         try:

@@ -8,14 +8,16 @@
       - {command: quantize, data: calibration}
       - {command: verify, reference: "${model}", candidate: "${quantize}/model.onnx"}
 
-`${NAME}` is the output folder of an earlier step. Files are looked for beside the recipe.
+`${NAME}` is the output folder of an earlier step. Files are looked for beside the recipe. A step with
+`each: {seed: [0, 1], rate: [0.1]}` is one for every combination, named NAME-0-0.1 and NAME-1-0.1.
 """
 
 from __future__ import annotations
 
 import difflib
+import itertools
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -58,10 +60,11 @@ def load(name: str) -> Recipe:
     shared = _flat(f"{path}", {key: value for key, value in text.items() if key not in _OWN})
     sets = _sets(f"{path}: data", text.get("data") or {})
     made: list[Step] = []
-    for index, step in enumerate(steps):
+    for index, text_of_step in enumerate(steps):
         where = f"{path}: steps[{index}]"
-        made.append(_step(where, step, shared, sets, [s.name for s in made]))
-        _check_files(where, made[-1], path.parent)
+        for step in _each(where, text_of_step):
+            made.append(_step(where, step, shared, sets, [s.name for s in made]))
+            _check_files(where, made[-1], path.parent)
     _check_taken(path, shared, made)
     located = [Step(s.name, s.command, cast("Any", _beside(s.settings, path.parent))) for s in made]
     return Recipe(path.stem, str(text.get("about", "")), tuple(located))
@@ -91,6 +94,20 @@ def _sets(where: str, text: object) -> dict[str, Any]:
         name: {"path": ref} if isinstance(ref, str) else _mapping(f"{where}.{name}", ref) for name, ref in sets.items()
     }
     return {name: {**shared, **fields} for name, fields in named.items()}
+
+
+def _each(where: str, text: object) -> Iterator[object]:
+    """The steps that a step is: one for every combination of the values in its `each`, whose names end in them."""
+    if not isinstance(text, dict) or "each" not in text:
+        yield text
+        return
+    own = _mapping(where, text)
+    each = _mapping(f"{where}.each", own.pop("each"))
+    if not each or not all(isinstance(values, list) and values for values in each.values()):
+        raise ConvkitError(f"{where}.each holds no lists of values", hint="give such as {seed: [0, 1, 2]}")
+    for values in itertools.product(*each.values()):
+        name = "-".join([str(own.get("name", own.get("command"))), *map(str, values)])
+        yield {**own, "name": re.sub(r"[^\w.-]", "_", name), **dict(zip(each, values, strict=True))}
 
 
 def _step(where: str, text: object, shared: Mapping[str, Any], sets: Mapping[str, Any], earlier: Sequence[str]) -> Step:

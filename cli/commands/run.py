@@ -7,21 +7,18 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import io
 import json
 import shlex
-import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 import click
 
-from convkit.cli import journal, options, recipe, rehearsal, show, values
+from convkit.cli import journal, options, performing, recipe, rehearsal, show, values
 from convkit.cli.journal import Done, Journal
 from convkit.cli.step import Step, parameters, words
 from convkit.compress import record
-from convkit.compress.errors import GOOD, ConvkitError
 
 
 @click.command
@@ -31,29 +28,47 @@ from convkit.compress.errors import GOOD, ConvkitError
 @options.dry_run
 @options.resume
 @click.option("--force", is_flag=True, help="Do every step again, finished or not.")
-def run(name: str, output: str, as_json: bool, dry_run: bool, resume: bool, force: bool) -> None:
+@click.option(
+    "--ray",
+    "address",
+    type=values.WORD,
+    metavar="ADDRESS",
+    help="Do steps on the machines of a Ray cluster: auto, HOST:PORT of its head, or local.",
+)
+def run(name: str, output: str, as_json: bool, dry_run: bool, resume: bool, force: bool, address: str | None) -> None:
     """Run RECIPE, a YAML file or a name from `convkit list recipes`, into a folder.
 
     A step whose settings, files and convkit are what they were is not done again. A run that was interrupted,
     even by kill -9, goes on with --resume.
+
+    A step with `each: {seed: [0, 1, 2]}` is as many steps, NAME-0 to NAME-2. On a Ray cluster steps that do not read
+    from each other are done at once, a machine each; those that measure or build for a target on a machine whose
+    resources name it: ray start --address=HEAD:6379 --resources='{"openvino-cpu": 1}'. Machines share OUTPUT. A step
+    whose machine is lost goes on at another one.
 
     \b
     Examples:
       convkit run lite0 -o out/lite0
       convkit run recipe.yaml -o out/ --dry-run
       convkit run recipe.yaml -o out/ --resume
+      convkit run recipe.yaml -o shared/out --ray head:6379
     """
     wanted = recipe.load(name)
     book = Journal(Path(output))
     if dry_run:
         _plan(wanted, book, as_json=as_json, force=force)
         return
+    steps = _asked(wanted, as_json=as_json)
     with book.locked():
-        steps = [
-            _do(step, book, f"{number}/{len(wanted.steps)} {step.name}", quiet=as_json, resume=resume, force=force)
-            for number, step in enumerate(_asked(wanted, as_json=as_json), 1)
-        ]
-    report = {"schema_version": 1, "recipe": wanted.name, "steps": steps}
+        if address is None:
+            done = [
+                _do(step, book, f"{number}/{len(steps)} {step.name}", quiet=as_json, resume=resume, force=force)
+                for number, step in enumerate(steps, 1)
+            ]
+        else:
+            done = _spread(steps, book, address, quiet=as_json, resume=resume, force=force)
+    entries = [_entry(step, one, book) for step, one in zip(steps, done, strict=True)]
+    report = {"schema_version": 1, "recipe": wanted.name, "steps": entries}
     record.write_json(book.output / "report.json", report)
     if as_json:
         show.json(report)
@@ -73,35 +88,30 @@ def _asked(wanted: recipe.Recipe, *, as_json: bool) -> list[Step]:
     return [asked(step) for step in wanted.steps]
 
 
-def _do(step: Step, book: Journal, title: str, *, quiet: bool, resume: bool, force: bool) -> dict[str, Any]:
-    """Do one step, or take it as it was done before; what the report says of it."""
-    folders = {name: book.output / name for name in step.needs()}
-    digest = journal.digest(step, folders)
+def _do(step: Step, book: Journal, title: str, *, quiet: bool, resume: bool, force: bool) -> Done:
+    """Do one step, or take it as it was done before."""
+    digest = journal.digest(step, book.needed(step))
     done = None if force else book.done(step, digest)
     if done:
         show.note(f"{title}: kept from before")
         if not quiet:
             show.again(done.printed)
-    else:
-        show.note(f"{title} …")
-        done = _call(step, folders, book, digest, quiet=quiet, resume=resume)
-        book.write(step, done)
-    return _entry(step, done, book)
+        return done
+    show.note(f"{title} …")
+    made = performing.perform(step, book, digest, quiet=quiet, resume=resume)
+    return made if isinstance(made, Done) else click.get_current_context().exit(made)
 
 
-def _call(step: Step, folders: Mapping[str, Path], book: Journal, digest: str, *, quiet: bool, resume: bool) -> Done:
-    """Run the step's command in this process; its exit code other than 0 ends the run."""
-    from convkit.cli.main import CLI
+def _spread(
+    steps: Sequence[Step], book: Journal, address: str, *, quiet: bool, resume: bool, force: bool
+) -> list[Done]:
+    """Do all of them on the cluster at `address`."""
+    from convkit.cli import cluster, spreading
 
-    typed = [step.command, *words(step, folders, book.folder(step), resume=resume)]
-    with _copied(quiet=quiet) as copy:
-        try:
-            code = CLI.main(typed, prog_name="convkit", standalone_mode=False)
-        except ConvkitError as error:
-            raise type(error)(f"step {step.name}: {error.message}", hint=error.hint) from error
-    if code not in {None, GOOD}:
-        click.get_current_context().exit(code)
-    return Done(digest, tuple(typed), copy.getvalue())
+    targets = sorted({there for step in steps if (there := spreading.target(step))})
+    with cluster.joined(address, targets) as machines:
+        done = spreading.Spread(steps, book, machines, resume, force, quiet).end()
+    return [done[step.name] for step in steps]
 
 
 def _entry(step: Step, done: Done, book: Journal) -> dict[str, Any]:
@@ -118,7 +128,7 @@ def _plan(wanted: recipe.Recipe, book: Journal, *, as_json: bool, force: bool) -
     again: set[str] = set()
     rows: list[dict[str, str]] = []
     for step in wanted.steps:
-        folders = {name: book.output / name for name in step.needs()}
+        folders = book.needed(step)
         rehearsal.check(step, folders, book.folder(step))
         fresh = force or bool(step.needs() & again) or not book.done(step, journal.digest(step, folders))
         if fresh:
@@ -129,30 +139,3 @@ def _plan(wanted: recipe.Recipe, book: Journal, *, as_json: bool, force: bool) -
         show.json({"schema_version": 1, "recipe": wanted.name, "steps": rows})
     else:
         show.text("\n".join(f"{row['step']}: {row['state']}\n  {row['command']}" for row in rows))
-
-
-class _Copy(io.StringIO):
-    """Standard output that also keeps what passes through; silent when `through` is None."""
-
-    def __init__(self, through: TextIO | None) -> None:
-        super().__init__()
-        self._through = through
-
-    def write(self, text: str) -> int:
-        if self._through:
-            self._through.write(text)
-        return super().write(text)
-
-    def flush(self) -> None:
-        if self._through:
-            self._through.flush()
-
-    def isatty(self) -> bool:
-        return self._through is not None and self._through.isatty()
-
-
-@contextlib.contextmanager
-def _copied(*, quiet: bool) -> Iterator[_Copy]:
-    copy = _Copy(None if quiet else sys.stdout)
-    with contextlib.redirect_stdout(copy):
-        yield copy

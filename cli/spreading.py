@@ -1,0 +1,123 @@
+"""The steps of a run spread over the machines of a cluster, each as soon as what it needs is done."""
+
+from __future__ import annotations
+
+import contextlib
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import click
+
+from convkit.cli import journal, performing, show
+from convkit.cli.cluster import Cluster, Ended
+from convkit.cli.journal import Done, Journal
+from convkit.cli.step import Step, parameters
+from convkit.compress import parts
+from convkit.compress.errors import ConvkitError, NotAvailableError
+
+_TIMES, _BUILDS = "budget", "no_build"
+"""Options of commands that measure on their target, and of those that build engines for it."""
+_TRIES = 3
+"""How often a step is begun whose worker or machine is lost."""
+
+
+def target(step: Step) -> str | None:
+    """Name of the target whose hardware the step must be done on; None where any machine will do."""
+    given, known = step.settings.get("target"), parameters(step.command)
+    if not isinstance(given, str) or not {_TIMES, _BUILDS} & known.keys():
+        return None
+    name = Path(given).stem if given.endswith((".yaml", ".yml")) else given
+    return name if name != given or name in parts.names("recipes/targets", ".yaml") else None
+
+
+@dataclass(slots=True)
+class Spread:
+    """A run on the way: `done` and `failed` are what came of steps, `under_way` those that a machine does."""
+
+    steps: Sequence[Step]
+    book: Journal
+    cluster: Cluster
+    resume: bool
+    force: bool
+    quiet: bool
+    done: dict[str, Done] = field(default_factory=dict)
+    failed: dict[str, ConvkitError | int] = field(default_factory=dict)
+    under_way: dict[Any, Step] = field(default_factory=dict)
+    lost: Counter[str] = field(default_factory=Counter)
+    told: int = 0
+
+    def end(self) -> Mapping[str, Done]:
+        """Do all of them. Where one fails the others under way are waited for and kept; then its error is raised, or
+        its exit code is given.
+        """
+        self._forward()
+        while self.under_way:
+            began, ended = self.cluster.wait()
+            self._take(self.under_way.pop(began), ended)
+            self._tell()
+            self._forward()
+        for step in self.steps:
+            found = self.failed.get(step.name)
+            if isinstance(found, ConvkitError):
+                raise found
+            if found is not None:
+                click.get_current_context().exit(found)
+        return self.done
+
+    def _forward(self) -> None:
+        """Take what is kept from before and begin what can be: steps stand behind those that they need."""
+        taken = {*self.done, *self.failed, *(step.name for step in self.under_way.values())}
+        for step in self.steps:
+            if self.failed or step.name in taken or not step.needs() <= self.done.keys():
+                continue
+            digest = journal.digest(step, self.book.needed(step))
+            kept = None if self.force else self.book.done(step, digest)
+            if kept is None:
+                self._begin(step, digest)
+            else:
+                self.done[step.name] = kept
+                show.note(f"{self._title(step)}: kept from before")
+        self._tell()
+
+    def _begin(self, step: Step, digest: str) -> None:
+        there = target(step)
+        machine = self.cluster.free(there)
+        if machine is not None:
+            show.note(f"{self._title(step)} on {machine.name} …")
+            goes_on = self.resume or bool(self.lost[step.name])
+            began = self.cluster.start(machine, there, performing.perform_there, step, self.book, digest, goes_on)
+            self.under_way[began] = step
+        elif not self.cluster.machines(there):
+            self.failed[step.name] = NotAvailableError(
+                f"step {step.name}: no machine of the cluster is left{f' that has {there}' if there else ''}",
+                hint="start one, and go on with --resume",
+            )
+
+    def _take(self, step: Step, ended: Ended[Done | int]) -> None:
+        title = f"{self._title(step)} on {ended.machine.name}"
+        if ended.lost:
+            self.lost[step.name] += 1
+            show.note(f"{title}: its process was lost")
+            if self.lost[step.name] == _TRIES:
+                hint = "see why: memory, perhaps; then go on with --resume"
+                self.failed[step.name] = ConvkitError(f"step {step.name}: lost {_TRIES} times", hint=hint)
+        elif isinstance(ended.result, Done):
+            self.done[step.name] = ended.result
+            show.note(f"{title}: done")
+        elif ended.result is not None:
+            self.failed[step.name] = ended.result
+            show.note(f"{title}: failed")
+
+    def _tell(self) -> None:
+        """Print what steps printed, in the order of the recipe."""
+        while self.told < len(self.steps) and self.steps[self.told].name in self.done:
+            if not self.quiet:
+                with contextlib.redirect_stdout(self.cluster.out):
+                    show.again(self.done[self.steps[self.told].name].printed)
+            self.told += 1
+
+    def _title(self, step: Step) -> str:
+        return f"{self.steps.index(step) + 1}/{len(self.steps)} {step.name}"

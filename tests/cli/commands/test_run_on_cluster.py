@@ -1,0 +1,158 @@
+"""Steps on the machines of a Ray cluster: the same result as one after the other, whatever is lost on the way."""
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from convkit.cli import spreading
+from convkit.cli.cluster import Cluster, Machine
+from convkit.cli.step import Step
+from tests.command_line import Convkit
+
+TARGET = "openvino-cpu"
+NET = """
+import torch
+def build():
+    torch.manual_seed(0)
+    return torch.nn.Sequential(
+        torch.nn.Conv2d(1, 4, 3), torch.nn.ReLU(), torch.nn.Flatten(), torch.nn.Linear(64, 3)
+    )
+"""
+FATAL = '''
+"""Samples whose process is killed once, behind the first epoch, where a file asks for it."""
+import os, pathlib, signal, threading, time
+import numpy as np
+FOLDER = pathlib.Path(__file__).parent
+def samples():
+    if (FOLDER / "fatal").exists() and not (FOLDER / "killed").exists():
+        threading.Thread(target=kill, daemon=True).start()
+    return dict(np.load(FOLDER / "samples.npz"))
+def kill():
+    while not list(FOLDER.glob("cluster/.weights-1.training/*.safetensors")):
+        time.sleep(0.001)
+    try:
+        (FOLDER / "killed").touch(exist_ok=False)
+    except FileExistsError:
+        return
+    os.kill(os.getpid(), signal.SIGKILL)
+'''
+RECIPE = """
+model: {path: 'spread_net:build', shape: 'input:Nx1x6x6'}
+data: {learnt: 'spread_data:samples'}
+target: openvino-cpu
+steps:
+  - {command: train, name: weights, data: learnt, epochs: 12, each: {seed: [0, 1]}}
+  - command: export
+    name: net
+    model: {path: 'spread_net:build', shape: 'input:Nx1x6x6', weights: '${weights-1}/weights.safetensors'}
+    target: openvino
+  - {command: bench, candidates: ['${net}/model.onnx', '${net}/model.onnx'], budget: 0.3}
+"""
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    random = np.random.default_rng(0)
+    np.savez(tmp_path / "samples.npz", input=random.normal(size=(48, 1, 6, 6)).astype("f4"), labels=np.arange(48) % 3)
+    for name, text in {"spread_net.py": NET, "spread_data.py": FATAL, "recipe.yaml": RECIPE}.items():
+        (tmp_path / name).write_text(text)
+    monkeypatch.syspath_prepend(tmp_path)
+    yield tmp_path
+    for name in ("spread_net", "spread_data"):
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture(scope="module")
+def address() -> Iterator[str]:
+    """Of a cluster of two machines, one of which has the target."""
+    from ray.cluster_utils import Cluster as Machines
+
+    made = Machines(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+    try:
+        made.add_node(num_cpus=1, resources={TARGET: 1})
+        yield made.address
+    finally:
+        made.shutdown()
+
+
+def test_a_run_on_a_cluster_is_the_run_whatever_is_lost(convkit: Convkit, folder: Path, address: str) -> None:
+    """Trained at once on two machines; the process of one training is killed and goes on at another one."""
+    serial = convkit("run", str(folder / "recipe.yaml"), "-o", str(folder / "serial"))
+    (folder / "fatal").touch()
+    spread = convkit("run", str(folder / "recipe.yaml"), "-o", str(folder / "cluster"), "--ray", address)
+    assert (serial.code, spread.code) == (0, 0), spread.err
+    assert (folder / "killed").exists()
+    assert "weights-1" in spread.err
+    assert spread.err.count("its process was lost") == 1
+    for file in ("weights-0/weights.safetensors", "weights-1/weights.safetensors", "net/model.onnx"):
+        assert (folder / "cluster" / file).read_bytes() == (folder / "serial" / file).read_bytes()
+    reports = [json.loads((folder / name / "report.json").read_text())["steps"] for name in ("serial", "cluster")]
+    assert [step["name"] for step in reports[0]] == [step["name"] for step in reports[1]]
+    again = convkit("run", str(folder / "recipe.yaml"), "-o", str(folder / "cluster"))
+    assert again.err.count("kept from before") == 4
+    assert again.out == spread.out
+
+
+def test_a_step_that_fails_is_named_and_the_others_are_kept(convkit: Convkit, folder: Path, address: str) -> None:
+    text = RECIPE.replace("budget: 0.3", "budget: 0.3, gate: 'p50 <= 0.00001us'")
+    (folder / "recipe.yaml").write_text(text)
+    words = ["run", str(folder / "recipe.yaml"), "-o", str(folder / "out"), "--ray", address]
+    found = convkit(*words)
+    assert found.code == 1, found.err
+    (folder / "recipe.yaml").write_text(text.replace("target: openvino\n", "target: nowhere\n"))
+    found = convkit(*words)
+    assert found.code == 2
+    assert "step net: " in found.err
+    assert found.err.count("kept from before") == 2
+
+
+def test_a_target_that_no_machine_has(convkit: Convkit, folder: Path, address: str) -> None:
+    (folder / "recipe.yaml").write_text(RECIPE.replace("openvino-cpu", "onnxruntime-cpu"))
+    found = convkit("run", str(folder / "recipe.yaml"), "-o", str(folder / "out"), "--ray", address)
+    assert found.code == 3
+    assert "no machine of the Ray cluster has the target onnxruntime-cpu; on one that has it: ray start" in found.err
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere", "host:port"])
+def test_a_head_that_does_not_answer(convkit: Convkit, folder: Path, address: str) -> None:
+    found = convkit("run", str(folder / "recipe.yaml"), "-o", str(folder / "out"), "--ray", address)
+    assert found.code == 3
+    assert found.err.endswith(f"no head of a Ray cluster answers at {address}; start one: ray start --head\n")
+
+
+def test_ray_that_is_not_installed(convkit: Convkit, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    found = convkit("run", str(folder / "recipe.yaml"), "-o", str(folder / "out"), "--ray", "auto")
+    assert (found.code, "pip install 'convkit[ray]'" in found.err) == (3, True)
+
+
+@pytest.mark.parametrize(
+    ("command", "target", "there"),
+    [
+        ("bench", "openvino-cpu", "openvino-cpu"),
+        ("quantize", "my/board.yaml", "board"),
+        ("export", "trt-rtx", "trt-rtx"),
+        ("export", "onnxruntime", None),
+        ("train", "openvino-cpu", None),
+        ("bench", None, None),
+    ],
+)
+def test_what_measures_or_builds_is_done_where_its_target_is(command: str, target: str | None, there: str) -> None:
+    assert spreading.target(Step("one", command, {"target": target})) == there
+
+
+def test_a_machine_that_lost_a_call_is_for_where_there_is_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    first, second = Machine("1", "a", 1.0, frozenset({TARGET})), Machine("2", "b", 1.0, frozenset({TARGET}))
+    monkeypatch.setattr(Cluster, "machines", lambda _self, _target: [first, second])
+    cluster = Cluster(sys.stdout)
+    assert cluster.free(TARGET) == first
+    cluster.doubtful.add("1")
+    assert cluster.free(TARGET) == second
+    cluster.under_way["call"] = second
+    assert cluster.free(TARGET) is None
+    cluster.doubtful.add("2")
+    assert cluster.free(TARGET) == first
