@@ -18,13 +18,15 @@ from convkit.compress.errors import ConvkitError
 BOUND = 8.0
 """Pixels that an offset reaches at most: what a line buffer of the paper's holds."""
 _TAPS = 9
+_PLAIN = ((3, 3), (1, 1), (1, 1), 1, 1)
+"""Kernel, stride, dilation, groups and groups of offsets of a block that may be square or depthwise."""
 
 
 def codesigned(module: nn.Module, *kinds: str) -> nn.Module:
     """`module` with its DeformBlocks changed in place, in this order: bound, square, round, depthwise.
 
-    Raises ConvkitError for a kind that there is not, and where the network has no such block, or a modulated one is to
-    be square.
+    Raises ConvkitError for a kind that there is not, and where the network has no such block, a modulated one is to be
+    square, or one that is not plain, 3x3, is to be square or depthwise.
     """
     wrong = next((kind for kind in kinds if kind not in KINDS), None)
     if wrong is not None:
@@ -50,6 +52,7 @@ def _square(block: DeformBlock, name: str) -> None:
     """The offset that comes nearest to those of all taps: their projection onto the corners of a square."""
     if block.square:
         return
+    _check_plain(block, name)
     if block.offset.out_channels != 2 * _TAPS:
         raise ConvkitError(f"{name!r} is modulated: one offset leaves no mask", hint="leave out square")
     _bound(block, name)
@@ -60,12 +63,13 @@ def _square(block: DeformBlock, name: str) -> None:
     block.offset, block.square = _conv_of(weight[None], bias[None], block.offset), True
 
 
-def _depthwise(block: DeformBlock, _name: str) -> None:
+def _depthwise(block: DeformBlock, name: str) -> None:
     """Each output's kernel as the outer product that is nearest to it of one over channels and one over taps; offsets,
     which read other channels then, begin at nothing.
     """
     if block.pointwise is not None:
         return
+    _check_plain(block, name)
     weight = block.conv.weight.detach()
     out, read = weight.shape[:2]
     u, s, v = torch.linalg.svd(weight.flatten(2), full_matrices=False)
@@ -83,6 +87,16 @@ def _depthwise(block: DeformBlock, _name: str) -> None:
         if made.conv.bias is not None and block.conv.bias is not None:
             made.conv.bias.copy_(block.conv.bias)
     block.pointwise, block.offset, block.conv = made.pointwise, made.offset, made.conv
+
+
+def _check_plain(block: DeformBlock, name: str) -> None:
+    conv, groups = block.conv, 1 if block.pointwise is not None else block.conv.groups
+    found = tuple(conv.weight.shape[2:]), conv.stride, conv.dilation, groups, block.deform_groups
+    if found != _PLAIN:
+        raise ConvkitError(
+            f"{name!r} is no 3x3 block whose stride, dilation and groups are 1",
+            hint="make it bound or round, which all can be",
+        )
 
 
 def corners() -> Tensor:

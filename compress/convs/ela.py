@@ -9,12 +9,14 @@ from collections.abc import Iterator
 
 from torch import Tensor, nn
 
+from convkit.compress.adopting import Adopting, State, renamed
 from convkit.compress.conv import Conv, Example
 
 
-class ELA(nn.Module):
+class ELA(Adopting):
     """x [N, C, H, W] scaled by a gate for each row and one for each column: sigmoid(norm(conv(mean of the strip))), of
     one convolution and one GroupNorm for both. Published weights differ in groups: give those of the checkpoint.
+    The paper's authors released no code; the names of both common re-implementations load.
     """
 
     def __init__(
@@ -30,6 +32,9 @@ class ELA(nn.Module):
         )
         self.gn = nn.GroupNorm(norm_groups, channels)
         self.sigmoid = nn.Sigmoid()
+
+    def own(self, state: State) -> State:
+        return renamed(state, {r"con1\.": "conv.", r"GN\.": "gn."})
 
     def forward(self, x: Tensor) -> Tensor:
         if x.ndim != 4:  # noqa: PLR2004 - NCHW

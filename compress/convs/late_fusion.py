@@ -11,25 +11,41 @@ import math
 from collections.abc import Iterator, Sequence
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
+from convkit.compress.adopting import Adopting, State, renamed
 from convkit.compress.conv import Conv, Example
 
 
-class TemporalBlock(nn.Module):
-    """x [N, C, T]: two convolutions in time, each behind a norm and a ReLU, beside x."""
+def _ended(x: Tensor, kernel_size: int) -> Tensor:
+    """x [N, C, T] for a convolution that pads (kernel_size - 1) // 2: an even kernel reads one more at the end, as
+    Keras' padding "same" has it.
+    """
+    return x if kernel_size % 2 else F.pad(x, (0, 1))
+
+
+class TemporalBlock(Adopting):
+    """x [N, C, T] to [N, out_channels, T / stride], rounded up: two convolutions in time, each behind a norm and a
+    ReLU, beside x. It loads the names of hsd1503/resnet1d, too.
+    """
 
     def __init__(self, in_channels: int, out_channels: int, kernel_size: int, *, stride: int = 1) -> None:
         super().__init__()
-        pad = kernel_size // 2
+        self.kernel_size, pad = kernel_size, (kernel_size - 1) // 2
         self.norm1, self.norm2 = nn.BatchNorm1d(in_channels), nn.BatchNorm1d(out_channels)
         self.conv1 = nn.Conv1d(in_channels, out_channels, kernel_size, stride, pad)
         self.conv2 = nn.Conv1d(out_channels, out_channels, kernel_size, padding=pad)
         same = in_channels == out_channels and stride == 1
         self.skip = nn.Identity() if same else nn.Conv1d(in_channels, out_channels, 1, stride)
 
+    def own(self, state: State) -> State:
+        """Of its Bottleneck, whose convolutions stand in a layer that pads."""
+        return renamed(state, {r"bn(\d)\.": r"norm\1.", r"(conv\d)\.conv\.": r"\1."})
+
     def forward(self, x: Tensor) -> Tensor:
-        made = self.conv2(self.norm2(self.conv1(self.norm1(x).relu())).relu())
+        made = self.conv1(_ended(self.norm1(x).relu(), self.kernel_size))
+        made = self.conv2(_ended(self.norm2(made).relu(), self.kernel_size))
         summed: Tensor = self.skip(x) + made
         return summed
 
@@ -44,13 +60,14 @@ class VariableAttention(nn.Module):
         size = filters * length
         if size % heads:
             raise ValueError(f"{size} features of a variable do not part into {heads} heads")
-        self.conv = nn.Conv1d(variables, variables * filters, kernel_size, padding=kernel_size // 2, groups=variables)
+        pad = (kernel_size - 1) // 2
+        self.conv = nn.Conv1d(variables, variables * filters, kernel_size, padding=pad, groups=variables)
         self.query, self.key, self.value = (nn.Linear(size, size) for _ in range(3))
         self.mixed, self.out = nn.Linear(size, size), nn.Linear(variables * size, out_features)
-        self.variables, self.heads = variables, heads
+        self.variables, self.heads, self.kernel_size = variables, heads, kernel_size
 
     def forward(self, x: Tensor) -> Tensor:
-        seen = self.conv(x).relu().reshape(x.shape[0], self.variables, -1)
+        seen = self.conv(_ended(x, self.kernel_size)).relu().reshape(x.shape[0], self.variables, -1)
         query, key, value = (self._heads(layer(seen)) for layer in (self.query, self.key, self.value))
         share = (query @ key.mT / math.sqrt(query.shape[-1])).softmax(-1)
         joined = (share @ value).transpose(1, 2).flatten(2)
@@ -86,7 +103,9 @@ class _Pooled(nn.Module):
 
 
 def _examples() -> Iterator[Example]:
-    """An ensemble of residual networks with statistics of their own, and attention; odd and even lengths."""
+    """An ensemble of residual networks with statistics of their own, attention, and a block with an even kernel; odd
+    and even lengths.
+    """
     networks = []
     for kernel in (3, 5):
         blocks = TemporalBlock(6, 8, kernel, stride=2), TemporalBlock(8, 8, kernel)
@@ -97,6 +116,7 @@ def _examples() -> Iterator[Example]:
             nn.init.uniform_(norm.running_var, 0.3, 2.0)
     yield Example(LateFusion(networks), {"x": (6, 21)})
     yield Example(VariableAttention(4, 12, 3), {"x": (4, 12)})
+    yield Example(TemporalBlock(5, 6, 4, stride=2), {"x": (5, 11)})
 
 
 PART = Conv(

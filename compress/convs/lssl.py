@@ -14,7 +14,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from convkit.compress.adopting import Adopting, State
 from convkit.compress.conv import Conv, Example
+
+_SYSTEM, _CONSTANTS = "transition.", ("I", "ones", "arange")
+_DENSE, _FAST = {"A": "A", "B": "B", "a": "A", "b": "B"}, ("dl", "d", "du", "pl", "pr", "c", "b")
+"""What the reference implementation's transitions are called, and store."""
 
 
 def hippo_legs(order: int) -> tuple[Tensor, Tensor]:
@@ -24,8 +29,13 @@ def hippo_legs(order: int) -> tuple[Tensor, Tensor]:
     return -matrix, root
 
 
-class LSSL(nn.Module):
-    """u [N, H, L] to as much: `channels` outputs of a system of `order` for every feature, mixed by a linear layer."""
+class LSSL(Adopting):
+    """u [N, H, L] to as much: `channels` outputs of a system of `order` for every feature, mixed by a linear layer.
+
+    It loads what both layers of the reference implementation save (state-spaces/s4): StateSpace, which takes [L, N, H],
+    and Platypus with gelu, without bias and with one transition for all features, which takes [N, L, H]. Theirs works
+    the kernel out in single precision, in which powers of a matrix of a high order lose digits.
+    """
 
     A: Tensor
     B: Tensor
@@ -44,12 +54,22 @@ class LSSL(nn.Module):
         self.D = nn.Parameter(torch.randn(d_model, channels))
         self.output_linear = nn.Linear(d_model * channels, d_model)
 
+    def own(self, state: State) -> State:
+        found = {name: tensor for name, tensor in state.items() if not name.startswith(_SYSTEM)}
+        if "log_dt" in found:
+            found["dt"] = found.pop("log_dt").exp()
+        theirs = {name.removeprefix(_SYSTEM): tensor for name, tensor in state.items() if name.startswith(_SYSTEM)}
+        return found | _system(theirs)
+
     def discrete(self) -> tuple[Tensor, Tensor]:
-        """A [H, order, order] and B [H, order] of one step of each feature's length, by the trapezoidal rule."""
-        half = self.dt.reshape(-1, 1, 1) / 2 * self.A
-        eye = torch.eye(self.A.shape[0], dtype=self.A.dtype, device=self.A.device)
+        """A [H, order, order] and B [H, order] of one step of each feature's length, by the trapezoidal rule, in double
+        precision whatever the layer is in.
+        """
+        matrix, vector, steps = self.A.double(), self.B.double(), self.dt.double()
+        half = steps.reshape(-1, 1, 1) / 2 * matrix
+        eye = torch.eye(matrix.shape[0], dtype=matrix.dtype, device=matrix.device)
         inverse = torch.linalg.inv(eye - half)
-        return inverse @ (eye + half), inverse @ self.B * self.dt.reshape(-1, 1)
+        return inverse @ (eye + half), inverse @ vector * steps.reshape(-1, 1)
 
     def kernel(self, length: int) -> Tensor:
         """[H, channels, length], in double precision: powers of a matrix lose digits."""
@@ -70,6 +90,19 @@ class LSSL(nn.Module):
         taps = torch.cat((taps[..., :1] + self.D.unsqueeze(-1), taps[..., 1:]), -1).flip(-1)
         made = F.conv1d(F.pad(u, (length - 1, 0)), taps.reshape(features * channels, 1, -1), groups=features)
         return F.conv1d(F.gelu(made), self.output_linear.weight.unsqueeze(-1), self.output_linear.bias)
+
+
+def _system(stored: State) -> State:
+    """A and B of what a transition of the reference implementation stores: themselves, or, where it is fast, three
+    diagonals of a matrix whose inverse, with `c` on its diagonal and between two scales, is -A.
+    """
+    if not stored.keys() >= {*_FAST}:
+        return {_DENSE.get(name, _SYSTEM + name): tensor for name, tensor in stored.items() if name not in _CONSTANTS}
+    if stored["d"].ndim != 1:
+        raise ValueError("an LSSL has one transition for all features, not one for each (learn=2)")
+    low, middle, high, left, right, own, vector = (stored[name].double() for name in _FAST)
+    whole = torch.diag(middle) + torch.diag(low[1:-1], -1) + torch.diag(high[1:-1], 1)
+    return {"A": -left[:, None] * (torch.linalg.inv(whole) + torch.diag(own)) * right, "B": left * vector}
 
 
 class StreamingLSSL(nn.Module):

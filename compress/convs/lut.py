@@ -16,6 +16,8 @@ from convkit.compress.conv import Conv, Example
 
 SIZE = 256
 _TINY = 1e-8
+_ROUNDING = 1e-4
+"""Of a grey: more than float32 loses of one where luminance is a sum of colours."""
 
 
 class Lut256(nn.Module):
@@ -43,8 +45,10 @@ class Lut256(nn.Module):
 class MefLut(nn.Module):
     """frames [N, K, H, W] of luminance from 0 to 1, the same scene at K exposures, to one [N, 1, H, W].
 
-    `table` [K, 256], which can be learnt: each exposure's weight by its luminance, looked up in an image `shrunk` times
-    as small.
+    `table` [K, 256], which can be learnt: each exposure's weight by its luminance, from 0 to 1 (what is outside counts
+    as the nearer of these), looked up in an image `shrunk` times as small. `eps` is added to a variance of luminance.
+    Between two greys the darker one's weight is taken, as in the reference implementation. There 11 of the 256 greys
+    themselves count as darker where luminance is summed of colours in float32: here a ten-thousandth may be missing.
     """
 
     def __init__(self, table: Tensor, *, shrunk: int = 1, radius: int = 2, eps: float = 1.0) -> None:
@@ -58,11 +62,11 @@ class MefLut(nn.Module):
         exposures = self.table.shape[0]
         if frames.shape[1] != exposures:
             raise ValueError(f"there are tables for {exposures} exposures, not for {frames.shape[1]}")
-        light = frames * (SIZE - 1)
-        low = light if self.shrunk == 1 else F.interpolate(light, scale_factor=1 / self.shrunk, mode="bilinear")
+        low = frames if self.shrunk == 1 else F.interpolate(frames, scale_factor=1 / self.shrunk, mode="bilinear")
         rows = SIZE * torch.arange(exposures, device=frames.device).reshape(-1, 1, 1)
-        looked_up = self.table.flatten()[low.round().clamp(0, SIZE - 1).long() + rows]
-        weights = self._widened(low, looked_up, light).abs() + _TINY
+        greys = (low * (SIZE - 1) + _ROUNDING).floor().clamp(0, SIZE - 1)
+        looked_up = self.table.clamp(0, 1).flatten()[greys.long() + rows]
+        weights = self._widened(low, looked_up, frames).abs() + _TINY
         fused: Tensor = (weights / weights.sum(1, keepdim=True) * frames).sum(1, keepdim=True)
         return fused.clamp(0, 1)
 
@@ -84,8 +88,8 @@ class MefLut(nn.Module):
 def _examples() -> Iterator[Example]:
     """A function as a table, and fusions at full size and of smaller tables."""
     yield Example(Lut256.of(F.gelu, 6 / SIZE, 128), {"x": (3, 5, 8)})
-    yield Example(MefLut(torch.rand(3, SIZE)), {"frames": (3, 9, 12)})
-    yield Example(MefLut(torch.rand(2, SIZE), shrunk=2, radius=1, eps=0.1), {"frames": (2, 12, 10)})
+    yield Example(MefLut(1.5 * torch.rand(3, SIZE) - 0.25), {"frames": (3, 9, 12)})
+    yield Example(MefLut(torch.rand(2, SIZE), shrunk=2, radius=1, eps=0.01), {"frames": (2, 12, 10)})
 
 
 PART = Conv(

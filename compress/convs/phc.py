@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from convkit.compress.adopting import Adopting, State, renamed
 from convkit.compress.conv import Conv, Example
 
 _CONV = {1: F.conv1d, 2: F.conv2d, 3: F.conv3d}
@@ -26,8 +27,10 @@ def weight(algebra: Tensor, filters: Tensor) -> Tensor:
     return summed.reshape(n * out, n * read, *filters.shape[3:])
 
 
-class _Hypercomplex(nn.Module):
-    """`names` are what the reference implementation calls the algebra and the filters."""
+class _Hypercomplex(Adopting):
+    """`names`: of the algebra and the filters. Versions of the reference implementation call these A and F, A and S, or
+    a and s; all load.
+    """
 
     def __init__(self, names: tuple[str, str], shape: tuple[int, ...], n: int) -> None:
         super().__init__()
@@ -40,6 +43,10 @@ class _Hypercomplex(nn.Module):
         setattr(self, names[1], nn.Parameter(nn.init.xavier_uniform_(filters)))
         bound = 1 / math.sqrt(read)
         self.bias = nn.Parameter(torch.empty(out).uniform_(-bound, bound))
+
+    def own(self, state: State) -> State:
+        algebra, filters = self._names
+        return renamed(state, {"[Aa]$": algebra, "[FSs]$": filters})
 
     def weight(self) -> Tensor:
         """The weight that its parameters stand for."""

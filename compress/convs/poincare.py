@@ -7,15 +7,19 @@ van Spengler et al., Poincaré ResNet, ICCV 2023; the layer is that of Shimizu e
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from convkit.compress.adopting import Adopting, State, renamed
 from convkit.compress.conv import Conv, Example
 
-_TINY, _INSIDE = 1e-15, 1 - 1e-6
+_TINY = 1e-15
+_CURVATURES = ("ball.isp_c", "manifold.c.value")
+"""What the reference implementation and HypLL call the ball's curvature, or what softplus makes it of."""
 
 
 def beta(a: float, b: float) -> float:
@@ -23,9 +27,10 @@ def beta(a: float, b: float) -> float:
     return math.exp(math.lgamma(a) + math.lgamma(b) - math.lgamma(a + b))
 
 
-class PoincareConvolution2d(nn.Module):
+class PoincareConvolution2d(Adopting):
     """x [N, Cin, H, W]. `weights` [Cin kh kw, Cout] and `bias` [Cout] are called and laid out as in the reference
-    implementation; `c` is the ball's curvature.
+    implementation; `c` is the ball's curvature, which weights to load must share where they tell it. As there, points
+    are kept inside the ball, at most at 1 - 4e-3 of its radius (1 - 1e-5 in float64).
 
     That implementation has a conformal factor of 2 (1 - c |p|²) where the paper has 2 / (1 - c |p|²): weights trained
     with it want `as_released`.
@@ -51,8 +56,19 @@ class PoincareConvolution2d(nn.Module):
         self.weights = nn.Parameter(torch.randn(taps * in_channels, out_channels) * std)
         self.bias = nn.Parameter(torch.zeros(out_channels)) if bias else None
         self.kernel_dims, self.stride, self.padding = tuple(kernel_dims), stride, padding
-        self.root, self.as_released = math.sqrt(c), as_released
+        self.c, self.root, self.as_released = c, math.sqrt(c), as_released
         self.ratio = beta(in_channels * taps / 2, 0.5) / beta(in_channels / 2, 0.5)
+
+    def own(self, state: State) -> State:
+        """Without the curvature, which is this layer's."""
+        for told in (float(state[name]) for name in _CURVATURES if name in state):
+            soft = float(F.softplus(torch.tensor(told)))
+            if not any(math.isclose(self.c, one, rel_tol=1e-5) for one in (told, soft)):
+                ways = f"{told:g}, or softplus of it, {soft:g}"
+                raise ValueError(
+                    f"the curvature in the weights is {ways}: give PoincareConvolution2d that, not {self.c:g}"
+                )
+        return renamed(state, {f"{re.escape(name)}$": None for name in _CURVATURES})
 
     def forward(self, x: Tensor) -> Tensor:
         channels = len(self.weights) // math.prod(self.kernel_dims)
@@ -64,7 +80,7 @@ class PoincareConvolution2d(nn.Module):
         squares = F.conv2d(x.square().sum(1, keepdim=True), ones, None, self.stride, self.padding)
         # Kept off nothing before the root, whose slope there is none.
         norm = self.ratio * self.root * squares.clamp_min(_TINY**2).sqrt()
-        on_ball = norm.tanh()
+        on_ball = norm.tanh().clamp_max(_edge(x))
         return self._logmap(self._distance(product * on_ball / norm, on_ball.square()))
 
     def _distance(self, product: Tensor, square: Tensor) -> Tensor:
@@ -72,8 +88,7 @@ class PoincareConvolution2d(nn.Module):
         is `square`.
         """
         root, length = self.root, self.weights.norm(dim=0).clamp_min(_TINY).reshape(-1, 1, 1)
-        # Far out, float32 has no point left inside the ball.
-        factor = 2 * (1 - square) if self.as_released else 2 / (1 - square.clamp_max(_INSIDE))
+        factor = 2 * (1 - square) if self.as_released else 2 / (1 - square)
         scaled = root / length * factor * product
         if self.bias is not None:
             offset = (2 * root * self.bias).reshape(-1, 1, 1)
@@ -82,13 +97,21 @@ class PoincareConvolution2d(nn.Module):
         return distance
 
     def _logmap(self, distance: Tensor) -> Tensor:
-        """The tangent vector of w / (1 + sqrt(1 + c |w|²)), w = sinh(root v) / root: tanh(asinh(s) / 2) is s / (1 +
-        sqrt(1 + s²)).
+        """The tangent vector of w / (1 + sqrt(1 + c |w|²)), w = sinh(root v) / root, kept inside the ball:
+        tanh(asinh(s) / 2) is s / (1 + sqrt(1 + s²)).
         """
         w = (self.root * distance).sinh()
         s = w.square().sum(1, keepdim=True).clamp_min(_TINY**2).sqrt()
-        point: Tensor = s.asinh() / (2 * self.root * s) * w
+        length = (s.asinh() / 2).clamp_max(math.atanh(_edge(w)))
+        point: Tensor = length / (self.root * s) * w
         return point
+
+
+def _edge(x: Tensor) -> float:
+    """How far out points stay, of the ball's radius. The reference implementation has 1 - 1e-5 for half precision, too:
+    that is 1 there, where nothing is finite.
+    """
+    return 1 - (1e-5 if x.dtype == torch.float64 else 4e-3)
 
 
 def _examples() -> Iterator[Example]:

@@ -7,23 +7,29 @@ depthwise convolution as long as the series.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from convkit.compress.adopting import Adopting, State
 from convkit.compress.conv import Conv, Example
 
 MODES = ("cat", "sum")
+ACTS: Mapping[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu, "relu": F.relu, "silu": F.silu, "sigmoid": torch.sigmoid, "tanh": torch.tanh
+}  # fmt: skip
 
 
-class GConv(nn.Module):
+class GConv(Adopting):
     """u [N, H, L], L at most what its kernels span, and as many of `channels` kernels for each feature. Names and their
     shapes are those of the reference implementation: kernel_list [channels, H, d] a scale, D, multiplier, kernel_norm.
 
-    A kernel is divided by the norm that the first one ever had, which a buffer holds; where that was never set it is
-    this one's. `bidirectional`: twice the kernels, the second half for what is yet to come.
+    A kernel is divided by the norm that the first one ever had, which a buffer holds from the first forward pass in
+    training on; before, it is divided by its own. The reference implementation holds it in evaluation too.
+    `bidirectional`: twice the kernels, the second half for what is yet to come. `activation`, of ACTS, and
+    `interpolation` are not seen in weights.
     """
 
     multiplier: Tensor
@@ -43,14 +49,17 @@ class GConv(nn.Module):
         interpolation: str = "linear",
         init_scale: int = 0,
         gated: bool = False,
+        activation: str = "gelu",
     ) -> None:
         super().__init__()
         if mode not in MODES:
             raise ValueError(f"SGConv's kernels are put together by {' or '.join(MODES)}, not {mode!r}")
+        if activation not in ACTS:
+            raise ValueError(f"SGConv's activation is one of {', '.join(ACTS)}, not {activation!r}")
         if min(d_model, l_max, kernel_dim, channels) < 1:
             raise ValueError(f"SGConv of {d_model} features, length {l_max}, kernels of {kernel_dim} has nothing to do")
         self.channels, self.bidirectional, self.mode = channels, bidirectional, mode
-        self.interpolation, self.init_scale = interpolation, init_scale
+        self.interpolation, self.init_scale, self.activation = interpolation, init_scale, activation
         scales = max(1, 1 + math.ceil(math.log2(l_max / kernel_dim)) - init_scale)
         kernels = channels * (2 if bidirectional else 1)
         self.D = nn.Parameter(torch.randn(channels, d_model))
@@ -62,6 +71,13 @@ class GConv(nn.Module):
         self.register_buffer("kernel_norm_initialized", torch.tensor(False))
         linear = _Mixed(d_model * channels, d_model * (2 if gated else 1))
         self.output_linear = nn.Sequential(linear, nn.GLU(1)) if gated else linear
+
+    def own(self, state: State) -> State:
+        # Theirs that never ran has a norm of another shape, which it does not use.
+        known, norm = state.get("kernel_norm_initialized"), state.get("kernel_norm")
+        if known is None or norm is None or known or norm.shape == self.kernel_norm.shape:
+            return state
+        return state | {"kernel_norm": torch.ones_like(self.kernel_norm)}
 
     def kernel(self, length: int) -> Tensor:
         """[kernels, H, length], each over its norm; beyond what they span it is nothing."""
@@ -75,9 +91,18 @@ class GConv(nn.Module):
         else:
             longest = found[-1].shape[-1]
             whole = torch.stack([F.pad(each, (0, longest - each.shape[-1])) for each in found]).sum(0)
-        norm = torch.where(self.kernel_norm_initialized, self.kernel_norm, whole.norm(dim=-1, keepdim=True))
         cut = whole[..., :length]
-        return F.pad(cut, (0, length - cut.shape[-1])) / norm
+        return F.pad(cut, (0, length - cut.shape[-1])) / self._norm(whole)
+
+    def _norm(self, kernel: Tensor) -> Tensor:
+        norm = torch.where(self.kernel_norm_initialized, self.kernel_norm, kernel.norm(dim=-1, keepdim=True))
+        if not self.training:
+            return norm
+        # Without a branch on the flag, and no buffer that a later pass writes to is kept for gradients.
+        norm = norm.detach()
+        self.kernel_norm.copy_(norm)
+        self.kernel_norm_initialized.fill_(value=True)
+        return norm
 
     def _stretched(self, kernel: Tensor, factor: int) -> Tensor:
         return F.interpolate(kernel, scale_factor=float(factor), mode=self.interpolation) if factor > 1 else kernel
@@ -95,7 +120,7 @@ class GConv(nn.Module):
             F.conv1d(padded, own.unsqueeze(1), groups=len(own)) + u * skip.reshape(-1, 1)
             for own, skip in zip(taps, self.D, strict=True)
         ]
-        mixed: Tensor = self.output_linear(F.gelu(torch.cat(made, 1)))
+        mixed: Tensor = self.output_linear(ACTS[self.activation](torch.cat(made, 1)))
         return mixed
 
 
@@ -115,7 +140,7 @@ class _Mixed(nn.Module):
 def _examples() -> Iterator[Example]:
     """Both ways to put scales together, both directions, a gate, series shorter and longer than the kernel."""
     yield Example(GConv(4, 64, kernel_dim=8), {"u": (4, 64)})
-    yield Example(GConv(3, 32, kernel_dim=8, mode="sum", decay=(0.5, 2.0)), {"u": (3, 27)})
+    yield Example(GConv(3, 32, kernel_dim=8, mode="sum", decay=(0.5, 2.0), activation="silu"), {"u": (3, 27)})
     yield Example(GConv(4, 32, kernel_dim=4, channels=2, bidirectional=True, gated=True), {"u": (4, 40)})
     known = GConv(2, 16, kernel_dim=4, interpolation="nearest", init_scale=1)
     nn.init.uniform_(known.kernel_norm, 0.5, 2.0)

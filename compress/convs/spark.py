@@ -1,7 +1,8 @@
 """Masked convolution: what hidden patches would leak into their neighbours is set to nothing behind each layer.
 
 Tian et al., SparK: Designing BERT for Convolutional Networks, ICLR 2023, section 3.1. It is for pre-training; the
-weights are then those of ordinary layers, into which they load under the same names.
+weights are then those of ordinary layers, into which they load under the same names. Norms are those of torch, of the
+shown places alone.
 """
 
 from __future__ import annotations
@@ -14,6 +15,8 @@ from torch import Tensor, nn
 
 from convkit.compress.conv import Conv, Example
 
+Norm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
+
 
 def shown(x: Tensor, active: Tensor) -> Tensor:
     """x [N, C, H, W] where `active` [N, 1, h, w], of h | H and w | W patches, is 1, and nothing elsewhere."""
@@ -22,6 +25,37 @@ def shown(x: Tensor, active: Tensor) -> Tensor:
     if height % rows or width % columns:
         raise ValueError(f"a map of {height}x{width} does not part into {rows}x{columns} patches")
     return x * F.interpolate(active, scale_factor=(float(height // rows), float(width // columns)))
+
+
+def keeps(norm: Norm) -> bool:
+    """Whether `norm` goes by running statistics now, which no place of this batch changes."""
+    return not norm.training and norm.running_mean is not None
+
+
+def of_places(norm: Norm, x: Tensor, places: Tensor) -> Tensor:
+    """x [N, C, *] by the statistics of where `places` [N, 1, *] is 1, as `norm` has it of those rows alone: the running
+    statistics of one that is training follow. Elsewhere it is something, and to be hidden.
+    """
+    axes, count = (0, *range(2, x.ndim)), places.sum().clamp_min(1)
+    mean = (x * places).sum(axes, keepdim=True) / count
+    variance = ((x - mean).square() * places).sum(axes, keepdim=True) / count
+    if norm.training:
+        _follow(norm, mean.flatten(), variance.flatten() * count / (count - 1).clamp_min(1))
+    normal = (x - mean) / (variance + norm.eps).sqrt()
+    if not norm.affine:
+        return normal
+    return normal * norm.weight.reshape(mean.shape) + norm.bias.reshape(mean.shape)
+
+
+@torch.no_grad()
+def _follow(norm: Norm, mean: Tensor, variance: Tensor) -> None:
+    """The running statistics of `norm`, one batch on; without a momentum they are the mean of all batches."""
+    if norm.running_mean is None or norm.running_var is None or norm.num_batches_tracked is None:
+        return
+    norm.num_batches_tracked.add_(1)
+    share = 1 / float(norm.num_batches_tracked) if norm.momentum is None else norm.momentum
+    norm.running_mean.lerp_(mean, share)
+    norm.running_var.lerp_(variance, share)
 
 
 class SparseConv2d(nn.Conv2d):
@@ -39,23 +73,13 @@ class SparseMaxPool2d(nn.MaxPool2d):
 
 
 class SparseBatchNorm2d(nn.BatchNorm2d):
-    """By its running statistics; in training by those of active places, which it keeps."""
+    """As SparseConv2d takes it: nn.BatchNorm1d of the active places, in training and in evaluation."""
 
     def forward(self, x: Tensor, active: Tensor) -> Tensor:  # type: ignore[override]
-        return shown(self._of_active(x, active) if self.training else super().forward(x), active)
-
-    def _of_active(self, x: Tensor, active: Tensor) -> Tensor:
+        if keeps(self):
+            return shown(super().forward(x), active)
         places = shown(torch.ones_like(x[:, :1]), active)
-        count = places.sum().clamp_min(1)
-        mean = (x * places).sum((0, 2, 3), keepdim=True) / count
-        variance = ((x - mean).square() * places).sum((0, 2, 3), keepdim=True) / count
-        if self.running_mean is not None and self.running_var is not None:
-            share = 0.1 if self.momentum is None else self.momentum
-            with torch.no_grad():
-                self.running_mean.lerp_(mean.flatten(), share)
-                self.running_var.lerp_(variance.flatten() * count / (count - 1).clamp_min(1), share)
-        normal = (x - mean) / (variance + self.eps).sqrt()
-        return normal * self.weight.reshape(-1, 1, 1) + self.bias.reshape(-1, 1, 1)
+        return of_places(self, x, places) * places
 
 
 class _Masked(nn.Module):

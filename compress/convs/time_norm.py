@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from convkit.compress.adopting import Adopting, State, renamed
 from convkit.compress.conv import Conv, Example
 
 
@@ -56,17 +57,24 @@ class TimeLayerNorm(nn.Module):
         return found
 
 
-class TimeRMSNorm(nn.Module):
-    """x [N, …, C] over its root mean square, at `log_snr` [N]."""
+class TimeRMSNorm(Adopting):
+    """x [N, …, C] over its root mean square, to which `eps` is added outside of the root, at `log_snr` [N]. The
+    reference implementation calls the weight `scale` and the bias, where there is one, `offset`.
+    """
 
-    def __init__(self, channels: int, eps: float = 1e-5) -> None:
+    def __init__(self, channels: int, eps: float = 1e-8, *, bias: bool = False) -> None:
         super().__init__()
         self.weight = TimeDependentParameter(channels, 1.0)
+        self.bias = TimeDependentParameter(channels, 0.0) if bias else None
         self.eps = eps
 
+    def own(self, state: State) -> State:
+        return renamed(state, {r"scale\.": "weight.", r"offset\.": "bias."})
+
     def forward(self, x: Tensor, log_snr: Tensor) -> Tensor:
-        size = x.square().mean(-1, keepdim=True)
-        return x * torch.rsqrt(size + self.eps) * _beside(self.weight(log_snr), x)
+        size = torch.linalg.vector_norm(x, dim=-1, keepdim=True) / x.shape[-1] ** 0.5
+        made: Tensor = x / (size + self.eps) * _beside(self.weight(log_snr), x)
+        return made if self.bias is None else made + _beside(self.bias(log_snr), x)
 
 
 def _beside(value: Tensor, x: Tensor) -> Tensor:
@@ -76,7 +84,8 @@ def _beside(value: Tensor, x: Tensor) -> Tensor:
 
 def _examples() -> Iterator[Example]:
     """Rows and images with the channels last, parameters that differ at the two ends of time."""
-    for layer, shape in ((TimeLayerNorm(6), (5, 6)), (TimeRMSNorm(7), (3, 4, 7)), (TimeLayerNorm(3), (3,))):
+    for layer, shape in ((TimeLayerNorm(6), (5, 6)), (TimeRMSNorm(7), (3, 4, 7)), (TimeLayerNorm(3), (3,)),
+                         (TimeRMSNorm(4, bias=True), (4,))):  # fmt: skip
         for parameter in layer.parameters():
             nn.init.normal_(parameter)
         yield Example(layer, {"x": shape, "log_snr": ()})

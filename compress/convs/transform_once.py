@@ -32,29 +32,38 @@ def modes_of(size: int, modes: int, padding: int = 0) -> Tensor:
 
 class TransformOnceLayer(nn.Module):
     """z [N, width, m, m] of modes: channels are mixed in each mode, then rows and columns of modes in each channel, and
-    the whole is added to z. Names and shapes of parameters are those of the reference implementation.
+    the whole is added to z, unless not `residual`. Names and shapes of parameters are those of the reference
+    implementation; `act` and `residual` are not seen in them.
     """
 
-    def __init__(self, modes: int, width: int, *, act: str = "sin") -> None:
+    def __init__(self, modes: int, width: int, *, act: str = "sin", residual: bool = True) -> None:
         super().__init__()
+        if act not in _ACTS:
+            raise ValueError(f"the activation of TransformOnce is {' or '.join(_ACTS)}, not {act!r}")
         self.ch_mixing_1 = nn.Parameter(torch.randn(width, width, modes, modes) / math.sqrt(width))
         self.spatial_mixing_1 = nn.Parameter(torch.randn(modes, modes, width) / math.sqrt(modes))
         self.spatial_mixing_2 = nn.Parameter(torch.randn(modes, modes, width) / math.sqrt(modes))
         self.act: Callable[[Tensor], Tensor] = _ACTS[act]
+        self.residual = residual
 
     def forward(self, z: Tensor) -> Tensor:
         in_modes = z.permute(2, 3, 0, 1) @ self.ch_mixing_1.permute(2, 3, 0, 1)
         mixed = self.act(in_modes.permute(2, 3, 0, 1))
         mixed = self.spatial_mixing_1.permute(2, 1, 0) @ mixed
-        return z + mixed @ self.spatial_mixing_2.permute(2, 0, 1)
+        mixed = mixed @ self.spatial_mixing_2.permute(2, 0, 1)
+        return z + mixed if self.residual else mixed
 
 
 class TransformOnce(nn.Module):
     """x [N, C, H, W] to [N, out_channels, H + padding, W + padding]: positions are lifted with it, `padding` of zeros
     comes behind, both as in the reference implementation, which works where H = W and leaves one channel out.
+
+    Without `perform_inverse`, as in the authors' experiments, it gives as many modes in their place, those that it has
+    not are 0. Its modes beyond the lowest are nothing: theirs with keep_high, whose weights look the same, is another
+    network.
     """
 
-    def __init__(
+    def __init__(  # noqa: PLR0913 - the reference implementation takes as many
         self,
         modes: int,
         width: int,
@@ -64,13 +73,16 @@ class TransformOnce(nn.Module):
         nlayers: int = 4,
         padding: int = 0,
         act: str = "sin",
+        residual: bool = True,
+        perform_inverse: bool = True,
     ) -> None:
         super().__init__()
         self.fc0 = nn.Linear(2 + in_channels, width)
-        self.layers = nn.Sequential(*[TransformOnceLayer(modes, width, act=act) for _ in range(nlayers)])
+        layers = [TransformOnceLayer(modes, width, act=act, residual=residual) for _ in range(nlayers)]
+        self.layers = nn.Sequential(*layers)
         self.fc1 = nn.Parameter(torch.randn(width, _HIDDEN) / math.sqrt(width))
         self.fc2 = nn.Parameter(torch.randn(_HIDDEN, out_channels) / math.sqrt(_HIDDEN))
-        self.modes, self.padding, self.in_channels = modes, padding, in_channels
+        self.modes, self.padding, self.in_channels, self.perform_inverse = modes, padding, in_channels, perform_inverse
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = (int(size) for size in x.shape[2:])
@@ -79,6 +91,8 @@ class TransformOnce(nn.Module):
         rows, columns = (modes_of(size, self.modes, self.padding).to(x.device, x.dtype) for size in (height, width))
         lifted = self._lifted(rows @ x @ columns.T, height, width)
         made: Tensor = self._headed(self.layers(lifted))
+        if not self.perform_inverse:
+            return F.pad(made, (0, width + self.padding - self.modes, 0, height + self.padding - self.modes))
         back = [modes_of(size + self.padding, self.modes).to(x.device, x.dtype) for size in (height, width)]
         return back[0].T @ made @ back[1]
 
@@ -103,6 +117,8 @@ def _examples() -> Iterator[Example]:
     yield Example(TransformOnceLayer(4, 6), {"z": (6, 4, 4)})
     yield Example(TransformOnce(7, 5, 1, 1, nlayers=2, act="gelu"), {"x": (1, 7, 7)})
     yield Example(TransformOnce(5, 4, 3, 2, nlayers=1, padding=2), {"x": (3, 8, 6)})
+    modes = TransformOnce(4, 5, 2, 2, nlayers=2, padding=1, residual=False, perform_inverse=False)
+    yield Example(modes, {"x": (2, 6, 9)})
 
 
 PART = Conv(

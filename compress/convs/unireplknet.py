@@ -17,6 +17,8 @@ from convkit.compress.conv import Conv, Example
 from convkit.compress.convs.dilated_reparam import DilatedReparamBlock
 
 _TINY = 1e-6
+_PLAIN = (3, 5)
+"""Sizes of kernels that are plain depthwise convolutions."""
 
 
 class SEBlock(nn.Module):
@@ -33,10 +35,11 @@ class SEBlock(nn.Module):
 class GRN(nn.Module):
     """x [N, C, H, W]: each channel by its share of the response. `gamma`, `beta` [1, 1, 1, C] as in the reference."""
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, *, bias: bool = True) -> None:
         super().__init__()
         self.gamma = nn.Parameter(torch.zeros(1, 1, 1, channels))
-        self.beta = nn.Parameter(torch.zeros(1, 1, 1, channels))
+        if bias:
+            self.beta = nn.Parameter(torch.zeros(1, 1, 1, channels))
 
     def forward(self, x: Tensor) -> Tensor:
         """Without beta, which the next layer takes."""
@@ -46,52 +49,74 @@ class GRN(nn.Module):
 
 
 class UniRepLKNetBlock(nn.Module):
-    """x [N, C, H, W]. Names are those of the reference implementation, so that its weights load."""
+    """x [N, C, H, W]. Names are those of the reference implementation, so that its weights load.
 
-    def __init__(self, channels: int, kernel_size: int, *, ffn_factor: int = 4) -> None:
+    Kernels of 7 and more are dilated reparam blocks, of 3 and 5 plain depthwise ones, of 0 none. `deploy`: as the
+    reference implementation merges it; `scaled`: with a scale of the whole layer.
+    """
+
+    def __init__(
+        self, channels: int, kernel_size: int, *, ffn_factor: int = 4, deploy: bool = False, scaled: bool = True
+    ) -> None:
         super().__init__()
         if channels < 4:  # noqa: PLR2004 - SE has a quarter of them inside
             raise ValueError(f"a UniRepLKNet block has four channels or more, not {channels}")
         hidden = ffn_factor * channels
-        self.dwconv = DilatedReparamBlock(channels, kernel_size)
-        self.norm, self.se = nn.BatchNorm2d(channels), SEBlock(channels, channels // 4)
+        self.dwconv = _kernel(channels, kernel_size, deploy=deploy)
+        self.norm = nn.BatchNorm2d(channels) if kernel_size and not deploy else nn.Identity()
+        self.se = SEBlock(channels, channels // 4)
         self.pwconv1 = nn.ModuleDict({"1": nn.Linear(channels, hidden)})
-        self.act = nn.ModuleDict({"1": GRN(hidden)})
-        self.pwconv2 = nn.ModuleDict({"0": nn.Linear(hidden, channels, bias=False), "2": nn.BatchNorm2d(channels)})
-        self.gamma = nn.Parameter(torch.full((channels,), 1e-6))
+        self.act = nn.ModuleDict({"1": GRN(hidden, bias=not deploy)})
+        self.pwconv2 = nn.ModuleDict({"0": nn.Linear(hidden, channels, bias=deploy)})
+        if not deploy:
+            self.pwconv2["2"] = nn.BatchNorm2d(channels)
+        self.gamma = nn.Parameter(torch.full((channels,), 1e-6)) if scaled and not deploy else None
 
     def forward(self, x: Tensor) -> Tensor:
+        first, responses = cast("tuple[nn.Linear, GRN]", (self.pwconv1["1"], self.act["1"]))
         made = self.se(self.norm(self.dwconv(x)))
-        first, second, norm, responses = self._parts()
-        hidden = F.gelu(F.conv2d(made, first.weight[:, :, None, None], first.bias))
-        weight, bias = (
-            self._folded() if not self.training else (second.weight, second.weight @ responses.beta.flatten())
-        )
-        joined = F.conv2d(responses(hidden), weight[:, :, None, None], bias)
-        if self.training:
-            joined = norm(joined) * self.gamma.reshape(1, -1, 1, 1)
+        hidden = responses(F.gelu(F.conv2d(made, first.weight[:, :, None, None], first.bias)))
+        weight, bias = self._trained(responses) if self.training else self._folded(responses)
+        joined = F.conv2d(hidden, weight[:, :, None, None], bias)
+        if self.training and "2" in self.pwconv2:
+            joined = self.pwconv2["2"](joined)
+            joined = joined if self.gamma is None else joined * self.gamma.reshape(1, -1, 1, 1)
         return x + joined
 
-    def _parts(self) -> tuple[nn.Linear, nn.Linear, nn.BatchNorm2d, GRN]:
-        """The layers behind the kernel; the last norm has statistics."""
-        linear, norm = self.pwconv2["0"], self.pwconv2["2"]
-        return cast(
-            "tuple[nn.Linear, nn.Linear, nn.BatchNorm2d, GRN]", (self.pwconv1["1"], linear, norm, self.act["1"])
-        )
+    def _trained(self, responses: GRN) -> tuple[Tensor, Tensor]:
+        """Weight and bias of the last linear layer, with the beta that stands before it."""
+        linear = cast("nn.Linear", self.pwconv2["0"])
+        if linear.bias is not None:
+            return linear.weight, linear.bias
+        return linear.weight, linear.weight @ responses.beta.flatten()
 
-    def _folded(self) -> tuple[Tensor, Tensor]:
-        """Weight and bias of the last layer with what stands before and behind it."""
-        _, second, norm, responses = self._parts()
+    def _folded(self, responses: GRN) -> tuple[Tensor, Tensor]:
+        """The same with what stands behind it."""
+        weight, bias = self._trained(responses)
+        if "2" not in self.pwconv2:
+            return weight, bias
+        norm = cast("nn.BatchNorm2d", self.pwconv2["2"])
         assert norm.running_mean is not None  # noqa: S101 - it is built with statistics
         assert norm.running_var is not None  # noqa: S101
         scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-        weight = second.weight * (self.gamma * scale).unsqueeze(1)
-        return weight, weight @ responses.beta.flatten() + self.gamma * (norm.bias - norm.running_mean * scale)
+        gamma = torch.ones_like(scale) if self.gamma is None else self.gamma
+        return weight * (gamma * scale).unsqueeze(1), gamma * (norm.bias + (bias - norm.running_mean) * scale)
+
+
+def _kernel(channels: int, size: int, *, deploy: bool) -> nn.Module:
+    if size == 0:
+        return nn.Identity()
+    if size in _PLAIN:
+        return nn.Conv2d(channels, channels, size, padding=size // 2, groups=channels, bias=deploy)
+    return DilatedReparamBlock(channels, size, deploy=deploy)
 
 
 def _examples() -> Iterator[Example]:
-    """Two sizes of kernels, with statistics and scales that are not those of a fresh block."""
-    for channels, size, image in ((8, 7, (9, 12)), (4, 13, (11, 8))):
+    """Kernels large and plain, with statistics and scales that are not those of a fresh block, and a merged block."""
+    deployed = UniRepLKNetBlock(4, 0, deploy=True)
+    nn.init.normal_(cast("GRN", deployed.act["1"]).gamma)
+    yield Example(deployed, {"x": (4, 5, 6)})
+    for channels, size, image in ((8, 7, (9, 12)), (4, 13, (11, 8)), (4, 3, (6, 7))):
         block = UniRepLKNetBlock(channels, size)
         for name, parameter in block.named_parameters():
             if name.endswith(("gamma", "beta")):

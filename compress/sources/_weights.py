@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from convkit.compress import package
+from convkit.compress import adopting, package
 from convkit.compress.errors import ConvkitError
 
 _WRAPPERS = ("state_dict", "model", "model_state_dict", "net")
@@ -25,7 +25,10 @@ def install(module: nn.Module, path: str) -> None:
     off, and said on stderr. Raises ConvkitError that names what is missing, unexpected or of another shape.
     """
     path = package.resolve(path)
-    state = _unwrapped(_read(Path(path)), path)
+    try:
+        state = adopting.adopted(module, _unwrapped(_read(Path(path)), path))
+    except ValueError as error:
+        raise ConvkitError(f"{path} does not fit the network: {error}", hint="check --weights and --arg") from error
     _check_names(module, state, path)
     _check_shapes(module, state, path)
     module.load_state_dict(state, strict=False)

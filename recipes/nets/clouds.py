@@ -66,10 +66,7 @@ class Bodies(nn.Module):
         flat = (1 - high.square()).sqrt()
         directions = torch.stack((flat * turns.cos(), flat * turns.sin(), high), 1)
         self.start = nn.Parameter(torch.ones(channels))
-        blocks = [PonitaBlock(directions, channels, channels) for _ in range(2)]
-        for block in blocks:
-            nn.init.ones_(block.layer_scale)
-        self.blocks = nn.ModuleList(blocks)
+        self.blocks = nn.ModuleList(PonitaBlock(directions, channels, channels, layer_scale=1.0) for _ in range(2))
         self.head, self.count = nn.Linear(channels, 4), orientations
 
     def forward(self, positions: Tensor) -> Tensor:

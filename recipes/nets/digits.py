@@ -196,8 +196,10 @@ def rotations(turns: int = 4, channels: int = 8) -> nn.Module:
     angles = torch.arange(turns) * (2 * torch.pi / turns)
     samples = torch.stack((angles.cos(), -angles.sin(), angles.sin(), angles.cos()), -1).reshape(-1, 2, 2)
     return nn.Sequential(
-        LiftConv2d(samples, 1, channels, 5, padding=2), nn.BatchNorm2d(channels * turns), nn.ReLU(), nn.MaxPool2d(2),
-        GroupConv2d(samples, channels, 2 * channels, 5, padding=2), nn.BatchNorm2d(2 * channels * turns), nn.ReLU(),
+        LiftConv2d(samples, 1, channels, 5, padding=2, kind="so2"),
+        nn.BatchNorm2d(channels * turns), nn.ReLU(), nn.MaxPool2d(2),
+        GroupConv2d(samples, channels, 2 * channels, 5, padding=2, kind="so2"),
+        nn.BatchNorm2d(2 * channels * turns), nn.ReLU(),
         GroupPool(turns), nn.AdaptiveAvgPool2d(2), nn.Flatten(), nn.Linear(8 * channels, 10),
     )  # fmt: skip
 

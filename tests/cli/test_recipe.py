@@ -180,7 +180,9 @@ def load_or_refuse(file: str) -> None:
 
 
 def test_a_step_is_one_for_each_combination_of_values(tmp_path: Path) -> None:
-    text = "steps: [{command: bench, name: b, candidates: ['m:f'], each: {seed: [0, 1], batch: [2], gate: ['p50 <= 1']}}]"
+    text = (
+        "steps: [{command: bench, name: b, candidates: ['m:f'], each: {seed: [0, 1], batch: [2], gate: ['p50 <= 1']}}]"
+    )
     found = recipe.load(write(tmp_path, text)).steps
     assert [step.name for step in found] == ["b-0-2-p50____1", "b-1-2-p50____1"]
     assert [dict(step.settings) for step in found] == [

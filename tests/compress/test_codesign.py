@@ -72,6 +72,9 @@ def test_kernels_of_one_direction_are_depthwise() -> None:
         (nn.Sequential(nn.Conv2d(4, 6, 3)), ("bound",), "no DeformBlock"),
         (block(), ("bounds",), "not made 'bounds'"),
         (nn.Sequential(block(modulated=True)), ("square",), "'0' is modulated"),
+        (nn.Sequential(block(kernel_size=5)), ("square",), "'0' is no 3x3 block whose stride"),
+        (nn.Sequential(block(dilation=2)), ("depthwise",), "'0' is no 3x3 block whose stride"),
+        (nn.Sequential(block(groups=2)), ("bound", "depthwise"), "'0' is no 3x3 block whose stride"),
     ],
 )
 def test_what_cannot_be_is_told(made: nn.Module, kinds: tuple[str, ...], told: str) -> None:

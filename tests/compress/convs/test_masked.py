@@ -5,9 +5,10 @@ import itertools
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import nn
 
-from convkit.compress.convs.flow4d import STDB
+from convkit.compress.convs.flow4d import STDB, SpatioTemporalDecompositionBlock
 from convkit.compress.convs.spark import SparseBatchNorm2d, SparseConv2d, shown
 
 
@@ -50,6 +51,38 @@ def test_a_block_of_voxels() -> None:
     assert np.abs(block(x, occupied)[0].detach().numpy() - made).max() <= 1e-5
 
 
+def test_a_block_trains_by_its_voxels() -> None:
+    """Its norms are those of rows, one for each voxel."""
+    torch.manual_seed(0)
+    block, names = STDB(2, 3, 4).train(), ("space_norm", "time_norm", "joined_norm")
+    occupied = (torch.rand(2, 1, 3, 4, 2, 3) > 0.5).float()
+    x, there = (torch.randn(2, 2, 3, 4, 2, 3) * occupied).requires_grad_(), occupied[:, 0] > 0
+    rows = {name: nn.BatchNorm1d(block.get_submodule(name).num_features) for name in names}
+    for name in names:
+        nn.init.normal_(block.get_submodule(name).bias)
+        rows[name].load_state_dict(block.get_submodule(name).state_dict())
+    space = block.space(x.permute(0, 5, 1, 2, 3, 4).flatten(0, 1)).unflatten(0, (2, 3)).permute(0, 3, 4, 5, 1, 2)
+    taps = (F.pad(x, (1, 1))[..., k : k + 3].movedim(1, -1) @ block.time.weight[:, :, k].T for k in range(3))
+    near = F.leaky_relu(rows["space_norm"](space[there]))
+    along = F.leaky_relu(rows["time_norm"](sum(taps)[there]))
+    both = torch.cat((near, along, x.movedim(1, -1)[there]), 1)
+    wanted = F.leaky_relu(rows["joined_norm"](both @ block.joined.weight[:, :, 0].T))
+    made = block(x, occupied).movedim(1, -1)
+    torch.testing.assert_close(made[there], wanted)
+    assert not made[~there].any()
+    for name in names:
+        torch.testing.assert_close(block.get_submodule(name).state_dict(), rows[name].state_dict())
+    ways = torch.randn_like(wanted)
+    slopes = (torch.autograd.grad((one * ways).sum(), x)[0] * occupied for one in (made[there], wanted))
+    torch.testing.assert_close(*slopes, rtol=1e-4, atol=1e-4)
+
+
+def test_kernels_of_another_spconv_are_refused() -> None:
+    block = SpatioTemporalDecompositionBlock(2, 3, 4)
+    with pytest.raises(RuntimeError, match=r"temporal_conv_2.weight is a kernel \[O, X, Y, Z, T, I\] of spconv 2, not"):
+        block.load_state_dict({"temporal_conv_2.weight": torch.zeros(3, 3, 3)})
+
+
 def test_what_is_hidden_stays_nothing_and_the_rest_is_an_ordinary_layer() -> None:
     torch.manual_seed(0)
     sparse, plain = SparseConv2d(3, 5, 3, padding=1), nn.Conv2d(3, 5, 3, padding=1)
@@ -66,18 +99,29 @@ def test_patches_that_do_not_fit_are_refused() -> None:
         shown(torch.zeros(1, 1, 9, 6), torch.ones(1, 1, 4, 2))
 
 
-def test_training_takes_statistics_of_what_is_shown() -> None:
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"momentum": None}, {"momentum": 0.3, "eps": 0.1}, {"affine": False}, {"track_running_stats": False}],
+    ids=str,
+)
+def test_a_norm_is_that_of_what_is_shown(options: dict[str, float | None]) -> None:
+    """In training, a step after another, and then in evaluation."""
     torch.manual_seed(0)
-    norm, x = SparseBatchNorm2d(3).train(), torch.randn(4, 3, 8, 6)
-    active = torch.tensor([[[[1.0, 0], [0, 1], [1, 1], [0, 0]]]]).expand(4, 1, 4, 2)
-    nn.init.normal_(norm.weight)
-    nn.init.normal_(norm.bias)
-    there = shown(torch.ones_like(x), active) > 0
-    places = x.movedim(1, 0)[there.movedim(1, 0)].reshape(3, -1)
-    wanted = nn.BatchNorm1d(3)
+    norm, wanted = SparseBatchNorm2d(3, **options), nn.BatchNorm1d(3, **options)
+    for parameter in norm.parameters():
+        nn.init.normal_(parameter)
     wanted.load_state_dict(norm.state_dict())
-    made = norm(shown(x, active), active)
-    torch.testing.assert_close(made.movedim(1, 0)[there.movedim(1, 0)].reshape(3, -1), wanted(places.T).T)
-    assert not made[~there].any()
-    torch.testing.assert_close(norm.running_mean, wanted.running_mean)
-    torch.testing.assert_close(norm.running_var, wanted.running_var)
+    for step in range(4):
+        x, active = torch.randn(4, 3, 8, 6), (torch.rand(4, 1, 4, 2) > 0.5).float()
+        for one in (norm, wanted):
+            one.train(step < 3)
+        there = shown(torch.ones_like(x[:, :1]), active)[:, 0] > 0
+        rows = x.movedim(1, -1)[there].requires_grad_()
+        x.requires_grad_()
+        made, right = norm(x, active).movedim(1, -1), wanted(rows)
+        torch.testing.assert_close(made[there], right)
+        assert not made[~there].any()
+        ways = torch.randn_like(right)
+        slopes = [torch.autograd.grad((y * ways).sum(), z)[0] for y, z in ((made[there], x), (right, rows))]
+        torch.testing.assert_close(slopes[0].movedim(1, -1)[there], slopes[1])
+        torch.testing.assert_close(norm.state_dict(), wanted.state_dict())

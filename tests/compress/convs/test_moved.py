@@ -6,12 +6,10 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from scipy.linalg import expm, logm, polar
 from scipy.special import erf
 from torch import nn
 
-from convkit.compress.convs.hyperzzw import HyperGlobal, HyperLocal
-from convkit.compress.convs.lie_group import GroupConv2d, GroupPool, LiftConv2d, coordinates
+from convkit.compress.convs.hyperzzw import HyperGlobal, HyperLocal, LocalConv, LocalMagnet
 from convkit.compress.convs.ponita import PonitaBlock, PonitaConv
 
 
@@ -23,57 +21,29 @@ def gelu(x: np.ndarray) -> np.ndarray:
     return x * 0.5 * (1 + erf(x / np.sqrt(2)))
 
 
-def test_coordinates_are_those_of_the_polar_decomposition() -> None:
-    generator = np.random.default_rng(0)
-    matrices = [expm(0.7 * generator.standard_normal((2, 2))) for _ in range(20)] + [np.eye(2), 3 * np.eye(2)]
-    for matrix in matrices:
-        turn, stretch = polar(matrix)
-        grown = logm(stretch)
-        wanted = [np.arctan2(turn[1, 0], turn[0, 0]), grown[0, 0], grown[0, 1], grown[1, 1]]
-        assert np.abs(coordinates(torch.from_numpy(matrix)).numpy() - wanted).max() <= 1e-9
+@pytest.mark.parametrize(
+    ("radius", "window", "why"),
+    [
+        (5.0, {"r_max": 2.0, "p": 6.0}, "its window's radius is 2, not 5.0: give radius"),
+        (None, {"r_max": 2.0, "p": 6.0}, "its window's radius is 2, not None: give radius"),
+        (2.0, {"r_max": 2.0, "p": 5.0}, "its window falls with p 5, not 6"),
+    ],
+)
+def test_a_window_that_is_another_is_refused(radius: float | None, window: dict[str, float], why: str) -> None:
+    """As a block's radius is its convolution's."""
+    block = PonitaBlock(torch.eye(3), 2, 4, radius=radius)
+    state = block.state_dict() | {f"windowing_fn.{name}": torch.tensor(value) for name, value in window.items()}
+    with pytest.raises(RuntimeError, match=why):
+        block.load_state_dict(state)
 
 
-def quarter_turns() -> torch.Tensor:
-    turn = torch.tensor([[0.0, -1.0], [1.0, 0.0]])
-    return torch.stack([torch.linalg.matrix_power(turn, power) for power in range(4)])
-
-
-def test_a_group_that_is_whole_makes_the_network_invariant() -> None:
-    """Of quarter turns: a turned image gives a turned map."""
+def test_without_a_radius_all_pairs_count_alike() -> None:
     torch.manual_seed(0)
-    samples = quarter_turns()
-    net = nn.Sequential(LiftConv2d(samples, 2, 3, 5, padding=2), nn.ReLU(), GroupConv2d(samples, 3, 4, 3), GroupPool(4))
-    x = torch.randn(1, 2, 9, 9)
-    made = net(x)
-    assert made.shape == (1, 4, 7, 7)
-    assert (net(x.rot90(1, (2, 3))) - made.rot90(1, (2, 3))).abs().max() <= 1e-4 * made.abs().max()
-
-
-def test_kernels_are_the_network_at_moved_places() -> None:
-    torch.manual_seed(0)
-    samples = torch.linalg.matrix_exp(0.4 * torch.randn(2, 2, 2))
-    layer, x = GroupConv2d(samples, 2, 1, 3, padding=1), torch.randn(1, 4, 5, 6)
-    matrices = numbers(samples)
-    line = [-2 / 3, 0.0, 2 / 3]
-    kernel = np.zeros((2, 4, 3, 3))
-    for made, read in itertools.product(range(2), range(2)):
-        inverse = np.linalg.inv(matrices[made])
-        beside = coordinates(torch.from_numpy(inverse @ matrices[read])).numpy()
-        for row, column in itertools.product(range(3), range(3)):
-            place = np.concatenate([inverse @ [line[column], line[row]], beside])
-            value = place
-            for linear in layer.inr.net:
-                value = np.sin(10 * (numbers(linear.weight) @ value + numbers(linear.bias)))
-            value = numbers(layer.inr.final_linear.weight) @ value + numbers(layer.inr.final_linear.bias)
-            shown = 1 / (1 + np.exp(-2 * (1 - np.linalg.norm(place))))
-            kernel[made, read::2, row, column] = value * shown / abs(np.linalg.det(matrices[made]))
-    wanted = F.conv2d(x.double(), torch.from_numpy(kernel), padding=1)
-    assert np.abs(numbers(layer(x)) - wanted.numpy()).max() <= 1e-5
-
-
-def test_samples_that_are_no_group_of_the_plane_are_refused() -> None:
-    with pytest.raises(ValueError, match="positive determinants"):
-        LiftConv2d(torch.diag(torch.tensor([1.0, -1.0])).unsqueeze(0), 1, 1, 3)
+    grid = F.normalize(torch.randn(3, 3), dim=-1)
+    wide, every = (PonitaBlock(grid, 2, 4, radius=radius, layer_scale=None) for radius in (1e6, None))
+    every.load_state_dict(wide.state_dict())
+    x, positions = torch.randn(1, 4, 3, 2), torch.randn(1, 4, 3)
+    assert (wide(x, positions) - every(x, positions)).abs().max() <= 1e-5
 
 
 def test_clouds_pair_by_pair() -> None:
@@ -133,8 +103,60 @@ def test_a_local_kernel_is_the_images_own() -> None:
     nn.init.normal_(layer.bias)
     kernel = layer.slow_net(x)
     assert (layer.slow_net(2 * x) - kernel).abs().max() > 1e-4
-    wanted = F.conv2d(x, kernel.transpose(0, 1), padding=1, groups=3) + layer.bias
-    assert (layer(x) - wanted).abs().max() <= 1e-5
+    mixed = layer.local_conv.channel_mixer(F.conv2d(x, kernel.transpose(0, 1), padding=1, groups=3))
+    centred = numbers(mixed - mixed.mean((2, 3), keepdim=True))
+    wanted = gelu(centred / np.sqrt((centred**2).mean((2, 3), keepdims=True) + 1e-5)) + numbers(layer.bias)
+    assert np.abs(numbers(layer(x)) - wanted).max() <= 1e-5
+
+
+def test_a_gradient_passes_through_the_direction_alone() -> None:
+    """As in the authors' renormalisation, which adds the hidden values themselves as numbers."""
+    torch.manual_seed(0)
+    net, x = LocalMagnet(3, 3, hidden=8, layers=1), torch.randn(1, 3, 6, 7)
+    made = net(x)
+    made.square().sum().backward()
+    got = net.filters[0].linear.weight.grad.clone()
+    net.zero_grad()
+    line = torch.linspace(-1, 1, 3)
+    place = torch.stack(torch.meshgrid(line, line, indexing="ij")).unsqueeze(0)
+    hidden = net.filters[1](place) * net.linears[0](net.filters[0](place)) + net.bias_pk
+    renormed = torch.from_numpy(numbers(hidden)).float() + 0.1 * F.normalize(hidden.flatten(2), dim=-1).view_as(hidden)
+    fast = net.fast_linears_x[0](F.gelu(net.fast_fc1(net.fast_reduce(F.adaptive_avg_pool2d(x, 3)))))
+    wanted = net.output_linear(renormed * fast)
+    assert (made - wanted).abs().max() <= 1e-5
+    wanted.square().sum().backward()
+    kept = net.filters[0].linear.weight.grad
+    assert (got - kept).abs().max() <= 1e-4 * kept.abs().max()
+
+
+def test_hidden_values_of_nothing_have_a_gradient() -> None:
+    net = LocalMagnet(2, 3, hidden=4, layers=1)
+    for parameter in net.filters.parameters():
+        nn.init.zeros_(parameter)
+    net(torch.randn(1, 2, 5, 5)).sum().backward()
+    assert all(parameter.grad.isfinite().all() for parameter in net.parameters() if parameter.grad is not None)
+
+
+def test_hyper_kernels_have_as_many_hidden_values_as_asked() -> None:
+    layers = (HyperGlobal(2, 5, hidden=24, layers=3), HyperLocal(2, 5, hidden=24, layers=3))
+    assert all(len(layer.slow_net.linears) == 3 for layer in layers)
+    assert all(layer.slow_net.output_linear.in_channels == 24 for layer in layers)
+
+
+def test_the_network_of_coordinates_is_read_out_of_what_wraps_it() -> None:
+    """A SlowNet, alone and in a network."""
+    layer = HyperLocal(2, 3)
+    theirs = {
+        f"1.{name.replace('slow_net.', 'slow_net.Kernel.')}": torch.randn_like(tensor)
+        for name, tensor in layer.state_dict().items()
+    }
+    whole = nn.Sequential(nn.Conv2d(3, 2, 1, bias=False), layer)
+    length = torch.tensor([3], dtype=torch.int32)
+    whole.load_state_dict(theirs | {"0.weight": torch.zeros(2, 3, 1, 1), "1.slow_net.train_length": length})
+    assert torch.equal(layer.slow_net.bias_pk, theirs["1.slow_net.Kernel.bias_pk"])
+    alone = {f"Kernel.{name}": tensor for name, tensor in LocalMagnet(2, 3).state_dict().items()}
+    layer.slow_net.load_state_dict(alone | {"train_length": length})
+    assert torch.equal(layer.slow_net.bias_pk, alone["Kernel.bias_pk"])
 
 
 def test_what_a_hyper_kernel_cannot_take_is_refused() -> None:
@@ -144,3 +166,6 @@ def test_what_a_hyper_kernel_cannot_take_is_refused() -> None:
         HyperGlobal(3, 8)(torch.zeros(1, 3, 8, 9))
     with pytest.raises(ValueError, match="odd size"):
         HyperLocal(3, 4)
+    for kernel, batch in ((3, 2), (4, 1)):
+        with pytest.raises(ValueError, match=f"LocalConv takes one image .* not {batch} and {kernel}"):
+            LocalConv(3)(torch.zeros(1, 3, kernel, kernel), torch.zeros(batch, 3, 6, 6))

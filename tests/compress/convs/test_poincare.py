@@ -10,12 +10,21 @@ from scipy import special
 from convkit.compress.convs import poincare
 from convkit.compress.convs.poincare import PoincareConvolution2d
 
+EDGE = 1 - 4e-3
+"""Of the ball's radius: where the authors' code keeps points in float32."""
 
-def patch(u: torch.Tensor, z: torch.Tensor, r: torch.Tensor, c: float, *, as_released: bool) -> torch.Tensor:
+
+def inside(p: torch.Tensor, root: float, edge: float) -> torch.Tensor:
+    return p * min(1.0, edge / (root * float(p.norm())))
+
+
+def patch(
+    u: torch.Tensor, z: torch.Tensor, r: torch.Tensor, c: float, *, as_released: bool, edge: float
+) -> torch.Tensor:
     """One output vector: the exponential map, the distances to the hyperplanes, their point, and its logarithm."""
     root = math.sqrt(c)
     norm = float(u.norm())
-    p = math.tanh(root * norm) * u / (root * norm)
+    p = inside(math.tanh(root * norm) * u / (root * norm), root, edge)
     factor = 1 - c * float(p @ p)
     lam = 2 * factor if as_released else 2 / factor
     v = torch.stack([
@@ -26,8 +35,26 @@ def patch(u: torch.Tensor, z: torch.Tensor, r: torch.Tensor, c: float, *, as_rel
         for k in range(z.shape[1])
     ])  # fmt: skip
     w = torch.sinh(root * v) / root
-    y = w / (1 + torch.sqrt(1 + c * (w @ w)))
+    y = inside(w / (1 + torch.sqrt(1 + c * (w @ w))), root, edge)
     return torch.atanh(root * y.norm()) * y / (root * y.norm())
+
+
+def by_patches(layer: PoincareConvolution2d, x: torch.Tensor, *, edge: float) -> torch.Tensor:
+    """[N, Cout, places]."""
+    assert layer.bias is not None
+    channels, taps = x.shape[1], math.prod(layer.kernel_dims)
+    ratio = special.beta(channels * taps / 2, 0.5) / special.beta(channels / 2, 0.5)
+    patches = F.unfold(x.double() * ratio, layer.kernel_dims, padding=layer.padding, stride=layer.stride)
+    z, r = layer.weights.detach().double(), layer.bias.detach().double()
+    released = layer.as_released
+    return torch.stack([
+        torch.stack([patch(u, z, r, layer.c, as_released=released, edge=edge) for u in image.t()], 1)
+        for image in patches
+    ])  # fmt: skip
+
+
+def off(made: torch.Tensor, wanted: torch.Tensor) -> float:
+    return float((made.detach().double().flatten(2) - wanted).abs().max() / wanted.abs().max())
 
 
 @pytest.mark.parametrize("as_released", [True, False])
@@ -37,15 +64,32 @@ def test_a_patch_at_a_time(kernel: tuple[int, int], stride: int, padding: int, c
     layer = PoincareConvolution2d(3, 5, kernel, c=c, stride=stride, padding=padding, as_released=as_released)
     torch.nn.init.normal_(layer.bias, std=0.3)
     x = torch.randn(2, 3, 6, 7)
-    made = layer(x).detach().double()
-    taps = kernel[0] * kernel[1]
-    ratio = special.beta(3 * taps / 2, 0.5) / special.beta(1.5, 0.5)
-    patches = F.unfold(x.double() * ratio, kernel, padding=padding, stride=stride)
-    z, r = layer.weights.detach().double(), layer.bias.detach().double()
-    wanted = torch.stack([
-        torch.stack([patch(u, z, r, c, as_released=as_released) for u in image.t()], 1) for image in patches
-    ])  # fmt: skip
-    assert float((made.flatten(2) - wanted).abs().max() / wanted.abs().max()) <= 1e-5
+    assert off(layer(x), by_patches(layer, x, edge=EDGE)) <= 1e-5
+
+
+@pytest.mark.parametrize("as_released", [True, False])
+@pytest.mark.parametrize(("size", "gain"), [(20.0, 1.0), (1.0, 40.0)], ids=["read", "made"])
+def test_points_stay_inside_the_ball(size: float, gain: float, as_released: bool) -> None:
+    """Those of the patches, and those that are made."""
+    torch.manual_seed(0)
+    layer, x = PoincareConvolution2d(3, 5, (3, 3), padding=1, as_released=as_released), size * torch.randn(2, 3, 4, 5)
+    with torch.no_grad():
+        layer.weights *= gain
+    wanted = by_patches(layer, x, edge=EDGE)
+    assert off(layer(x), wanted) <= 1e-5
+    assert off(by_patches(layer, x, edge=1 - 1e-9), wanted) > 1e-2
+    assert off(layer.double()(x.double()), by_patches(layer, x, edge=1 - 1e-5)) <= 1e-9
+
+
+def test_weights_of_another_curvature_are_refused() -> None:
+    """It is told as it is, or as what softplus makes it of."""
+    layer = PoincareConvolution2d(2, 3, (1, 1), c=0.1)
+    state = layer.state_dict()
+    for name in ("ball.isp_c", "manifold.c.value"):
+        for told in (0.1, math.log(math.expm1(0.1))):
+            layer.load_state_dict(state | {name: torch.tensor(told)})
+        with pytest.raises(RuntimeError, match=r"curvature in the weights is 1, or softplus of it, 1\.31326: give"):
+            layer.load_state_dict(state | {name: torch.tensor(1.0)})
 
 
 def test_nothing_is_nothing() -> None:

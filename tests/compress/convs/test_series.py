@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+import torch.nn.functional as F
 from scipy.signal import cont2discrete, correlate2d
 from scipy.special import erf, softmax
 from torch import nn
@@ -59,6 +60,67 @@ def test_sample_by_sample_it_is_the_same_layer() -> None:
         y, state = step(u[..., index], state)
         made.append(y)
     assert (torch.stack(made, -1) - layer(u)).abs().max() <= 1e-5
+
+
+@pytest.mark.parametrize("to", [torch.float32, torch.bfloat16, torch.float16])
+def test_in_any_precision_the_kernel_is_worked_out_in_double(to: torch.dtype) -> None:
+    torch.manual_seed(0)
+    layer, u = LSSL(3, order=8), torch.randn(2, 3, 20)
+    step, state, made = StreamingLSSL(layer), torch.zeros(2, 3, 8), []
+    wanted = layer(u)
+    layer.to(to)
+    for index in range(20):
+        y, state = step(u[..., index].to(to), state.to(to))
+        made.append(y)
+    assert layer.kernel(20).dtype == torch.float64
+    close = 20 * torch.finfo(to).eps * wanted.abs().max()
+    for one in (layer(u.to(to)), torch.stack(made, -1)):
+        assert one.dtype == to
+        assert (one.float() - wanted).abs().max() <= close
+
+
+def test_assigned_in_single_precision_it_runs() -> None:
+    torch.manual_seed(0)
+    layer, u = LSSL(3, order=8), torch.randn(2, 3, 20)
+    wanted = layer(u)
+    layer.load_state_dict({name: tensor.float() for name, tensor in layer.state_dict().items()}, assign=True)
+    assert layer.A.dtype == torch.float32
+    assert (layer(u) - wanted).abs().max() <= 1e-5
+
+
+def test_what_the_authors_whole_layer_stores() -> None:
+    """Step lengths by their logarithms; of HiPPO-LegS three diagonals of the matrix whose inverse sums all before."""
+    order, at = 6, torch.arange(6)
+    layer = LSSL(4, order=order)
+    off, root = F.pad(torch.ones(order - 1), (1, 1)), (2 * at + 1).sqrt()
+    fast = {"dl": -off, "d": torch.ones(order), "du": 0 * off, "pl": root, "pr": root, "c": -at / (2 * at + 1)}
+    fast |= {"b": torch.ones(order), "I": torch.eye(order), "ones": torch.ones(order), "arange": at}
+    state = {name: tensor for name, tensor in layer.state_dict().items() if name in "CD" or name.startswith("output")}
+    state |= {"log_dt": torch.tensor([-3.0, -2.0, -5.0, -4.0])}
+    layer.load_state_dict(state | {f"transition.{name}": tensor for name, tensor in fast.items()})
+    assert torch.equal(layer.dt, state["log_dt"].exp().double())
+    for got, wanted in zip((layer.A, layer.B), hippo_legs(order), strict=True):
+        assert (got - wanted).abs().max() <= 1e-5
+    upper = torch.rand(order + 1)
+    layer.load_state_dict(state | {f"transition.{name}": tensor for name, tensor in (fast | {"du": upper}).items()})
+    middle = np.diag(np.ones(order)) - np.diag(np.ones(order - 1), -1) + np.diag(numbers(upper)[1:-1], 1)
+    scales = numbers(root)
+    wanted = -scales[:, None] * (np.linalg.inv(middle) + np.diag(numbers(fast["c"]))) * scales
+    assert np.abs(numbers(layer.A) - wanted).max() <= 1e-5 * np.abs(wanted).max()
+    dense = {"transition.a": layer.A, "transition.b": 2 * layer.B, "transition.I": torch.eye(order)}
+    twice = 2 * layer.B
+    layer.load_state_dict(state | dense)
+    assert torch.equal(layer.B, twice)
+
+
+def test_transitions_of_other_kinds_are_refused() -> None:
+    layer = LSSL(4, order=3)
+    rows = {f"transition.{name}": torch.ones(4, 3) for name in ("dl", "d", "du", "pl", "pr", "c", "b")}
+    with pytest.raises(RuntimeError, match=r"LSSL: an LSSL has one transition for all features.* \(learn=2\)"):
+        layer.load_state_dict(layer.state_dict() | rows)
+    toeplitz = {f"transition.{name}": torch.ones(3) for name in "abce"}
+    with pytest.raises(RuntimeError, match=r'"transition.c", "transition.e"'):
+        layer.load_state_dict({name: x for name, x in layer.state_dict().items() if name not in "AB"} | toeplitz)
 
 
 def test_a_block_of_periods() -> None:
@@ -137,12 +199,15 @@ def test_training_computes_what_is_evaluated_and_moves_delays() -> None:
         assert parameter.grad.abs().sum() > 0
 
 
-def test_a_spike_lends_the_slope_of_an_arc_tangent() -> None:
-    current = torch.tensor([[[0.25]], [[1.5]]], requires_grad=True)
-    LIF(2.0).train()(current).sum().backward()
-    assert current.grad is not None
-    off = numbers(current)[..., 0] - 1
-    np.testing.assert_allclose(numbers(current.grad)[..., 0], 1 / (1 + (np.pi * off) ** 2), rtol=1e-6)
+def test_a_spike_lends_the_slope_of_an_arc_tangent_and_a_neuron_that_begins_anew_none() -> None:
+    currents = torch.tensor([[[0.25, 0.5]], [[1.5, 0.75]]], requires_grad=True)
+    LIF(2.0).train()(currents).sum().backward()
+    assert currents.grad is not None
+    first, second = numbers(currents)[:, 0].T
+    fired = first >= 1
+    slopes = [2.5 / (1 + (2.5 * np.pi * (v - 1)) ** 2) for v in (first, first / 2 * ~fired + second)]
+    wanted = np.stack([slopes[0] + slopes[1] / 2 * ~fired, slopes[1]], -1)
+    np.testing.assert_allclose(numbers(currents.grad)[:, 0], wanted, rtol=1e-6)
 
 
 def test_what_cannot_be_is_refused() -> None:

@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.fft import dctn, idctn
 
-from convkit.compress.convs.transform_once import TransformOnce, modes_of
+from convkit.compress.convs.transform_once import TransformOnce, TransformOnceLayer, modes_of
 
 
 def numbers(tensor: torch.Tensor) -> np.ndarray:
@@ -38,6 +38,30 @@ def test_the_network(padding: int) -> None:
     head = np.einsum("bixy,io->boxy", np.sin(np.einsum("bixy,io->boxy", z, numbers(net.fc1))), numbers(net.fc2))
     wanted = idctn(head, type=2, norm="ortho", axes=(2, 3))
     assert np.abs(numbers(net(x)) - wanted).max() <= 1e-5 * np.abs(wanted).max()
+
+
+def test_without_the_inverse_it_gives_modes() -> None:
+    torch.manual_seed(0)
+    net = TransformOnce(3, 4, 2, 2, nlayers=1, padding=2)
+    x = torch.randn(2, 2, 5, 8)
+    wanted = dctn(numbers(net(x)), type=2, norm="ortho", axes=(2, 3))
+    net.perform_inverse = False
+    made = net(x)
+    assert made.shape == (2, 2, 7, 10)
+    assert np.abs(numbers(made) - wanted).max() <= 1e-5 * np.abs(wanted).max()
+
+
+def test_without_the_residual_a_layer_adds_nothing() -> None:
+    torch.manual_seed(0)
+    layer, z = TransformOnceLayer(3, 4), torch.randn(2, 4, 3, 3)
+    whole = layer(z)
+    layer.residual = False
+    assert (whole - layer(z) - z).abs().max() <= 1e-5
+
+
+def test_an_activation_that_there_is_not_is_refused() -> None:
+    with pytest.raises(ValueError, match="TransformOnce is sin or gelu, not 'relu'"):
+        TransformOnce(3, 4, 1, 1, act="relu")
 
 
 def test_modes_that_an_image_has_not_are_refused() -> None:

@@ -34,6 +34,25 @@ def test_a_kernel_is_turned_in_its_spectrum() -> None:
         assert np.abs(numbers(layer(x))[sample] - wanted.numpy()[0]).max() <= 1e-5
 
 
+@pytest.mark.parametrize(("stride", "padding"), [(1, 0), (2, 1), (3, 2)])
+def test_a_turned_kernel_goes_in_steps(stride: int, padding: int) -> None:
+    """As that of F.conv2d does."""
+    torch.manual_seed(0)
+    layer, x = CrossDConv2d(4, 6, 5, groups=2, stride=stride, padding=padding).eval(), torch.randn(2, 4, 9, 6)
+    kernels = layer.kernel(layer.shifts(x)).reshape(2, 6, 2, 5, 5)
+    wanted = [F.conv2d(x[n : n + 1], kernels[n], None, stride, padding, groups=2) for n in range(2)]
+    torch.testing.assert_close(layer(x), torch.cat(wanted))
+
+
+def test_steps_that_cannot_be_are_refused() -> None:
+    with pytest.raises(ValueError, match="a stride from 1 on and padding from 0 on, not 0 and None"):
+        CrossDConv2d(2, 2, 3, stride=0)
+    with pytest.raises(ValueError, match="a stride from 1 on and padding from 0 on, not 1 and -1"):
+        CrossDConv2d(2, 2, 3, padding=-1)
+    with pytest.raises(ValueError, match=r"does not fit into \[1, 2, 2, 8\]: pad by more than 0"):
+        CrossDConv2d(2, 2, 3, padding=0)(torch.zeros(1, 2, 2, 8))
+
+
 def test_an_even_kernel_has_no_middle() -> None:
     with pytest.raises(ValueError, match="odd size, not 4"):
         CrossDConv2d(2, 2, 4)
@@ -50,10 +69,10 @@ def test_a_table_is_the_function_of_each_code() -> None:
 
 def test_exposures_are_fused_by_their_tables() -> None:
     torch.manual_seed(0)
-    fusion, frames = MefLut(torch.rand(2, 256), radius=1, eps=0.5), torch.rand(1, 2, 5, 6)
+    fusion, frames = MefLut(torch.rand(2, 256), radius=1, eps=0.01), torch.rand(1, 2, 5, 6)
     weights = np.zeros((2, 5, 6))
-    light = numbers(frames)[0] * 255
-    looked_up = np.stack([numbers(fusion.table)[k][np.round(light[k]).astype(int)] for k in range(2)])
+    light = numbers(frames)[0]
+    looked_up = np.stack([numbers(fusion.table)[k][np.floor(255 * light[k]).astype(int)] for k in range(2)])
 
     def box(image: np.ndarray) -> np.ndarray:
         return np.array([
@@ -62,7 +81,7 @@ def test_exposures_are_fused_by_their_tables() -> None:
 
     for k in range(2):
         covariance = box(light[k] * looked_up[k]) - box(light[k]) * box(looked_up[k])
-        slope = covariance / (box(light[k] ** 2) - box(light[k]) ** 2 + 0.5)
+        slope = covariance / (box(light[k] ** 2) - box(light[k]) ** 2 + 0.01)
         weights[k] = np.abs(slope * light[k] + box(looked_up[k]) - slope * box(light[k])) + 1e-8
     wanted = (weights / weights.sum(0) * numbers(frames)[0]).sum(0).clip(0, 1)
     assert np.abs(numbers(fusion(frames))[0, 0] - wanted).max() <= 1e-4
@@ -75,6 +94,16 @@ def test_tables_are_learnt_where_the_light_falls() -> None:
     assert fusion.table.grad is not None
     reached = [row.nonzero().flatten().tolist() for row in fusion.table.grad]
     assert reached == [[40], [40, 200]]
+
+
+def test_every_grey_that_float32_sums_of_colours_is_itself() -> None:
+    greys = torch.arange(256.0).reshape(1, 1, 16, 16)
+    frame = greys / 255 * 0.299 + greys / 255 * 0.587 + greys / 255 * 0.114
+    assert ((frame * 255).floor() != greys).any()
+    fusion = MefLut(torch.rand(2, 256), radius=1)
+    fusion(torch.cat((frame, frame.flip(2)), 1))[0, 0].sum().backward()
+    assert fusion.table.grad is not None
+    assert fusion.table.grad.count_nonzero() == 2 * 256
 
 
 def test_tables_of_another_size_are_refused() -> None:
