@@ -33,7 +33,10 @@ def renamed(state: State, names: Mapping[str, str | None]) -> State:
         if pattern is None:
             found[name] = tensor
         elif (to := names[pattern]) is not None:
-            found[re.sub(pattern, to, name, count=1)] = tensor
+            known = re.sub(pattern, to, name, count=1)
+            if known in found or (known != name and known in state):
+                raise ValueError(f"{name!r} and another are both {known!r} here: leave one out")
+            found[known] = tensor
     return found
 
 
@@ -46,14 +49,17 @@ def adopted(network: nn.Module, state: State) -> State:
         if isinstance(layer, Adopting):
             try:
                 _replace(layer, found, f"{name}." if name else "")
-            except ValueError as error:
+            except (ValueError, RuntimeError) as error:
                 raise ValueError(f"{name or type(layer).__name__}: {error}") from error
     return found
 
 
 def _replace(layer: Adopting, state: State, prefix: str) -> None:
-    theirs = {name.removeprefix(prefix): state.pop(name) for name in [*state] if name.startswith(prefix)}
-    state.update({prefix + name: tensor for name, tensor in layer.own(theirs).items()})
+    theirs = {name.removeprefix(prefix): tensor for name, tensor in state.items() if name.startswith(prefix)}
+    ours = layer.own(theirs)
+    for name in theirs:
+        del state[prefix + name]
+    state.update({prefix + name: tensor for name, tensor in ours.items()})
 
 
 def _adopt(layer: nn.Module, state: State, prefix: str, *rest: Any) -> None:  # noqa: ANN401 - torch's
@@ -61,5 +67,5 @@ def _adopt(layer: nn.Module, state: State, prefix: str, *rest: Any) -> None:  # 
     assert isinstance(layer, Adopting)  # noqa: S101 - no other registers it
     try:
         _replace(layer, state, prefix)
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:
         messages.append(f"{prefix.removesuffix('.') or type(layer).__name__}: {error}")

@@ -61,11 +61,28 @@ def check(samples: Tensor, kind: str) -> None:
         raise ValueError(f"there is no group {kind!r}; kind is one of {', '.join(DIMENSIONS)}")
     if samples.ndim != 3 or samples.shape[1:] != (2, 2) or not (torch.linalg.det(samples) > 0).all():  # noqa: PLR2004 - samples, rows, columns
         raise ValueError("a group of the plane has samples [G, 2, 2] of positive determinants")
-    size = samples.square().sum((1, 2))
-    if kind == "sl2" and ((torch.linalg.det(samples) - 1).abs() > NEAR * size).any():
+    if kind == "sl2" and not _keep_areas(samples):
         raise ValueError("samples of sl2 have determinants of 1; others are gl2's")
-    if kind == "so2" and not equal(samples @ samples.mT, torch.eye(2).expand_as(samples)):
+    if kind == "so2" and not _only_turn(samples):
         raise ValueError("samples of so2 are rotations; others are sl2's or gl2's")
+
+
+def least_kind(samples: Tensor) -> str:
+    """The smallest group that has all samples [G, 2, 2]."""
+    if samples.ndim != 3 or samples.shape[1:] != (2, 2):  # noqa: PLR2004 - `check` tells
+        return "gl2"
+    if _only_turn(samples):
+        return "so2"
+    return "sl2" if _keep_areas(samples) else "gl2"
+
+
+def _keep_areas(samples: Tensor) -> bool:
+    size = samples.square().sum((1, 2))
+    return bool(((torch.linalg.det(samples.double()) - 1).abs() <= NEAR * size).all())
+
+
+def _only_turn(samples: Tensor) -> bool:
+    return equal(samples @ samples.mT, torch.eye(2).to(samples).expand_as(samples)) and _keep_areas(samples)
 
 
 def equal(first: Tensor, second: Tensor) -> bool:

@@ -159,7 +159,7 @@ class DeformBlock(Adopting):
             return state
         found = renamed(state, _THEIRS)
         biases = {name: value for name, value in self.named_parameters() if name in {"conv.bias", "pointwise.bias"}}
-        found |= {name: torch.zeros_like(bias) for name, bias in biases.items() if name not in found}
+        found |= {name: state["weight"].new_zeros(bias.shape) for name, bias in biases.items() if name not in found}
         kernel = self.offset.weight.shape[_SPATIAL:]
         if "offset.weight" in found and math.prod(found["offset.weight"].shape[_SPATIAL:]) == 1:
             around = [edge // 2 for edge in reversed(kernel) for _ in range(2)]

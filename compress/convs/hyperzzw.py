@@ -197,6 +197,7 @@ PART = Conv(
         "MatMul": _KERNELS,
         "Mul": _KERNELS,
         **{f"slow_net.{name}": _KERNELS for name in ("fast_reduce", "fast_fc1", "output_linear")},
+        "local_conv.channel_mixer": _KERNELS,
         "slow_net.linears.*": _KERNELS,
         "slow_net.fast_linears_x.*": _KERNELS,
     },

@@ -27,11 +27,15 @@ def _ended(x: Tensor, kernel_size: int) -> Tensor:
 
 class TemporalBlock(Adopting):
     """x [N, C, T] to [N, out_channels, T / stride], rounded up: two convolutions in time, each behind a norm and a
-    ReLU, beside x. It loads the names of hsd1503/resnet1d, too.
+    ReLU, beside x. It loads the names of hsd1503/resnet1d, too, whose blocks but the first hold a first norm that they
+    do not use: those are not `normed`.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, *, stride: int = 1) -> None:
+    def __init__(
+        self, in_channels: int, out_channels: int, kernel_size: int, *, stride: int = 1, normed: bool = True
+    ) -> None:
         super().__init__()
+        self.normed = normed
         self.kernel_size, pad = kernel_size, (kernel_size - 1) // 2
         self.norm1, self.norm2 = nn.BatchNorm1d(in_channels), nn.BatchNorm1d(out_channels)
         self.conv1 = nn.Conv1d(in_channels, out_channels, kernel_size, stride, pad)
@@ -44,7 +48,8 @@ class TemporalBlock(Adopting):
         return renamed(state, {r"bn(\d)\.": r"norm\1.", r"(conv\d)\.conv\.": r"\1."})
 
     def forward(self, x: Tensor) -> Tensor:
-        made = self.conv1(_ended(self.norm1(x).relu(), self.kernel_size))
+        first = self.norm1(x).relu() if self.normed else x
+        made = self.conv1(_ended(first, self.kernel_size))
         made = self.conv2(_ended(self.norm2(made).relu(), self.kernel_size))
         summed: Tensor = self.skip(x) + made
         return summed

@@ -16,7 +16,16 @@ from torch import Tensor, nn
 
 from convkit.compress.adopting import Adopting, State, renamed
 from convkit.compress.conv import Conv, Example
-from convkit.compress.convs._plane_groups import DIMENSIONS, NEAR, check, coordinates, equal, inverse, kind_of
+from convkit.compress.convs._plane_groups import (
+    DIMENSIONS,
+    NEAR,
+    check,
+    coordinates,
+    equal,
+    inverse,
+    kind_of,
+    least_kind,
+)
 
 _SLOPE = 2.0
 
@@ -63,15 +72,16 @@ class _Group(Adopting):
         kernel_size: int,
         *,
         padding: int = 0,
-        kind: str = "gl2",
+        kind: str | None = None,
         hidden: int = 64,
         w0: float = 10.0,
         bias: bool = True,
     ) -> None:
         super().__init__()
-        check(samples, kind)
+        self.kind = least_kind(samples) if kind is None else kind
+        check(samples, self.kind)
         self.register_buffer("samples", samples)
-        self.kind, self.volume_preserving = kind, kind != "gl2"
+        self.volume_preserving = self.kind != "gl2"
         self.inr = Siren(2 + self._beside(), in_channels * out_channels, hidden=hidden, w0=w0)
         bound = math.sqrt(6 / (hidden * in_channels)) / kernel_size
         nn.init.uniform_(self.inr.final_linear.weight, -bound, bound)
@@ -84,7 +94,10 @@ class _Group(Adopting):
         self._compare(state)
         names = {r"inr\.kernel_net\.net\.(\d+)\.linear\.": r"inr.net.\1.", r"inr\.kernel_net\..*\.act_layer\.a$": None}
         found = renamed(state, names | {r"(grid|g_tilde|g_inv)$": None, r"group\.": None})
-        return found | self._elements(state) if state.keys() >= {"g_tilde", "g_inv"} else found
+        found |= self._elements(state) if state.keys() >= {"g_tilde", "g_inv"} else {}
+        for name in found.keys() & {"samples", "out_samples"}:
+            check(found[name], self.kind)
+        return found
 
     def _beside(self) -> int:
         """Coordinates that the network reads beside those of a place."""
@@ -121,14 +134,16 @@ class _Group(Adopting):
     def _convolved(self, x: Tensor, kernel: Tensor) -> Tensor:
         """By a kernel [Cout, G, Cin, k, k]."""
         if not self.volume_preserving:
-            kernel = kernel / torch.linalg.det(self.samples).abs().reshape(-1, 1, 1, 1)
+            areas = torch.linalg.det(self.samples.double()).abs().to(kernel.dtype)
+            kernel = kernel / areas.reshape(-1, 1, 1, 1)
         bias = None if self.bias is None else self.bias.repeat_interleave(kernel.shape[1])
         return F.conv2d(x, kernel.flatten(0, 1).to(x.dtype), bias, padding=self.padding)
 
 
 class LiftConv2d(_Group):
     """x [N, Cin, H, W] to [N, Cout G, H', W'], the samples of a channel together. `kind` of DIMENSIONS is whose the
-    samples are; `hidden` and `w0` are of the network that makes the kernel. Weights are rgenn's, of a LiftGConv2d.
+    samples are, the least group that has them all unless told; `hidden` and `w0` are of the network that makes the
+    kernel. Weights are rgenn's, of a LiftGConv2d.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -158,7 +173,7 @@ class GroupConv2d(_Group):
         *,
         out_samples: Tensor | None = None,
         padding: int = 0,
-        kind: str = "gl2",
+        kind: str | None = None,
         metric_alpha: float = 1.0,
         hidden: int = 64,
         w0: float = 10.0,
@@ -171,7 +186,7 @@ class GroupConv2d(_Group):
         if metric_alpha <= 0:
             raise ValueError(f"GroupConv2d takes a metric_alpha above 0, not {metric_alpha:g}")
         if out_samples is not None:
-            check(out_samples, kind)
+            check(out_samples, self.kind)
             if out_samples.shape != samples.shape:
                 raise ValueError(f"GroupConv2d takes as many out_samples as samples, {samples.shape[0]}")
         self.register_buffer("out_samples", out_samples)

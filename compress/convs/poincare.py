@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 
 import torch
 import torch.nn.functional as F
@@ -18,8 +18,11 @@ from convkit.compress.adopting import Adopting, State, renamed
 from convkit.compress.conv import Conv, Example
 
 _TINY = 1e-15
-_CURVATURES = ("ball.isp_c", "manifold.c.value")
-"""What the reference implementation and HypLL call the ball's curvature, or what softplus makes it of."""
+_CURVATURES: Mapping[str, tuple[Callable[[Tensor], Tensor], ...]] = {
+    "ball.isp_c": (torch.positive, F.softplus),
+    "manifold.c.value": (F.softplus,),
+}
+"""What the reference implementation and HypLL call what the ball's curvature is made of, and how."""
 
 
 def beta(a: float, b: float) -> float:
@@ -60,14 +63,14 @@ class PoincareConvolution2d(Adopting):
         self.ratio = beta(in_channels * taps / 2, 0.5) / beta(in_channels / 2, 0.5)
 
     def own(self, state: State) -> State:
-        """Without the curvature, which is this layer's."""
-        for told in (float(state[name]) for name in _CURVATURES if name in state):
-            soft = float(F.softplus(torch.tensor(told)))
-            if not any(math.isclose(self.c, one, rel_tol=1e-5) for one in (told, soft)):
-                ways = f"{told:g}, or softplus of it, {soft:g}"
-                raise ValueError(
-                    f"the curvature in the weights is {ways}: give PoincareConvolution2d that, not {self.c:g}"
-                )
+        """Without the curvature, which is this layer's: the reference implementation stores it as it is, or where it is
+        learnt before a softplus, HypLL always before one.
+        """
+        for name, ways in _CURVATURES.items():
+            told = [way(state[name].double()).item() for way in ways if name in state and state[name].numel() == 1]
+            if name in state and not any(math.isclose(self.c, one, rel_tol=1e-5) for one in told):
+                known = " or, if it was learnt, ".join(f"{one:g}" for one in told) or "no single one"
+                raise ValueError(f"{name} is a curvature of {known}, not {self.c:g}: give c")
         return renamed(state, {f"{re.escape(name)}$": None for name in _CURVATURES})
 
     def forward(self, x: Tensor) -> Tensor:
@@ -79,7 +82,7 @@ class PoincareConvolution2d(Adopting):
         ones = torch.ones(1, 1, *self.kernel_dims, dtype=x.dtype, device=x.device)
         squares = F.conv2d(x.square().sum(1, keepdim=True), ones, None, self.stride, self.padding)
         # Kept off nothing before the root, whose slope there is none.
-        norm = self.ratio * self.root * squares.clamp_min(_TINY**2).sqrt()
+        norm = self.ratio * self.root * squares.clamp_min(_tiny(x)).sqrt()
         on_ball = norm.tanh().clamp_max(_edge(x))
         return self._logmap(self._distance(product * on_ball / norm, on_ball.square()))
 
@@ -87,7 +90,7 @@ class PoincareConvolution2d(Adopting):
         """Signed distances to the hyperplanes, of points whose product with each normal is `product` and whose c |p|²
         is `square`.
         """
-        root, length = self.root, self.weights.norm(dim=0).clamp_min(_TINY).reshape(-1, 1, 1)
+        root, length = self.root, self.weights.norm(dim=0).clamp_min(_tiny(product) ** 0.5).reshape(-1, 1, 1)
         factor = 2 * (1 - square) if self.as_released else 2 / (1 - square)
         scaled = root / length * factor * product
         if self.bias is not None:
@@ -101,10 +104,15 @@ class PoincareConvolution2d(Adopting):
         tanh(asinh(s) / 2) is s / (1 + sqrt(1 + s²)).
         """
         w = (self.root * distance).sinh()
-        s = w.square().sum(1, keepdim=True).clamp_min(_TINY**2).sqrt()
+        s = w.square().sum(1, keepdim=True).clamp_min(_tiny(w)).sqrt()
         length = (s.asinh() / 2).clamp_max(math.atanh(_edge(w)))
         point: Tensor = length / (self.root * s) * w
         return point
+
+
+def _tiny(x: Tensor) -> float:
+    """The least square."""
+    return max(_TINY**2, torch.finfo(x.dtype).tiny)
 
 
 def _edge(x: Tensor) -> float:

@@ -80,7 +80,8 @@ class PonitaConv(Adopting):
         """Orientations, which theirs does not hold, are those that the layer was made for."""
         self._compare(state)
         found = renamed(state, _NAMES)
-        return {"orientations": self.orientations} | found if "basis_fn.1.weight" in state else found
+        theirs = "basis_fn.1.weight" in state and not self.orientations.is_meta
+        return {"orientations": self.orientations} | found if theirs else found
 
     def _compare(self, state: State) -> None:
         """Raises ValueError where the state's window is not the layer's."""

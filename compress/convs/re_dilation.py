@@ -68,7 +68,8 @@ class DispersedConv2d(Adopting):
         self.register_buffer("dispersal", dispersal)
 
     def own(self, state: State) -> State:
-        return {"dispersal": self.dispersal} | renamed(state, {r"inflation_transform$": "dispersal"})
+        found = renamed(state, {r"inflation_transform$": "dispersal"})
+        return found if self.dispersal.is_meta else {"dispersal": self.dispersal} | found
 
     def forward(self, x: Tensor) -> Tensor:
         flat = self.weight.flatten(2) @ self.dispersal.T

@@ -77,7 +77,7 @@ class GConv(Adopting):
         known, norm = state.get("kernel_norm_initialized"), state.get("kernel_norm")
         if known is None or norm is None or known or norm.shape == self.kernel_norm.shape:
             return state
-        return state | {"kernel_norm": torch.ones_like(self.kernel_norm)}
+        return state | {"kernel_norm": norm.new_ones(self.kernel_norm.shape)}
 
     def kernel(self, length: int) -> Tensor:
         """[kernels, H, length], each over its norm; beyond what they span it is nothing."""

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from convkit.compress.conv import Conv, Example
 
 Norm = nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d
+_HALVES = (torch.float16, torch.bfloat16)
 
 
 def shown(x: Tensor, active: Tensor) -> Tensor:
@@ -36,15 +37,17 @@ def of_places(norm: Norm, x: Tensor, places: Tensor) -> Tensor:
     """x [N, C, *] by the statistics of where `places` [N, 1, *] is 1, as `norm` has it of those rows alone: the running
     statistics of one that is training follow. Elsewhere it is something, and to be hidden.
     """
-    axes, count = (0, *range(2, x.ndim)), places.sum().clamp_min(1)
-    mean = (x * places).sum(axes, keepdim=True) / count
-    variance = ((x - mean).square() * places).sum(axes, keepdim=True) / count
+    # Sums of many places, which half precision does not hold.
+    wide, where = (x.float(), places.float()) if x.dtype in _HALVES else (x, places)
+    axes, count = (0, *range(2, x.ndim)), where.sum().clamp_min(1)
+    mean = (wide * where).sum(axes, keepdim=True) / count
+    variance = ((wide - mean).square() * where).sum(axes, keepdim=True) / count
     if norm.training:
         _follow(norm, mean.flatten(), variance.flatten() * count / (count - 1).clamp_min(1))
-    normal = (x - mean) / (variance + norm.eps).sqrt()
-    if not norm.affine:
-        return normal
-    return normal * norm.weight.reshape(mean.shape) + norm.bias.reshape(mean.shape)
+    normal = (wide - mean) / (variance + norm.eps).sqrt()
+    if norm.affine:
+        normal = normal * norm.weight.reshape(mean.shape) + norm.bias.reshape(mean.shape)
+    return normal.to(x.dtype)
 
 
 @torch.no_grad()
@@ -54,8 +57,8 @@ def _follow(norm: Norm, mean: Tensor, variance: Tensor) -> None:
         return
     norm.num_batches_tracked.add_(1)
     share = 1 / float(norm.num_batches_tracked) if norm.momentum is None else norm.momentum
-    norm.running_mean.lerp_(mean, share)
-    norm.running_var.lerp_(variance, share)
+    norm.running_mean.lerp_(mean.to(norm.running_mean), share)
+    norm.running_var.lerp_(variance.to(norm.running_var), share)
 
 
 class SparseConv2d(nn.Conv2d):

@@ -73,7 +73,8 @@ class TimeRMSNorm(Adopting):
 
     def forward(self, x: Tensor, log_snr: Tensor) -> Tensor:
         size = torch.linalg.vector_norm(x, dim=-1, keepdim=True) / x.shape[-1] ** 0.5
-        made: Tensor = x / (size + self.eps) * _beside(self.weight(log_snr), x)
+        # Half precision has not the reference implementation's eps.
+        made: Tensor = x / (size + max(self.eps, torch.finfo(x.dtype).tiny)) * _beside(self.weight(log_snr), x)
         return made if self.bias is None else made + _beside(self.bias(log_snr), x)
 
 

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from convkit.compress.conv import Conv, Example
-from convkit.compress.convs.dilated_reparam import DilatedReparamBlock
+from convkit.compress.convs.dilated_reparam import BRANCHES, DilatedReparamBlock
 
 _TINY = 1e-6
 _PLAIN = (3, 5)
@@ -108,6 +108,9 @@ def _kernel(channels: int, size: int, *, deploy: bool) -> nn.Module:
         return nn.Identity()
     if size in _PLAIN:
         return nn.Conv2d(channels, channels, size, padding=size // 2, groups=channels, bias=deploy)
+    if size not in BRANCHES:
+        known = ", ".join(map(str, sorted({0, *_PLAIN, *BRANCHES})))
+        raise ValueError(f"a UniRepLKNet block has a kernel of {known}, not {size}")
     return DilatedReparamBlock(channels, size, deploy=deploy)
 
 

@@ -1,10 +1,6 @@
 """What `make bench` runs: convkit and other quantizers on the same networks, data and engines, held against limits.
 
-python -m tests.bench -o OUT [PART...]     PART: networks, commands, resolve, sensitivity, latency, enumerated,
-                                           rounding, matrix, mixed, convs, compressed, joint, searched, waves, elastic,
-                                           switching;
-                                           on request, zero-shot, elastic-cifar, gpu, kernels where
-                                           there is one
+python -m tests.bench -o OUT [PART...]     PART: one of RUNS; those of _ON_REQUEST run only where they are asked for
 
 Each part leaves PART.json in OUT; REPORT.md there holds all of them as tables.
 """
@@ -28,6 +24,7 @@ from tests.bench import (
     comparison,
     compressed,
     convs,
+    distilled,
     elastic,
     engines,
     enumerated,
@@ -224,6 +221,7 @@ RUNS: Mapping[str, Callable[[Run, dict[str, Any]], Iterator[Line]]] = {
     "joint": lambda run, report: joint.lines(run.say, report, run.output / "joint"),
     "switching": lambda run, report: switching.lines(run.say, report, run.output / "switching"),
     "searched": lambda run, report: searched.lines(run.say, report, run.output / "searched"),
+    "distilled": lambda run, report: distilled.lines(run.case("lite0"), run.images, run.say, report, run.output),
     "waves": lambda run, report: waves.lines(run.say, report, run.output),
     "elastic": lambda run, report: elastic.lines("fashion", run.say, report, run.output / "elastic"),
     "elastic-cifar": lambda run, report: elastic.lines("cifar", run.say, report, run.output / "elastic_cifar"),

@@ -56,6 +56,13 @@ def test_renamed_takes_the_first_pattern_that_matches_from_the_beginning_on() ->
     assert list(found) == ["x.b", "c.a.b"]
 
 
+def test_two_names_of_one_tensor_are_refused() -> None:
+    state = {"weight": torch.ones(2), "scale": torch.ones(2)}
+    with pytest.raises(RuntimeError, match="Scaled: 'scale' and another are both 'weight' here: leave one out"):
+        Scaled().load_state_dict(state)
+    assert renamed({"a": torch.ones(1)}, {"[aA]$": "a"})
+
+
 def test_inner_layers_load_under_the_names_of_outer_ones() -> None:
     made, state = network(), theirs()
     before = dict(state)

@@ -165,11 +165,21 @@ def authors_own(name: str) -> tuple[dict[str, Any], dict[str, torch.Tensor]]:
 def test_the_network_begins_as_the_authors_does() -> None:
     """Whose kernels are such that what is summed keeps its size."""
     torch.manual_seed(0)
-    net = GroupConv2d(torch.eye(2).repeat(2, 1, 1), 8, 32, 5).inr
+    net = GroupConv2d(torch.eye(2).repeat(2, 1, 1), 8, 32, 5, kind="gl2").inr
     assert not any(layer.bias.any() for layer in (*net.net[1:], net.final_linear))
     bounds = [1 / 6, (6 / 64) ** 0.5 / 10, (6 / 64) ** 0.5 / 10, (6 / 64 / 8) ** 0.5 / 5]
     for layer, bound in zip((*net.net, net.final_linear), bounds, strict=True):
         assert 0.95 * bound <= layer.weight.abs().max() <= bound
+
+
+def test_a_group_is_the_least_that_has_its_samples_and_others_do_not_load() -> None:
+    turn, shear, stretch = (
+        torch.tensor(rows) for rows in ([[0.6, -0.8], [0.8, 0.6]], [[1.0, 2], [0, 1]], [[2.0, 0], [0, 1]])
+    )
+    layers = [LiftConv2d(torch.stack((torch.eye(2), sample)), 1, 1, 3) for sample in (turn, shear, stretch)]
+    assert [layer.kind for layer in layers] == ["so2", "sl2", "gl2"]
+    with pytest.raises(RuntimeError, match="samples of so2 are rotations"):
+        layers[0].load_state_dict(layers[1].state_dict())
 
 
 def test_samples_are_those_that_the_authors_layer_saw_last() -> None:

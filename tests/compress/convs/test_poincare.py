@@ -82,14 +82,22 @@ def test_points_stay_inside_the_ball(size: float, gain: float, as_released: bool
 
 
 def test_weights_of_another_curvature_are_refused() -> None:
-    """It is told as it is, or as what softplus makes it of."""
+    """It is told as it is, or as what softplus makes it of; HypLL's is always the latter."""
     layer = PoincareConvolution2d(2, 3, (1, 1), c=0.1)
-    state = layer.state_dict()
-    for name in ("ball.isp_c", "manifold.c.value"):
-        for told in (0.1, math.log(math.expm1(0.1))):
-            layer.load_state_dict(state | {name: torch.tensor(told)})
-        with pytest.raises(RuntimeError, match=r"curvature in the weights is 1, or softplus of it, 1\.31326: give"):
-            layer.load_state_dict(state | {name: torch.tensor(1.0)})
+    state, soft = layer.state_dict(), math.log(math.expm1(0.1))
+    for name, told in (("ball.isp_c", 0.1), ("ball.isp_c", soft), ("manifold.c.value", soft)):
+        layer.load_state_dict(state | {name: torch.tensor(told)})
+    for name, told, words in (
+        (
+            "ball.isp_c",
+            torch.tensor(1.0),
+            r"ball\.isp_c is a curvature of 1 or, if it was learnt, 1\.31326, not 0\.1: give",
+        ),
+        ("manifold.c.value", torch.tensor(0.1), r"a curvature of 0\.744397, not 0\.1: give c"),
+        ("ball.isp_c", torch.ones(2), "a curvature of no single one, not 0"),
+    ):
+        with pytest.raises(RuntimeError, match=words):
+            layer.load_state_dict(state | {name: told})
 
 
 def test_nothing_is_nothing() -> None:

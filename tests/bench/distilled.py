@@ -1,0 +1,106 @@
+"""EfficientNet-Lite0 in four bits: trained by its own outputs in float on photos without labels, beside rounding it.
+
+No image of ImageNet is there: 92 photos, and as many of CIFAR-10's training images as a CPU has time for. Scored on 235
+other photos, and on CIFAR-10's test images, whose classes it was never told.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from convkit.cli import show
+from convkit.runtimes.bench.candidate import Candidate
+from convkit.runtimes.bench.estimate import Interval, point
+from convkit.runtimes.session import Options
+from convkit.runtimes.session.isolated import IsolatedSession
+from tests.bench import cifar, product, zero_shot
+from tests.bench.cases import Case
+from tests.bench.comparison import FLOAT, THREADS
+from tests.bench.limits import Line
+
+PRECISION, TARGET, ENGINE = "int4/uint4", "onnxruntime-cpu", "onnxruntime"
+LEARNT, EPOCHS, BATCH, RATE = 300, 8, 16, 1e-3
+ROUNDINGS: Mapping[str, tuple[str, ...]] = {"rounded": (), "block_round": ("--method", "block_round")}
+"""By the usual remedies, and by learning which way to round."""
+TRAINED = "trained"
+IMAGES = 1_000
+_BATCH, _SURE = 5, 1.96
+
+
+@dataclass(frozen=True, slots=True)
+class Scored:
+    """Percent of photos that get the float network's class, that get an acceptable one, and of CIFAR-10 that is right.
+
+    Rows are kept image by image, for what two networks differ by.
+    """
+
+    agreement: np.ndarray
+    top1: np.ndarray
+    zero_shot: np.ndarray
+
+
+def lines(case: Case, images: int, say: Callable[[str], None], report: dict[str, Any], output: Path) -> Iterator[Line]:
+    """A table, and what training gains over the best that rounding reaches, less its error."""
+    files = {FLOAT: case.model, **_made(case, say, output / "distilled")}
+    scored: dict[str, Scored] = {}
+    classes: dict[str, np.ndarray] = {}
+    for name, file in files.items():
+        say(f"{case.name}: {name} scored")
+        classes[name] = _photos(file, case).argmax(1)
+        seen = zero_shot.scores(Candidate(name, ENGINE, str(file), Options(threads=THREADS)), min(images, IMAGES))
+        right = cifar.predictions(seen) == cifar.images()[1][: len(seen)]
+        labels = case.evaluation.labels
+        assert labels is not None  # the case has the photos' acceptable classes
+        scored[name] = Scored(classes[name] == classes[FLOAT], labels[np.arange(len(labels)), classes[name]], right)
+    means = {name: {key: float(row.mean() * 100) for key, row in asdict(one).items()} for name, one in scored.items()}
+    report["distilled"] = means
+    show.table(
+        ["network", "agreement", "top-1", "zero-shot"],
+        [[name, *(f"{one[key]:.2f}" for key in ("agreement", "top1", "zero_shot"))] for name, one in means.items()],
+    )
+    for key, what in (("agreement", "agreement on photos"), ("zero_shot", "zero-shot accuracy")):
+        best = max(ROUNDINGS, key=lambda name: means[name][key])
+        gained = _gain(getattr(scored[TRAINED], key), getattr(scored[best], key))
+        yield Line(f"{case.name}, {PRECISION}", f"{what}, trained less {best}", gained, ">=", 0.0, "points")
+        yield Line(f"{case.name}, {PRECISION}", f"{what}, that less its error", point(gained.low), ">=", 0.0, "points")
+
+
+def _made(case: Case, say: Callable[[str], None], output: Path) -> dict[str, Path]:
+    output.mkdir(parents=True, exist_ok=True)
+    ((feed, photos),) = case.calibration.items()
+    np.savez(output / "calibration.npz", **{feed: photos})
+    others = np.concatenate(list(cifar.unscored(LEARNT, photos.shape[-1])))
+    np.savez(output / "learnt.npz", **{feed: np.concatenate([photos, others])})
+    made = {}
+    for name, how in ROUNDINGS.items():
+        say(f"{case.name}: {name} to {PRECISION}")
+        words = ["--target", TARGET, "--precision", PRECISION, "--max-drop", "100", "--min-sqnr", "-100", "--no-tune"]
+        data = ["--data", str(output / "calibration.npz")]
+        product.run(["quantize", str(case.model), *data, *words, *how, "-o", str(output / name)])
+        made[name] = output / name / "model.onnx"
+    say(f"{case.name}: trained in {PRECISION}")
+    how = ["--epochs", str(EPOCHS), "--batch", str(BATCH), "--rate", str(RATE), "--target", TARGET]
+    data = ["--data", str(output / "learnt.npz")]
+    product.run(["train", str(case.model), "--precision", PRECISION, *data, *how, "-o", str(output / TRAINED)])
+    return made | {TRAINED: output / TRAINED / "model.onnx"}
+
+
+def _photos(file: Path, case: Case) -> np.ndarray:
+    """Logits [235, 1000]."""
+    session = IsolatedSession(ENGINE, str(file), Options(threads=THREADS))
+    (feed,), (output,), (images,) = session.inputs, session.outputs, case.evaluation.arrays.values()
+    try:
+        rows = [session.run({feed.name: images[i : i + _BATCH]})[output.name] for i in range(0, len(images), _BATCH)]
+    finally:
+        session.close()
+    return np.concatenate(rows)
+
+
+def _gain(one: np.ndarray, other: np.ndarray) -> Interval:
+    """Points, with the 95 % interval of the mean of what each image differs by."""
+    apart = (one.astype(float) - other.astype(float)) * 100
+    mean, half = float(apart.mean()), _SURE * float(apart.std(ddof=1)) / len(apart) ** 0.5
+    return Interval(mean, mean - half, mean + half)
