@@ -11,15 +11,18 @@ import logging
 import os
 import socket
 import sys
+import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, Generic, TextIO, TypeVar
 
+from convkit.cli import interrupt
 from convkit.compress.errors import ConvkitError, NotAvailableError
 
 LOCAL, AUTO = "local", "auto"
-_PATIENCE = 5.0
-"""Seconds in which a head is to answer."""
+_PATIENCE, _TRIES = 5.0, 3
+"""Seconds in which a head is to answer, and how often it is asked when it was there before."""
 _THREADS = ("OMP_NUM_THREADS", "MKL_NUM_THREADS")
 """Ray sets them for its workers; a step computes with as many threads as it would alone."""
 
@@ -28,21 +31,24 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """One of the cluster: its `targets` are what its resources name beside CPUs and memory."""
+    """One of the cluster: its `targets` are what its resources name beside CPUs, GPUs and memory."""
 
     key: str
     name: str
     cpus: float
+    gpus: float
     targets: frozenset[str]
 
 
 @dataclass(frozen=True, slots=True)
 class Ended(Generic[T]):
-    """What came of a call on a `machine`; `lost` says that the worker or the machine ended before it."""
+    """What came of a call on a `machine`: its result, an error of convkit or a bug that it raised, or why it was `lost`
+    where the worker or the machine ended before it.
+    """
 
     machine: Machine
-    result: T | ConvkitError | None = None
-    lost: bool = False
+    result: T | Exception | None = None
+    lost: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +58,7 @@ class Cluster:
     """
 
     out: TextIO
+    head: str
     under_way: dict[Any, Machine] = field(default_factory=dict)
     doubtful: set[str] = field(default_factory=set)
 
@@ -73,38 +80,43 @@ class Cluster:
         return sorted(able, key=lambda one: (len(one.targets), one.name, one.key))
 
     def start(self, machine: Machine, target: str | None, call: Callable[..., T], *arguments: object) -> Any:  # noqa: ANN401 - Ray's
-        """Begin `call(*arguments)` on all CPUs of the machine, in a process of its own; a name for it."""
+        """Begin `call(*arguments)` on all CPUs and GPUs of the machine, in a process of its own; a name for it."""
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
         there = NodeAffinitySchedulingStrategy(machine.key, soft=False)
-        asked = {"num_cpus": machine.cpus, "max_retries": 0, "scheduling_strategy": there}
+        asked = {"num_cpus": machine.cpus, "num_gpus": machine.gpus, "max_retries": 0, "scheduling_strategy": there}
         remote: Any = ray.remote(max_calls=1)(_done)
         began = remote.options(**asked, resources={target: 1} if target else {}).remote(_here(), call, arguments)
         self.under_way[began] = machine
         return began
 
     def wait(self) -> tuple[Any, Ended[Any]]:
-        """The next call that ends, by its name. What it raised is its result where convkit raises it; else it is a bug
-        and raised here, with the traceback of there.
-        """
+        """The next call that ends, by its name. Raises NotAvailableError where the head ends before."""
         import ray
 
-        failed = ray.exceptions
-        lost = failed.WorkerCrashedError, failed.NodeDiedError, failed.OutOfMemoryError, failed.TaskUnschedulableError
-        (began, *_), _ = ray.wait(list(self.under_way), num_returns=1)
+        ended: list[Any] = []
+        while not ended:
+            ended, _ = ray.wait(list(self.under_way), num_returns=1, timeout=_PATIENCE)
+            if not ended:
+                _stays(self.head)
+        (began,) = ended
         machine = self.under_way.pop(began)
         try:
-            return began, Ended(machine, ray.get(began))
-        except lost:
+            found = Ended(machine, ray.get(began))
+        except ray.exceptions.RayTaskError as bug:
+            found = Ended(machine, bug)
+        except ray.exceptions.RayError as error:
             self.doubtful.add(machine.key)
-            return began, Ended(machine, lost=True)
+            return began, Ended(machine, lost=_first_line(error))
+        self.doubtful.discard(machine.key)
+        return began, found
 
 
 @contextlib.contextmanager
 def joined(address: str, targets: Sequence[str]) -> Iterator[Cluster]:
-    """The cluster whose head is at `address`; `auto`: the one that this machine is in; `local`: this machine, which has
-    all `targets`.
+    """The cluster whose head is at `address`, which this machine has joined; `auto`: whichever that is; `local`: one of
+    this machine alone, which has all `targets`.
 
     Raises NotAvailableError where Ray is missing, nobody answers, or no machine has one of the targets.
     """
@@ -115,45 +127,62 @@ def joined(address: str, targets: Sequence[str]) -> Iterator[Cluster]:
     if address == LOCAL:
         where: dict[str, Any] = {"resources": dict.fromkeys(targets, 1), "include_dashboard": False}
     else:
-        where = {"address": address}
-    if address not in (LOCAL, AUTO):
-        _answers(address)
+        where = {}
+    if address not in (LOCAL, AUTO) and not _answers(address):
+        raise NotAvailableError(f"no head of a Ray cluster answers at {address}", hint="start one: ray start --head")
     try:
-        ray.init(**where, log_to_driver=False, logging_level=logging.ERROR)
-    except (ConnectionError, RuntimeError, ValueError) as error:
-        raise _nobody(address) from error
+        ray.init(address=address, **where, log_to_driver=False, logging_level=logging.ERROR)
+    except (OSError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        raise NotAvailableError(
+            f"cannot join a Ray cluster ({address}): {_first_line(error)}",
+            hint="this machine joins it first: ray start --address=HEAD:PORT, with the same Ray, Python and token",
+        ) from error
+    finally:
+        interrupt.install()  # Ray takes SIGTERM for itself
     try:
-        cluster = Cluster(sys.stdout)
+        cluster = Cluster(sys.stdout, ray.get_runtime_context().gcs_address)
         for target in targets:
             if not cluster.machines(target):
                 raise NotAvailableError(
                     f"no machine of the Ray cluster has the target {target}",
                     hint=f"""on one that has it: ray start --address=HEAD:6379 --resources='{{"{target}": 1}}'""",
                 )
-        with contextlib.redirect_stdout(sys.stderr):
+        # What is lost is said here, in a line.
+        with Path(os.devnull).open("w") as nowhere, contextlib.redirect_stdout(nowhere):
             yield cluster
     finally:
         ray.shutdown()
 
 
-def _answers(address: str) -> None:
-    """Ray itself would wait for a minute."""
+def _answers(address: str) -> bool:
+    """Whether anybody does: Ray itself would wait for a minute."""
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host, int(port)), timeout=_PATIENCE).close()
-    except (OSError, ValueError) as error:
-        raise _nobody(address) from error
+    except (OSError, ValueError):
+        return False
+    return True
 
 
-def _nobody(address: str) -> NotAvailableError:
-    return NotAvailableError(f"no head of a Ray cluster answers at {address}", hint="start one: ray start --head")
+def _stays(head: str) -> None:
+    """Raises NotAvailableError where the head is gone; Ray would end the process without a word."""
+    for _ in range(_TRIES):
+        if _answers(head):
+            return
+        time.sleep(1)
+    raise NotAvailableError(f"the head of the Ray cluster at {head} is lost", hint="start it, and go on with --resume")
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
 
 
 def _machine(node: Mapping[str, Any]) -> Machine:
     known = node["Resources"]
     usual = ("CPU", "GPU", "memory", "object_store_memory")
     targets = frozenset(name for name in known if name not in usual and not name.startswith(("node:", "accelerator_")))
-    return Machine(node["NodeID"], node["NodeManagerHostname"], known.get("CPU", 0.0), targets)
+    cpus, gpus = (known.get(name, 0.0) for name in ("CPU", "GPU"))
+    return Machine(node["NodeID"], node["NodeManagerHostname"], cpus, gpus, targets)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +203,10 @@ def _here() -> _Place:
 
 
 def _done(place: _Place, call: Callable[..., T], arguments: Sequence[object]) -> T | ConvkitError:
-    """`call` on a machine of the cluster; torch is not imported yet, and counts its threads when it is."""
+    """`call` on a machine of the cluster; torch is not imported yet, and counts its threads when it is.
+
+    What convkit raises is given back; what else is raised comes with its traceback.
+    """
     try:
         _settle(place)
         return call(*arguments)

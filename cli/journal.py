@@ -63,6 +63,24 @@ class Journal:
     def _file(self, step: Step) -> Path:
         return self.output / ".steps" / f"{step.name}.json"
 
+    def leave(self, token: str) -> None:
+        """Leave a word by which another machine sees that it has the same folder."""
+        record.write_json(self.output / ".steps" / "token.txt", token)
+
+    def token(self) -> str | None:
+        """The word that was left."""
+        try:
+            return str(json.loads((self.output / ".steps" / "token.txt").read_text()))
+        except (OSError, ValueError):
+            return None
+
+    @contextlib.contextmanager
+    def alone(self, step: Step) -> Iterator[None]:
+        """Wait until no other process does the step, wherever it runs."""
+        with (self.output / ".steps" / f"{step.name}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield
+
     @contextlib.contextmanager
     def locked(self) -> Iterator[None]:
         """Keep a second run out of the same output folder, and any run out of a folder whose report is not a run's."""

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import io
+import socket
 import sys
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import TextIO
 
 from convkit.cli.journal import Done, Journal
@@ -33,9 +35,39 @@ def perform(step: Step, book: Journal, digest: str, *, quiet: bool, resume: bool
     return done
 
 
-def perform_there(step: Step, book: Journal, digest: str, goes_on: bool) -> Done | int:
-    """The same on another machine, whose standard output nobody sees."""
-    return perform(step, book, digest, quiet=True, resume=goes_on)
+@dataclass(frozen=True, slots=True)
+class Performed:
+    """What came of a step on another machine: done, or an exit code; what it printed, and its warnings."""
+
+    done: Done | None
+    code: int
+    printed: str
+    warned: tuple[str, ...] = ()
+
+
+def perform_there(step: Step, book: Journal, digest: str, token: str, goes_on: bool) -> Performed:
+    """The step performed on a machine whose standard output nobody sees.
+
+    It waits for a process that still does the same step, one that was given up, and takes what that has done. Raises
+    ConvkitError where the machine has not the folder that the run has, in which it left its `token`.
+    """
+    if book.token() != token:
+        where, hint = book.output.absolute(), "machines of a cluster share a file system"
+        raise ConvkitError(f"{socket.gethostname()} does not see {where}", hint=hint)
+    told = io.StringIO()
+    with book.alone(step):
+        known = book.done(step, digest) if goes_on else None
+        if known is not None:
+            return Performed(known, GOOD, known.printed)
+        with contextlib.redirect_stdout(io.StringIO()) as printed, contextlib.redirect_stderr(told):
+            try:
+                found = perform(step, book, digest, quiet=False, resume=goes_on)
+            except SystemExit as left:  # a user's own module may
+                found = left.code if isinstance(left.code, int) else 1
+    warned = tuple(line for line in told.getvalue().splitlines() if line.startswith("warning:"))
+    if isinstance(found, Done):
+        return Performed(found, GOOD, found.printed, warned)
+    return Performed(None, found, printed.getvalue(), warned)
 
 
 class _Copy(io.StringIO):

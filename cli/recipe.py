@@ -105,9 +105,17 @@ def _each(where: str, text: object) -> Iterator[object]:
     each = _mapping(f"{where}.each", own.pop("each"))
     if not each or not all(isinstance(values, list) and values for values in each.values()):
         raise ConvkitError(f"{where}.each holds no lists of values", hint="give such as {seed: [0, 1, 2]}")
-    for values in itertools.product(*each.values()):
-        name = "-".join([str(own.get("name", own.get("command"))), *map(str, values)])
-        yield {**own, "name": re.sub(r"[^\w.-]", "_", name), **dict(zip(each, values, strict=True))}
+    for key in each.keys() & {*own, *_STEP_OWN}:
+        raise ConvkitError(f"{where}.each: {key!r} is the step's own", hint="give it once")
+    for places in itertools.product(*(range(len(values)) for values in each.values())):
+        chosen = {key: each[key][place] for key, place in zip(each, places, strict=True)}
+        words = (_short(value, place) for value, place in zip(chosen.values(), places, strict=True))
+        yield {**own, "name": "-".join([str(own.get("name", own.get("command"))), *words]), **chosen}
+
+
+def _short(value: object, place: int) -> str:
+    """What the name of a step ends in: the value where that is a short word or number, else its place."""
+    return str(value) if re.fullmatch(r"[\w.-]{1,40}", str(value)) else str(place)
 
 
 def _step(where: str, text: object, shared: Mapping[str, Any], sets: Mapping[str, Any], earlier: Sequence[str]) -> Step:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import uuid
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +15,7 @@ import click
 from convkit.cli import journal, performing, show
 from convkit.cli.cluster import Cluster, Ended
 from convkit.cli.journal import Done, Journal
+from convkit.cli.performing import Performed
 from convkit.cli.step import Step, parameters
 from convkit.compress import parts
 from convkit.compress.errors import ConvkitError, NotAvailableError
@@ -43,16 +45,18 @@ class Spread:
     resume: bool
     force: bool
     quiet: bool
+    token: str = field(default_factory=lambda: uuid.uuid4().hex)
     done: dict[str, Done] = field(default_factory=dict)
-    failed: dict[str, ConvkitError | int] = field(default_factory=dict)
+    failed: dict[str, Exception | Performed] = field(default_factory=dict)
     under_way: dict[Any, Step] = field(default_factory=dict)
     lost: Counter[str] = field(default_factory=Counter)
     told: int = 0
 
     def end(self) -> Mapping[str, Done]:
         """Do all of them. Where one fails the others under way are waited for and kept; then its error is raised, or
-        its exit code is given.
+        what it printed is, and its exit code given.
         """
+        self.book.leave(self.token)
         self._forward()
         while self.under_way:
             began, ended = self.cluster.wait()
@@ -61,10 +65,11 @@ class Spread:
             self._forward()
         for step in self.steps:
             found = self.failed.get(step.name)
-            if isinstance(found, ConvkitError):
+            if isinstance(found, Exception):
                 raise found
             if found is not None:
-                click.get_current_context().exit(found)
+                self._print(found.printed)
+                click.get_current_context().exit(found.code)
         return self.done
 
     def _forward(self) -> None:
@@ -88,36 +93,41 @@ class Spread:
         if machine is not None:
             show.note(f"{self._title(step)} on {machine.name} …")
             goes_on = self.resume or bool(self.lost[step.name])
-            began = self.cluster.start(machine, there, performing.perform_there, step, self.book, digest, goes_on)
-            self.under_way[began] = step
+            what = step, self.book, digest, self.token, goes_on
+            self.under_way[self.cluster.start(machine, there, performing.perform_there, *what)] = step
         elif not self.cluster.machines(there):
             self.failed[step.name] = NotAvailableError(
                 f"step {step.name}: no machine of the cluster is left{f' that has {there}' if there else ''}",
                 hint="start one, and go on with --resume",
             )
 
-    def _take(self, step: Step, ended: Ended[Done | int]) -> None:
-        title = f"{self._title(step)} on {ended.machine.name}"
+    def _take(self, step: Step, ended: Ended[Performed]) -> None:
+        title, found = f"{self._title(step)} on {ended.machine.name}", ended.result
         if ended.lost:
             self.lost[step.name] += 1
-            show.note(f"{title}: its process was lost")
+            show.note(f"{title}: its process was lost ({ended.lost})")
             if self.lost[step.name] == _TRIES:
                 hint = "see why: memory, perhaps; then go on with --resume"
                 self.failed[step.name] = ConvkitError(f"step {step.name}: lost {_TRIES} times", hint=hint)
-        elif isinstance(ended.result, Done):
-            self.done[step.name] = ended.result
+        elif isinstance(found, Performed) and found.done is not None:
+            self.done[step.name] = found.done
             show.note(f"{title}: done")
-        elif ended.result is not None:
-            self.failed[step.name] = ended.result
+        elif found is not None:
+            self.failed[step.name] = found
             show.note(f"{title}: failed")
+        for line in found.warned if isinstance(found, Performed) else ():
+            show.note(line)
 
     def _tell(self) -> None:
         """Print what steps printed, in the order of the recipe."""
         while self.told < len(self.steps) and self.steps[self.told].name in self.done:
-            if not self.quiet:
-                with contextlib.redirect_stdout(self.cluster.out):
-                    show.again(self.done[self.steps[self.told].name].printed)
+            self._print(self.done[self.steps[self.told].name].printed)
             self.told += 1
+
+    def _print(self, text: str) -> None:
+        if not self.quiet:
+            with contextlib.redirect_stdout(self.cluster.out):
+                show.again(text)
 
     def _title(self, step: Step) -> str:
         return f"{self.steps.index(step) + 1}/{len(self.steps)} {step.name}"

@@ -33,7 +33,7 @@ from convkit.compress import record
     "address",
     type=values.WORD,
     metavar="ADDRESS",
-    help="Do steps on the machines of a Ray cluster: auto, HOST:PORT of its head, or local.",
+    help="Do steps on the machines of a Ray cluster: auto, HOST:PORT of its head, or local, this machine alone.",
 )
 def run(name: str, output: str, as_json: bool, dry_run: bool, resume: bool, force: bool, address: str | None) -> None:
     """Run RECIPE, a YAML file or a name from `convkit list recipes`, into a folder.
@@ -41,10 +41,11 @@ def run(name: str, output: str, as_json: bool, dry_run: bool, resume: bool, forc
     A step whose settings, files and convkit are what they were is not done again. A run that was interrupted,
     even by kill -9, goes on with --resume.
 
-    A step with `each: {seed: [0, 1, 2]}` is as many steps, NAME-0 to NAME-2. On a Ray cluster steps that do not read
-    from each other are done at once, a machine each; those that measure or build for a target on a machine whose
-    resources name it: ray start --address=HEAD:6379 --resources='{"openvino-cpu": 1}'. Machines share OUTPUT. A step
-    whose machine is lost goes on at another one.
+    A step with `each: {seed: [0, 1, 2]}` is as many steps, NAME-0 to NAME-2. On a Ray cluster, which this machine has
+    joined, steps that do not read from each other are done at once, a machine each; those that measure or build for a
+    target on a machine whose resources name it: ray start --address=HEAD:6379 --resources='{"openvino-cpu": 1}'.
+    Machines share a file system with the recipe, its data and modules, and OUTPUT. A step whose machine is lost goes on
+    at another one.
 
     \b
     Examples:
@@ -108,7 +109,8 @@ def _spread(
     """Do all of them on the cluster at `address`."""
     from convkit.cli import cluster, spreading
 
-    targets = sorted({there for step in steps if (there := spreading.target(step))})
+    fresh = _fresh(steps, book, force=force)
+    targets = sorted({there for step in steps if step.name in fresh and (there := spreading.target(step))})
     with cluster.joined(address, targets) as machines:
         done = spreading.Spread(steps, book, machines, resume, force, quiet).end()
     return [done[step.name] for step in steps]
@@ -125,17 +127,27 @@ def _entry(step: Step, done: Done, book: Journal) -> dict[str, Any]:
 def _plan(wanted: recipe.Recipe, book: Journal, *, as_json: bool, force: bool) -> None:
     """What would be done, once models and data are looked at: a step is kept if its record still holds and none that
     it reads from is done again."""
-    again: set[str] = set()
-    rows: list[dict[str, str]] = []
     for step in wanted.steps:
-        folders = book.needed(step)
-        rehearsal.check(step, folders, book.folder(step))
-        fresh = force or bool(step.needs() & again) or not book.done(step, journal.digest(step, folders))
-        if fresh:
-            again.add(step.name)
-        typed = shlex.join(["convkit", step.command, *words(step, folders, book.folder(step))])
-        rows.append({"step": step.name, "state": "would run" if fresh else "kept", "command": typed})
+        rehearsal.check(step, book.needed(step), book.folder(step))
+    fresh = _fresh(wanted.steps, book, force=force)
+    rows = [
+        {
+            "step": step.name,
+            "state": "would run" if step.name in fresh else "kept",
+            "command": shlex.join(["convkit", step.command, *words(step, book.needed(step), book.folder(step))]),
+        }
+        for step in wanted.steps
+    ]
     if as_json:
         show.json({"schema_version": 1, "recipe": wanted.name, "steps": rows})
     else:
         show.text("\n".join(f"{row['step']}: {row['state']}\n  {row['command']}" for row in rows))
+
+
+def _fresh(steps: Sequence[Step], book: Journal, *, force: bool) -> set[str]:
+    """Those that are to be done: their record does not hold, or a step that they read from is done again."""
+    found: set[str] = set()
+    for step in steps:
+        if force or step.needs() & found or not book.done(step, journal.digest(step, book.needed(step))):
+            found.add(step.name)
+    return found

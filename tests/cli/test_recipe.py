@@ -52,6 +52,8 @@ def test_every_recipe_that_ships_is_right(name: str) -> None:
             "shape 'x:int63:1x3': there is no element type 'int63'; there is: float16, float32,",
         ),
         ("steps: [{command: doctor, each: {target: []}}]", "steps[0].each holds no lists of values; give such as"),
+        ("steps: [{command: doctor, target: trt, each: {target: [trt]}}]", "steps[0].each: 'target' is the step's own"),
+        ("steps: [{command: doctor, each: {name: [a, b]}}]", "steps[0].each: 'name' is the step's own; give it once"),
         ("steps: [{command: doctor, each: 3}]", "steps[0].each holds no keys and values"),
         ("steps: [{command: doctor, each: {targt: [x]}}]", "steps[0]: 'targt' is not known; did you mean 'target'?"),
         ("steps: [{command: doctor, each: {target: [trt, trt]}}]", "steps[0].name 'doctor-trt' is taken or no name"),
@@ -184,7 +186,7 @@ def test_a_step_is_one_for_each_combination_of_values(tmp_path: Path) -> None:
         "steps: [{command: bench, name: b, candidates: ['m:f'], each: {seed: [0, 1], batch: [2], gate: ['p50 <= 1']}}]"
     )
     found = recipe.load(write(tmp_path, text)).steps
-    assert [step.name for step in found] == ["b-0-2-p50____1", "b-1-2-p50____1"]
+    assert [step.name for step in found] == ["b-0-2-0", "b-1-2-0"]
     assert [dict(step.settings) for step in found] == [
         {"candidates": ["m:f"], "seed": seed, "batch": 2, "gate": "p50 <= 1"} for seed in (0, 1)
     ]

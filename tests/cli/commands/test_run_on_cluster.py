@@ -1,6 +1,9 @@
 """Steps on the machines of a Ray cluster: the same result as one after the other, whatever is lost on the way."""
 
 import json
+import os
+import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,9 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from convkit.cli import spreading
+from convkit.cli import cluster, performing, spreading
 from convkit.cli.cluster import Cluster, Machine
+from convkit.cli.journal import Done, Journal
 from convkit.cli.step import Step
+from convkit.compress.errors import ConvkitError, NotAvailableError
 from tests.command_line import Convkit
 
 TARGET = "openvino-cpu"
@@ -88,6 +93,8 @@ def test_a_run_on_a_cluster_is_the_run_whatever_is_lost(convkit: Convkit, folder
     assert (folder / "killed").exists()
     assert "weights-1" in spread.err
     assert spread.err.count("its process was lost") == 1
+    assert "raylet" not in spread.err.replace("local raylet", "")
+    assert "\x1b" not in spread.err + spread.out
     for file in ("weights-0/weights.safetensors", "weights-1/weights.safetensors", "net/model.onnx"):
         assert (folder / "cluster" / file).read_bytes() == (folder / "serial" / file).read_bytes()
     reports = [json.loads((folder / name / "report.json").read_text())["steps"] for name in ("serial", "cluster")]
@@ -103,6 +110,7 @@ def test_a_step_that_fails_is_named_and_the_others_are_kept(convkit: Convkit, fo
     words = ["run", str(folder / "recipe.yaml"), "-o", str(folder / "out"), "--ray", address]
     found = convkit(*words)
     assert found.code == 1, found.err
+    assert "fail" in found.out.splitlines()[-1] or any("p50 <= 0.00001us" in line for line in found.out.splitlines())
     (folder / "recipe.yaml").write_text(text.replace("target: openvino\n", "target: nowhere\n"))
     found = convkit(*words)
     assert found.code == 2
@@ -115,6 +123,61 @@ def test_a_target_that_no_machine_has(convkit: Convkit, folder: Path, address: s
     found = convkit("run", str(folder / "recipe.yaml"), "-o", str(folder / "out"), "--ray", address)
     assert found.code == 3
     assert "no machine of the Ray cluster has the target onnxruntime-cpu; on one that has it: ray start" in found.err
+
+
+def test_a_cluster_of_this_machine_alone_whatever_others_there_are(
+    convkit: Convkit, folder: Path, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Code of a user that fails, or leaves, ends the run as it does without a cluster."""
+    monkeypatch.setenv("RAY_ADDRESS", address)
+    words = ["run", str(folder / "recipe.yaml"), "-o", str(folder / "out"), "--ray", "local"]
+    (folder / "recipe.yaml").write_text(RECIPE[: RECIPE.index("  - command: export")])
+    for text, code, told in (("raise SystemExit(5)", 5, ""), ("1 / 0", 2, "ZeroDivisionError"), ("", 0, "done")):
+        (folder / "spread_net.py").write_text(NET.replace("torch.manual_seed(0)", f"torch.manual_seed(0); {text}"))
+        found = convkit(*words)
+        assert (found.code, told in found.err) == (code, True), found.err
+
+
+def test_a_run_that_is_ended_by_sigterm_is_exit_130(folder: Path, address: str) -> None:
+    (folder / "fatal").touch()
+    (folder / "spread_data.py").write_text(FATAL.replace("def samples():", "def samples():\n    time.sleep(60)"))
+    words = ["run", str(folder / "recipe.yaml"), "-o", str(folder / "out"), "--ray", address]
+    paths = {**os.environ, "PYTHONPATH": os.pathsep.join([str(folder), *filter(None, sys.path)])}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "convkit.cli.main", *words], stderr=subprocess.PIPE, text=True, env=paths
+    )
+    assert process.stderr is not None
+    assert "weights-0" in process.stderr.readline()
+    process.send_signal(signal.SIGTERM)
+    _, error = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted, state saved" in error
+
+
+def test_a_machine_with_another_folder_of_the_name_is_told(tmp_path: Path) -> None:
+    (tmp_path / ".steps").mkdir()
+    book = Journal(tmp_path)
+    book.leave("here")
+    with pytest.raises(ConvkitError, match="does not see .*; machines of a cluster share a file system"):
+        performing.perform_there(Step("one", "list", {}), book, "digest", "there", goes_on=False)
+
+
+def test_a_step_that_another_process_ended_meanwhile_is_taken(tmp_path: Path) -> None:
+    (tmp_path / ".steps").mkdir()
+    book, step = Journal(tmp_path), Step("one", "list", {"kind": "targets"})
+    book.leave("here")
+    made = performing.perform_there(step, book, "digest", "here", goes_on=False)
+    assert made.done is not None
+    assert "openvino-cpu" in made.printed
+    book.write(step, Done("digest", ("list",), "of another"))
+    assert performing.perform_there(step, book, "digest", "here", goes_on=True).printed == "of another"
+    assert performing.perform_there(step, book, "digest", "here", goes_on=False).printed == made.printed
+
+
+def test_a_head_that_is_lost_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cluster.time, "sleep", lambda _seconds: None)
+    with pytest.raises(NotAvailableError, match="the head of the Ray cluster at 127.0.0.1:1 is lost; start it"):
+        cluster._stays("127.0.0.1:1")
 
 
 @pytest.mark.parametrize("address", ["127.0.0.1:1", "nowhere", "host:port"])
@@ -146,13 +209,13 @@ def test_what_measures_or_builds_is_done_where_its_target_is(command: str, targe
 
 
 def test_a_machine_that_lost_a_call_is_for_where_there_is_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
-    first, second = Machine("1", "a", 1.0, frozenset({TARGET})), Machine("2", "b", 1.0, frozenset({TARGET}))
+    first, second = (Machine(key, key, 1.0, 0.0, frozenset({TARGET})) for key in "12")
     monkeypatch.setattr(Cluster, "machines", lambda _self, _target: [first, second])
-    cluster = Cluster(sys.stdout)
-    assert cluster.free(TARGET) == first
-    cluster.doubtful.add("1")
-    assert cluster.free(TARGET) == second
-    cluster.under_way["call"] = second
-    assert cluster.free(TARGET) is None
-    cluster.doubtful.add("2")
-    assert cluster.free(TARGET) == first
+    made = Cluster(sys.stdout, "")
+    assert made.free(TARGET) == first
+    made.doubtful.add("1")
+    assert made.free(TARGET) == second
+    made.under_way["call"] = second
+    assert made.free(TARGET) is None
+    made.doubtful.add("2")
+    assert made.free(TARGET) == first
