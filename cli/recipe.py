@@ -120,7 +120,12 @@ def _short(value: object, place: int) -> str:
 
 def _step(where: str, text: object, shared: Mapping[str, Any], sets: Mapping[str, Any], earlier: Sequence[str]) -> Step:
     own = _mapping(where, {"command": text} if isinstance(text, str) else text)
-    command = str(own.get("command", ""))
+    if "command" not in own:
+        near = difflib.get_close_matches("command", own, n=1)
+        raise ConvkitError(
+            f"{where} has no command{f', and {near[0]!r} is not known' if near else ''}", hint="give `command: NAME`"
+        )
+    command = str(own["command"])
     known = [name for name in parts.names(COMMANDS) if name not in NOT_STEPS]
     if command not in known:
         raise _unknown(f"{where}.command", command, known)
@@ -140,6 +145,7 @@ def _step(where: str, text: object, shared: Mapping[str, Any], sets: Mapping[str
     for needed in step.needs() - set(earlier):
         raise _unknown(f"{where}: ${{…}}", needed, earlier)
     _check_values(where, step)
+    _check_target(where, step)
     return step
 
 
@@ -190,6 +196,17 @@ def _check_values(where: str, step: Step) -> None:
         raise ConvkitError(f"{where}: {error.format_message()}", hint=f"see `convkit {step.command} --help`") from error
     except ConvkitError as error:
         raise ConvkitError(f"{where}: {error.message}", hint=error.hint) from error
+
+
+def _check_target(where: str, step: Step) -> None:
+    """Where it is measured on one, there is such a target."""
+    target = step.settings.get("target")
+    if not isinstance(target, str) or "budget" not in parameters(step.command) or target.endswith((".yaml", ".yml")):
+        return
+    try:
+        parts.path("recipes/targets", target)
+    except ConvkitError as error:
+        raise ConvkitError(f"{where}.target: {error.message}", hint=error.hint) from error
 
 
 def _check_files(where: str, step: Step, folder: Path) -> None:

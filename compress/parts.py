@@ -8,14 +8,16 @@ part of the folder `formats`, under its own name and in a module of its own. Nam
 """
 
 import ast
+import contextlib
 import difflib
 import functools
 import importlib
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from importlib import metadata
 from importlib.util import find_spec
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from convkit.compress.errors import ConvkitError
@@ -43,9 +45,26 @@ def load(folder: str, name: str, file: str = "") -> Any:  # noqa: ANN401 - each 
     if _is_own(folder, name, inner):
         return importlib.import_module(f"{_dotted(folder)}.{name}{'.' if file else ''}{file}").PART
     entry = _brought(folder)[name]
-    try:
+    with _told(name, entry):
         return importlib.import_module(f"{entry.module}.{file}").PART if file else entry.load()
-    except (Exception, SystemExit) as error:  # a stranger's module may raise anything
+
+
+def module(folder: str, name: str) -> ModuleType:
+    """The module of a file that holds many things, such as operators, and no PART."""
+    _check(folder, name, ".py")
+    if _is_own(folder, name, ".py"):
+        return importlib.import_module(f"{_dotted(folder)}.{name}")
+    entry = _brought(folder)[name]
+    with _told(name, entry):
+        return importlib.import_module(entry.module)
+
+
+@contextlib.contextmanager
+def _told(name: str, entry: metadata.EntryPoint) -> Iterator[None]:
+    """What a stranger's module raises, which may be anything, is told as an error of its package."""
+    try:
+        yield
+    except (Exception, SystemExit) as error:
         why = f"{type(error).__name__}: {error}"
         reason = f"{name!r} cannot be loaded from {entry.value!r} of the package {_package(entry)}: {why}"
         raise ConvkitError(reason, hint="repair that package, or uninstall it") from error

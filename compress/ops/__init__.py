@@ -2,11 +2,10 @@
 
 `find("Concat")` returns the function; a function's name is its operator's name, its positional parameters are the
 operator's inputs in ONNX order, its keyword-only parameters the attributes with ONNX's defaults. The functions
-are found by listing the files of this folder.
+are found by listing the files of this folder, and the modules that packages name as `convkit.ops`.
 """
 
 import functools
-import importlib
 from collections.abc import Callable
 from typing import Any
 
@@ -17,7 +16,7 @@ from convkit.compress import parts
 def _operators() -> dict[str, Callable[..., Any]]:
     found: dict[str, Callable[..., Any]] = {}
     for name in parts.names("compress/ops"):
-        module = importlib.import_module(f"{__name__}.{name}")
+        module = parts.module("compress/ops", name)
         found |= {
             key: value
             for key, value in vars(module).items()

@@ -54,6 +54,11 @@ def test_every_recipe_that_ships_is_right(name: str) -> None:
         ("steps: [{command: doctor, each: {target: []}}]", "steps[0].each holds no lists of values; give such as"),
         ("steps: [{command: doctor, target: trt, each: {target: [trt]}}]", "steps[0].each: 'target' is the step's own"),
         ("steps: [{command: doctor, each: {name: [a, b]}}]", "steps[0].each: 'name' is the step's own; give it once"),
+        ("steps: [{comand: doctor}]", "steps[0] has no command, and 'comand' is not known; give `command: NAME`"),
+        (
+            "target: onnxruntime-cup\nsteps: [{command: bench, candidates: ['m:f']}]",
+            "steps[0].target: no target is called 'onnxruntime-cup'; did you mean 'onnxruntime-cpu'?",
+        ),
         ("steps: [{command: doctor, each: 3}]", "steps[0].each holds no keys and values"),
         ("steps: [{command: doctor, each: {targt: [x]}}]", "steps[0]: 'targt' is not known; did you mean 'target'?"),
         ("steps: [{command: doctor, each: {target: [trt, trt]}}]", "steps[0].name 'doctor-trt' is taken or no name"),

@@ -119,3 +119,22 @@ def test_a_part_that_is_something_else_is_told(site: Path) -> None:
     (site / "ring.py").write_text(RING.partition("PART")[0] + "PART = {}\n")
     words = ["export", "net:build", "--shape", "input:Nx3x12x12", "--target", "onnxruntime-cpu", "-o", "out"]
     assert "is a dict, not a Conv" in run(site, *words, code=2).stderr
+
+
+def test_operators_are_brought_too(site: Path) -> None:
+    """A file of operators is a module that an entry point names; what is wrong with it is told."""
+    (site / "curves.py").write_text("def BitwiseNot(x):\n    return ~x\n")
+    points = site / "ringed-1.0.dist-info" / "entry_points.txt"
+    points.write_text("[convkit.ops]\ncurves = curves\n")
+    nodes = [onnx.helper.make_node("BitwiseNot", ["x"], ["y"], "flip")]
+    x, y = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.INT32, ["N", 3]) for name in "xy")
+    graph = onnx.helper.make_graph(nodes, "flipped", [x], [y])
+    onnx.save(
+        onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 21)], ir_version=10), site / "f.onnx"
+    )
+    assert "flip" in run(site, "inspect", "f.onnx").stdout
+    (site / "curves.py").write_text("raise SystemExit(3)\n")
+    found = run(site, "inspect", "f.onnx", code=2).stderr
+    assert "'curves' cannot be loaded from 'curves' of the package ringed: SystemExit: 3; repair" in found
+    points.unlink()
+    assert "BitwiseNot" in run(site, "inspect", "f.onnx", code=2).stderr
