@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 
@@ -121,20 +122,34 @@ def test_a_part_that_is_something_else_is_told(site: Path) -> None:
     assert "is a dict, not a Conv" in run(site, *words, code=2).stderr
 
 
+FOLDED = """from torch.nn import functional as F
+
+def Col2Im(x, image_shape, block_shape, *, dilations=None, pads=None, strides=None):
+    return F.fold(x, (4, 5), (2, 2))
+"""
+
+
 def test_operators_are_brought_too(site: Path) -> None:
     """A file of operators is a module that an entry point names; what is wrong with it is told."""
-    (site / "curves.py").write_text("def BitwiseNot(x):\n    return ~x\n")
+    (site / "folded.py").write_text(FOLDED)
     points = site / "ringed-1.0.dist-info" / "entry_points.txt"
-    points.write_text("[convkit.ops]\ncurves = curves\n")
-    nodes = [onnx.helper.make_node("BitwiseNot", ["x"], ["y"], "flip")]
-    x, y = (onnx.helper.make_tensor_value_info(name, onnx.TensorProto.INT32, ["N", 3]) for name in "xy")
-    graph = onnx.helper.make_graph(nodes, "flipped", [x], [y])
+    points.write_text("[convkit.ops]\nfolded = folded\n")
+    x, y = (
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, ["N", *shape])
+        for name, shape in (("x", (12, 12)), ("y", (3, 4, 5)))
+    )
+    sizes = [
+        onnx.numpy_helper.from_array(np.array(size), name) for name, size in (("image", (4, 5)), ("block", (2, 2)))
+    ]
+    node = onnx.helper.make_node("Col2Im", ["x", "image", "block"], ["y"], "fold")
+    graph = onnx.helper.make_graph([node], "folded", [x], [y], sizes)
     onnx.save(
         onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 21)], ir_version=10), site / "f.onnx"
     )
-    assert "flip" in run(site, "inspect", "f.onnx").stdout
-    (site / "curves.py").write_text("raise SystemExit(3)\n")
+    np.savez(site / "data.npz", x=np.random.default_rng(0).normal(size=(3, 12, 12)).astype("f4"))
+    run(site, "verify", "f.onnx", "--engines", "onnxruntime", "--data", "data.npz")
+    (site / "folded.py").write_text("raise SystemExit(3)\n")
     found = run(site, "inspect", "f.onnx", code=2).stderr
-    assert "'curves' cannot be loaded from 'curves' of the package ringed: SystemExit: 3; repair" in found
+    assert "'folded' cannot be loaded from 'folded' of the package ringed: SystemExit: 3; repair" in found
     points.unlink()
-    assert "BitwiseNot" in run(site, "inspect", "f.onnx", code=2).stderr
+    assert "Col2Im" in run(site, "inspect", "f.onnx", code=2).stderr
