@@ -83,7 +83,7 @@ def deformed(*, codes: bool, masked: bool, **attributes: object) -> onnx.ModelPr
 TAKEN = {
     "channel_gate": ("eca", 3),
     "evonorm": ("evonorm", 3),
-    "grn": ("unireplknet", 2),
+    "grn": ("unireplknet", 4),
     "long_conv": ("sgconv", 2),
     "strip_gate": ("ela", 4),
     "tap_conv": ("inception_dw", 3),
