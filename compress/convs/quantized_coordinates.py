@@ -27,10 +27,9 @@ class QuantizedCoordinates(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         # Counted from the origin, not from the bound: half as many passes over the points, and the bound takes no
         # digits from small ones. Of an odd number of cells one lies around the origin, of an even one two meet there.
-        # Points stand in one row: engines run along the last axis, where coordinates are two or three.
-        scaled = x.flatten() * (1 / self.step)
+        scaled = x * (1 / self.step)
         cells = (scaled + 0.5).floor() if self.is_odd else scaled.floor() + 0.5
-        return (cells * self.step).reshape(x.shape)
+        return cells * self.step
 
 
 def _examples() -> Iterator[Example]:
