@@ -1,7 +1,9 @@
 """Novel convolutions on the CPU: what convkit exports beside the layer itself, as its parameters are, in torch."""
 
+import multiprocessing
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -76,13 +78,23 @@ class _Layer:
 
 
 def run(say: Callable[[str], None]) -> Iterator[Timed]:
-    """Every part's usual example, with a batch of one."""
-    for name in parts.names(FOLDER):
-        part: Conv = parts.load(FOLDER, name)
-        if part.usual is not None:
-            say(f"{name} in torch and {', '.join(ENGINES)}")
-            torch.manual_seed(0)
-            yield timed(name, part.usual())
+    """Every part's usual example, with a batch of one, each in a process of its own: behind twenty others' heaps and
+    threads in the same one, what moves much memory takes up to twice as long in an engine.
+    """
+    fresh = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, mp_context=fresh, max_tasks_per_child=1) as alone:
+        for name in parts.names(FOLDER):
+            part: Conv = parts.load(FOLDER, name)
+            if part.usual is not None:
+                say(f"{name} in torch and {', '.join(ENGINES)}")
+                yield alone.submit(_usual, name).result()
+
+
+def _usual(name: str) -> Timed:
+    part: Conv = parts.load(FOLDER, name)
+    assert part.usual is not None  # it was asked before
+    torch.manual_seed(0)
+    return timed(name, part.usual())
 
 
 def timed(name: str, example: Example) -> Timed:
