@@ -60,6 +60,10 @@ class Journal:
         """Keep a finished step."""
         record.write_json(self._file(step), asdict(done))
 
+    def forget(self, step: Step) -> None:
+        """The step is done anew: what it was before says nothing of that."""
+        self._file(step).unlink(missing_ok=True)
+
     def _file(self, step: Step) -> Path:
         return self.output / ".steps" / f"{step.name}.json"
 

@@ -59,6 +59,8 @@ def perform_there(step: Step, book: Journal, digest: str, token: str, goes_on: b
         known = book.done(step, digest) if goes_on else None
         if known is not None:
             return Performed(known, GOOD, known.printed)
+        if not goes_on:
+            book.forget(step)
         with contextlib.redirect_stdout(io.StringIO()) as printed, contextlib.redirect_stderr(told):
             try:
                 found = perform(step, book, digest, quiet=False, resume=goes_on)

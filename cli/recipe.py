@@ -24,7 +24,7 @@ from typing import Any, cast
 
 import click
 
-from convkit.cli.step import COMMANDS, REFERENCE, Step, of_engine, parameters, parse, words
+from convkit.cli.step import COMMANDS, MEASURES, REFERENCE, Step, of_engine, parameters, parse, words
 from convkit.compress import package, parts, schema
 from convkit.compress.errors import ConvkitError
 
@@ -201,7 +201,7 @@ def _check_values(where: str, step: Step) -> None:
 def _check_target(where: str, step: Step) -> None:
     """Where it is measured on one, there is such a target."""
     target = step.settings.get("target")
-    if not isinstance(target, str) or "budget" not in parameters(step.command) or target.endswith((".yaml", ".yml")):
+    if not isinstance(target, str) or MEASURES not in parameters(step.command) or target.endswith((".yaml", ".yml")):
         return
     try:
         parts.path("recipes/targets", target)

@@ -16,12 +16,12 @@ from convkit.cli import journal, performing, show
 from convkit.cli.cluster import Cluster, Ended
 from convkit.cli.journal import Done, Journal
 from convkit.cli.performing import Performed
-from convkit.cli.step import Step, parameters
+from convkit.cli.step import MEASURES, Step, parameters
 from convkit.compress import parts
 from convkit.compress.errors import ConvkitError, NotAvailableError
 
-_TIMES, _BUILDS = "budget", "no_build"
-"""Options of commands that measure on their target, and of those that build engines for it."""
+_BUILDS = "no_build"
+"""The option of commands that build engines for their target."""
 _TRIES = 3
 """How often a step is begun whose worker or machine is lost."""
 
@@ -29,7 +29,7 @@ _TRIES = 3
 def target(step: Step) -> str | None:
     """Name of the target whose hardware the step must be done on; None where any machine will do."""
     given, known = step.settings.get("target"), parameters(step.command)
-    if not isinstance(given, str) or not {_TIMES, _BUILDS} & known.keys():
+    if not isinstance(given, str) or not {MEASURES, _BUILDS} & known.keys():
         return None
     name = Path(given).stem if given.endswith((".yaml", ".yml")) else given
     return name if name != given or name in parts.names("recipes/targets", ".yaml") else None

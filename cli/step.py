@@ -16,6 +16,8 @@ from convkit.compress import parts
 COMMANDS = "cli/commands"
 CONTEXT: dict[str, Any] = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 """click's settings, the same for every command however it is called."""
+MEASURES = "budget"
+"""The option, seconds of timing, of commands that measure on their target."""
 REFERENCE = re.compile(r"\$\{([^}]*)\}")
 """`${NAME}`: the output folder of the step NAME."""
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,18 +12,18 @@ from torch import Tensor, nn
 State = dict[str, Tensor]
 
 
-class Adopting(nn.Module):
+class Adopting(nn.Module, ABC):
     """A layer that loads what its reference implementation saved, beside what it saved itself."""
 
     def __init__(self) -> None:
         super().__init__()
         self.register_load_state_dict_pre_hook(_adopt)  # type: ignore[no-untyped-call]
 
+    @abstractmethod
     def own(self, state: State) -> State:
         """`state` of the reference implementation, its names without what stands before the layer's, as this layer has
         it. What is this layer's already stays as it is. Raises ValueError for what it cannot have.
         """
-        raise NotImplementedError
 
 
 def renamed(state: State, names: Mapping[str, str | None]) -> State:
