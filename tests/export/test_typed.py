@@ -54,7 +54,7 @@ def decibels(model: Model, file: onnx.ModelProto) -> float:
     options.log_severity_level = 3
     session = onnxruntime.InferenceSession(file.SerializeToString(), options, providers=["CPUExecutionProvider"])
     (found,) = session.run(None, {name: value.numpy() for name, value in x.items()})
-    return float(10 * np.log10(np.square(wanted).sum() / np.square(found - wanted).sum()))
+    return float(10 * np.log10(np.square(wanted).sum() / max(np.square(found - wanted).sum(), 1e-30)))
 
 
 @pytest.mark.parametrize("name", TYPES)
