@@ -32,11 +32,12 @@ class Asked:
     tables: str | None
     by: str | None
     together: tuple[str, ...]
+    widths: tuple[float, ...]
 
     @property
     def quantized(self) -> bool:
         """Whether formats are asked for."""
-        limits = self.bops or self.latency or self.tables or self.together or self.mixed or self.by
+        limits = self.bops or self.latency or self.tables or self.together or self.mixed or self.by or self.widths
         return bool(self.precision or self.plan or self.switch or self.search or limits)
 
 
@@ -54,6 +55,20 @@ def _widths(context: click.Context, option: click.Parameter, text: str | None) -
         what = f"{wrong[0]!r} is none" if wrong else "there is one"
         raise ConvkitError(f"--switch takes widths, {what}", hint=f"give two or more from {_FEWEST} to {_MOST}: 8,4")
     return tuple(sorted({known[word] for word in words}, reverse=True))
+
+
+def _shares(context: click.Context, option: click.Parameter, text: str | None) -> tuple[float, ...]:
+    """Shares of channels, the largest first."""
+    del context, option
+    if text is None:
+        return ()
+    try:
+        found = tuple(sorted({float(word) for word in text.split(",")}, reverse=True))
+    except ValueError:
+        found = ()
+    if not found or not all(0 < share < 1 for share in found):
+        raise ConvkitError(f"--widths {text!r} are no shares of channels", hint="give some between 0 and 1: 0.75,0.5")
+    return found
 
 
 def _formats(context: click.Context, option: click.Parameter, text: str | None) -> tuple[str, ...]:
@@ -113,6 +128,13 @@ _OPTIONS = (
         multiple=True,
         metavar="PATTERN",
         help='Layers that --search decides as one, such as "stage1.*"; may be repeated.',
+    ),
+    click.option(
+        "--widths",
+        type=values.WORD,
+        callback=_shares,
+        metavar="SHARE,...",
+        help="Let --search within --bops choose how many of their channels layers have, too: 0.75,0.5.",
     ),
     options.target,
     click.option(

@@ -68,10 +68,13 @@ def job(training: Training) -> Job:
 
 def _check_search(asked: Asked) -> None:
     limits = bool(asked.bops) + bool(asked.latency)
-    if bool(asked.search) != (limits > 0) or ((asked.together or asked.by) and not asked.search):
+    if bool(asked.search) != (limits > 0) or ((asked.together or asked.by or asked.widths) and not asked.search):
         raise ConvkitError(
-            "--search, its budget, --by and --together belong together", hint="give --search with --bops or --latency"
+            "--search, its budget, --by, --together and --widths belong together",
+            hint="give --search with --bops or --latency",
         )
+    if asked.widths and (not asked.bops or asked.by not in (None, "fliqs")):
+        raise ConvkitError("--widths are searched within --bops, by fliqs", hint="give --bops, and no other --by")
     if limits > 1:
         raise ConvkitError("--search keeps to one budget", hint="give --bops or --latency")
     if bool(asked.latency) != bool(asked.tables):
@@ -151,7 +154,7 @@ def network(training: Training, job: Job, plan: Plan, calibration: Calibration) 
     from convkit.compress.apply import apply_prepared, prepare
     from convkit.compress.training.trainable import Network
 
-    prepared = prepare(job.model, plan.methods, calibration.probe)
+    prepared = prepare(job.model, plan.methods, calibration.probe, widths=plan.widths)
     rounded, own = (apply_prepared(prepared, plan, job.target, calibration.seen_by(plan.methods)) for _ in range(2))
     asked = training.asked
     return Network(own, prepared, follow=asked.ranges == "followed", norms=asked.norms), rounded

@@ -142,7 +142,8 @@ def tell(report: Mapping[str, Any] | None, output: str, *, as_json: bool) -> Non
     searched = report.get("searched")
     if searched:
         layers = ", ".join(f"{count} in {name}" for name, count in searched["layers"].items())
-        show.text(f"{layers}; {_cost(searched['quantity'], searched['cost'], searched['target'])}")
+        widths = "".join(f", {name} {width} wide" for name, width in searched["widths"].items())
+        show.text(f"{layers}{widths}; {_cost(searched['quantity'], searched['cost'], searched['target'])}")
     first, now = (
         report["held_back"][0],
         report["held_back"][-1] if searched and searched["policy"] else min(report["held_back"]),

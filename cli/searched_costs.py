@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -18,7 +18,10 @@ if TYPE_CHECKING:
     from convkit.compress.plan import LayerPlan, Plan
     from convkit.compress.search.problem import Problem
     from convkit.compress.search.tables import Tables
+    from convkit.compress.training.choices import Choices
     from convkit.compress.training.costs import Costs
+    from convkit.compress.training.width_costs import WidthCosts
+    from convkit.compress.training.widths import Widths
 
 _SAME = 1e-6
 """Of what the network given takes: a difference that is none."""
@@ -64,13 +67,23 @@ def wished(asked: Asked, job: Job) -> Wish:
 
 
 def made(
-    job: Job, planned: Mapping[str, Plan], members: Members, wish: Wish, calibration: Calibration
-) -> tuple[Costs, float]:
-    """What the formats of `members` cost by the plans of all labels, and what the whole network may."""
+    job: Job,
+    planned: Mapping[str, Plan],
+    choices: Choices,
+    ends: Collection[str],
+    wish: Wish,
+    calibration: Calibration,
+) -> tuple[Costs | WidthCosts, float]:
+    """What the formats of `choices`, but for `ends`, and their widths cost by the plans of all labels, and what the
+    whole network may."""
     from convkit.compress.search.problem import meets
     from convkit.compress.training import costs
 
-    if wish.tables is None:
+    found: Costs | WidthCosts
+    members = choices.members(ends)
+    if choices.channels is not None:
+        found, original = _by_widths(job, planned, members, choices.channels, calibration)
+    elif wish.tables is None:
         found, original = by_bops(job, planned, members, calibration)
     else:
         options = _options(planned)
@@ -123,16 +136,13 @@ def _options(planned: Mapping[str, Plan]) -> dict[str, dict[str, Option]]:
 
 def by_bops(job: Job, planned: Mapping[str, Plan], members: Members, calibration: Calibration) -> tuple[Costs, float]:
     """What the formats of `members` cost in bit operations; and what the network takes in float."""
-    from convkit.compress.analysis import analyse
-    from convkit.compress.apply import prepare
     from convkit.compress.option import FLOAT
     from convkit.compress.search import space
     from convkit.compress.search.problem import Cost
     from convkit.compress.training import costs
 
-    options = _options(planned)
-    first, *_ = planned.values()
-    macs = {layer.name: layer.macs for layer in analyse(prepare(job.model, first.methods, calibration.probe)).layers}
+    options, (first, *_) = _options(planned), planned.values()
+    macs, original = _macs(job, first, calibration)
     layers = [layer for own in members.values() for layer in own]
     each = {
         layer: {own[layer]: Cost(bops=space.bops(macs[layer], None, own[layer])) for own in options.values()}
@@ -140,8 +150,38 @@ def by_bops(job: Job, planned: Mapping[str, Plan], members: Members, calibration
     }
     usual, *_ = options.values()
     rest = sum(space.bops(count, None, usual.get(name, FLOAT)) for name, count in macs.items() if name not in each)
-    original = space.float_bops(sum(layer.macs for layer in analyse(job.model).layers))
     return costs.Costs(costs.problem(each, members, Cost(bops=rest)), "bops", members, options), original
+
+
+def _macs(job: Job, plan: Plan, calibration: Calibration) -> tuple[dict[str, int], float]:
+    """Multiply-accumulates of the layers, and bit operations of the network in float."""
+    from convkit.compress.analysis import analyse
+    from convkit.compress.apply import prepare
+    from convkit.compress.search import space
+
+    prepared = analyse(prepare(job.model, plan.methods, calibration.probe))
+    whole = space.float_bops(sum(layer.macs for layer in analyse(job.model).layers))
+    return {layer.name: layer.macs for layer in prepared.layers}, whole
+
+
+def _by_widths(
+    job: Job, planned: Mapping[str, Plan], members: Members, widths: Widths, calibration: Calibration
+) -> tuple[WidthCosts, float]:
+    """The same of formats and widths."""
+    from convkit.compress.option import FLOAT
+    from convkit.compress.search import space
+    from convkit.compress.training.width_costs import ONLY, WidthCosts
+
+    options, (first, *_) = _options(planned), planned.values()
+    macs, original = _macs(job, first, calibration)
+    decided, (usual, *_) = {layer for own in members.values() for layer in own}, options.values()
+    each = {
+        layer: {label: space.bops(count, None, own[layer]) for label, own in options.items()}
+        if layer in decided
+        else {ONLY: space.bops(count, None, usual.get(layer, FLOAT))}
+        for layer, count in macs.items()
+    }
+    return WidthCosts(each, members, options, widths), original
 
 
 def _seconds(tables: Tables, path: str, options: Mapping[str, Mapping[str, Option]], members: Members) -> Problem:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from convkit.compress.training.choices import Choices
     from convkit.compress.training.costs import Costs
     from convkit.compress.training.mixing import Learner
+    from convkit.compress.training.width_costs import WidthCosts
 
 SEARCHED, USUAL = "searched", "fliqs"
 
@@ -54,7 +55,7 @@ def run(training: Training) -> dict[str, Any]:
             planned, ends = several_plans.made(jobs, (learns, held), calibration, say)
         aim = quantized_start.aim(training, job, learns, held)
         choices, rounded = _choices(training, job, planned, ends, (calibration, learns))
-        costs, target = searched_costs.made(job, planned, choices.members(ends), wish, calibration)
+        costs, target = searched_costs.made(job, planned, choices, ends, wish, calibration)
         search = mixing.Search(costs, target, seed=job.seed)
         begun = functools.partial(
             mixing.train, decider, choices, search, aim=aim, schedule=training.schedule, kept=known
@@ -102,6 +103,7 @@ def _choices(
     """The network in training, and what rounding alone makes of it in each format."""
     from convkit.compress.training import mixing
     from convkit.compress.training.choices import Choices
+    from convkit.compress.training.widths import Widths
 
     calibration, learns = data
     networks, rounded = {}, {}
@@ -110,7 +112,14 @@ def _choices(
         rounded[f"{label}, rounded"] = model
     first, *_ = planned.values()
     free = [name for name, layer in first.layers.items() if layer.weight and name not in ends]
-    choices = Choices(networks, mixing.share, list(_together(training.asked.together, free)))
+    together, widths = list(_together(training.asked.together, free)), None
+    if training.asked.widths:
+        network, *_ = networks.values()
+        layers = [layer.key for layer in network.layers]
+        widths = Widths(network.exact, layers, training.asked.widths, calibration.probe)
+        if widths.kept:
+            show.note(f"channels stay as many as they are in {', '.join(widths.kept)}")
+    choices = Choices(networks, mixing.share, together, widths)
     if training.asked.norms:
         choices.begin_norms(quantized_start.seen(training, job, learns))
     return choices, rounded
@@ -127,27 +136,39 @@ def _together(patterns: Sequence[str], free: Sequence[str]) -> Iterator[list[str
 def _mixed(planned: Mapping[str, Plan], choices: Choices, chosen: Mapping[str, str]) -> Plan:
     """The plan of which each layer is in the format that was chosen."""
     (first, *_), of = planned.values(), choices.labels(chosen)
+    widths = {} if choices.channels is None else choices.channels.chosen(chosen)
     layers = {name: planned[of[name]].layers[name] if name in of else layer for name, layer in first.layers.items()}
-    return replace(
-        first, layers=layers, ranges={key: own for plan in planned.values() for key, own in plan.ranges.items()}
-    )
+    ranges = {key: own for plan in planned.values() for key, own in plan.ranges.items()}
+    return replace(first, layers=layers, ranges=ranges, widths=widths)
 
 
-def _pictures(learner: Learner, costs: Costs) -> dict[str, bytes]:
-    """The policy over time, of what has one."""
+def _pictures(learner: Learner, costs: Costs | WidthCosts) -> dict[str, bytes]:
+    """The policy over time, of what has one: over formats, and over widths where these are decisions."""
     if not learner.updates.history:
         return {}
-    drawn = picture.policy(learner.updates.history, tuple(costs.members), tuple(costs.options))
-    return {f"policy.{suffix}": written for suffix, written in drawn.items()}
+    labels = list(costs.labels.values())
+    formats = [at for at, own in enumerate(labels) if own == tuple(costs.options)]
+    widths = [at for at in range(len(labels)) if at not in formats]
+    sizes = ["whole", *(f"{at}. narrower" for at in range(1, max((len(labels[at]) for at in widths), default=1)))]
+    found: dict[str, bytes] = {}
+    for name, rows, titles in (("policy", formats, list(costs.options)), ("policy_widths", widths, sizes)):
+        names = [one for at, one in enumerate(costs.members) if at in rows]
+        history = [
+            [[*epoch[at], *[0.0] * (len(titles) - len(epoch[at]))] for at in rows] for epoch in learner.updates.history
+        ]
+        drawn = picture.policy(history, names, titles) if rows else {}
+        found |= {f"{name}.{suffix}": written for suffix, written in drawn.items()}
+    return found
 
 
-def _told(learner: Learner, choices: Choices, costs: Costs, target: float) -> dict[str, Any]:
+def _told(learner: Learner, choices: Choices, costs: Costs | WidthCosts, target: float) -> dict[str, Any]:
     """What was decided, and how the policy came to it."""
     chosen = learner.chosen()
     of = choices.labels(chosen)
     return {
         "formats": of,
         "layers": dict(Counter(of.values())),
+        "widths": {} if choices.channels is None else choices.channels.chosen(chosen),
         "decisions": {name: list(own) for name, own in costs.members.items()},
         "quantity": costs.quantity,
         "cost": costs.of(chosen),

@@ -56,7 +56,7 @@ def of_samples(patches: Patches, which: Tensor) -> Patches:
 
 def rows(node: fx.Node, weight: Tensor) -> Tensor:
     """The weight of `node` as it stands in the graph, as [groups, m, k]: rows that `Patches.inputs` multiply."""
-    first = _outputs_first(node, weight).flatten(1)
+    first = outputs_first(node, weight).flatten(1)
     return first.reshape(groups(node), len(first) // groups(node), -1)
 
 
@@ -73,10 +73,16 @@ def _geometry(node: fx.Node) -> Mapping[str, Any]:
 
 def laid_out(node: fx.Node, rows: Tensor, weight: Tensor) -> Tensor:
     """The reverse of `rows`: in the shape of `weight`."""
-    return _outputs_first(node, rows.reshape(_outputs_first(node, weight).shape))
+    return outputs_first(node, rows.reshape(outputs_first(node, weight).shape))
 
 
-def _outputs_first(node: fx.Node, weight: Tensor) -> Tensor:
+def across_inputs(node: fx.Node, row: Tensor) -> Tensor:
+    """`row` [inputs] such that it broadcasts over the weight of the layer `node`, which reads all of them."""
+    rank = 2 if graphs.operator(node) in _LINEAR else 2 + len(_geometry(node)["kernel_shape"])
+    return outputs_first(node, row.reshape(1, -1, *[1] * (rank - 2)))
+
+
+def outputs_first(node: fx.Node, weight: Tensor) -> Tensor:
     """`weight` with its outputs on axis 0, and back."""
     operator = graphs.operator(node)
     second = operator in ("MatMul", "ConvTranspose") or (operator == "Gemm" and not node.kwargs.get("transB", 0))

@@ -24,6 +24,8 @@ _FEW_BITS = 6
 
 FORMAT = "format"
 """Mark in the meta of the nodes that give a layer's weight in codes and in numbers: the name of the format."""
+WITHOUT_BIAS = "_without_bias"
+"""Behind the name of a tensor: as it is before its bias is added."""
 _BLOCK = re.compile(r"block:([1-9]\d*)")
 _OUTPUT_SECOND = ("MatMul", "ConvTranspose")
 """Operators whose weight has its output channels on axis 1."""
@@ -244,7 +246,7 @@ def _put_behind(graph: fx.GraphModule, conv: fx.Node) -> None:
     across = values.reshape(-1, *[1] * len(conv.kwargs["kernel_shape"]))  # type: ignore[arg-type]
     bias = graphs.store(graph, conv, f"{layer}.bias", across)
     total = graphs.call(conv, ops.function("Add"), (conv, bias), name)
-    total.meta["tensor"], conv.meta["value"] = conv.meta.get("tensor"), f"{name}_without_bias"
+    total.meta["tensor"], conv.meta["value"] = conv.meta.get("tensor"), f"{name}{WITHOUT_BIAS}"
     conv.replace_all_uses_with(total, delete_user_cb=lambda user: user is not total)
 
 

@@ -117,7 +117,8 @@ def train(
 
     With --search the format of each layer is found while it is trained, once, by what the network is worth within the
     --bops or the --latency that are asked for: OUTPUT gets the quantized model.onnx, its plan.yaml, and where formats
-    were decided step by step (FLIQS, and --by dnas) a picture of how.
+    were decided step by step (FLIQS, and --by dnas) a picture of how. With --widths layers may have fewer
+    channels, too.
 
     With --elastic it is trained with all its members, which have fewer channels, fewer residual blocks and smaller
     kernels, in one set of weights (DεpS): OUTPUT gets a family, of which `convkit shrink` makes networks for as many
@@ -132,6 +133,7 @@ def train(
       convkit train net.onnx --data train.npz --plan out/plan.yaml --teach 0.5 --epochs 5 -o tuned/
       convkit train net.onnx --data train.npz --switch 8,6,4,2 --epochs 20 -o any/
       convkit train net.onnx --data train.npz --search int8,int4,int2 --bops "<=0.03x" --epochs 20 -o mixed/
+      convkit train net.onnx --data train.npz --search int8,int4 --widths 0.75,0.5 --bops "<=0.02x" -o small/
       convkit train models:build --shape x:Nx3x32x32 --data train.npz --elastic width,depth --epochs 40 -o family/
     """
     import torch
@@ -191,6 +193,6 @@ def _refuse(elastic: str | None, metric: str | None, gates: Sequence[str]) -> No
     wrong = [name for name, given in (("--elastic", elastic), ("--metric", metric), ("--gate", gates)) if given]
     if wrong:
         raise ConvkitError(
-            f"{wrong[0]} is not for --precision, --plan, --switch and --search",
+            f"{wrong[0]} is not for --precision, --plan, --switch, --search and their options",
             hint="leave it out; gate with `convkit bench`",
         )

@@ -86,6 +86,13 @@ def coupling(graph: fx.GraphModule) -> Coupling:
     return Coupling(families, held, settled, read)
 
 
+def of_clone(coupled: Coupling, graph: fx.GraphModule, clone: fx.GraphModule) -> Coupling:
+    """The coupling of a `clone` of `graph`, whose own is `coupled`: nodes are in the same order."""
+    same = dict(zip(graph.graph.nodes, clone.graph.nodes, strict=True))
+    known = {same[node]: along for node, along in coupled.known.items()}
+    return Coupling(coupled.families, coupled.held, known, {same[node]: one for node, one in coupled.reads.items()})
+
+
 def _input(node: fx.Node, classes: Classes) -> Along | None:
     shape = graphs.shape(node) or ()
     is_read = len(shape) > 1 and graphs.is_float(node)  # integers pick among others

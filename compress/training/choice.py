@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from torch import fx, nn
 
 from convkit.compress.shrinking import residual
-from convkit.compress.shrinking.coupling import coupling
+from convkit.compress.shrinking.coupling import Coupling, coupling
 from convkit.compress.shrinking.residual import Block
 
 _LEAST_KERNEL = 3
@@ -94,19 +94,21 @@ class Space:
 
 def space(graph: fx.GraphModule, shares: Sequence[float], step: int, *, depth: bool, kernel: bool) -> Space:
     """What members of `graph`, whose nodes have shapes, may be: widths of about these `shares`, multiples of `step`."""
-    coupled = coupling(graph)
-    widths = {}
+    blocks = residual.blocks(graph) if depth else ()
+    layers = {name: layer for name, layer in graph.named_modules() if isinstance(layer, Conv)} if kernel else {}
+    kernels = {name: known for name, layer in layers.items() if len(known := _kernels(layer)) > 1}
+    return Space(widths(coupling(graph), shares, step), tuple(residual.stages(blocks)), kernels)
+
+
+def widths(coupled: Coupling, shares: Sequence[float], step: int) -> dict[str, tuple[int, ...]]:
+    """Of each family with several, its widths: about these `shares`, multiples of `step`, the largest first."""
+    found = {}
     for family in coupled.families:
         size = min(family.channels)
         each = max(size, step // size * size) if size < step else size
         sizes = [family.width, *(max(each, round(share * family.width / each) * each) for share in shares)]
-        widths[family.name] = tuple(sorted({s for s in sizes if s <= family.width}, reverse=True))
-    blocks = residual.blocks(graph) if depth else ()
-    layers = {name: layer for name, layer in graph.named_modules() if isinstance(layer, Conv)} if kernel else {}
-    kernels = {name: known for name, layer in layers.items() if len(known := _kernels(layer)) > 1}
-    return Space(
-        {name: sizes for name, sizes in widths.items() if len(sizes) > 1}, tuple(residual.stages(blocks)), kernels
-    )
+        found[family.name] = tuple(sorted({s for s in sizes if s <= family.width}, reverse=True))
+    return {name: sizes for name, sizes in found.items() if len(sizes) > 1}
 
 
 def _kernels(layer: Conv) -> tuple[int, ...]:

@@ -10,11 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from convkit.compress import graph as graphs
+from convkit.compress import patches
 from convkit.compress.errors import ConvkitError
 from convkit.compress.training.rounded import Bias, Dequantize, Quantize, Scale, Weight
 
 if TYPE_CHECKING:
     from convkit.compress.training.trainable import Network
+    from convkit.compress.training.widths import Widths
 
 _PLACES = ("_weight", "_quantize", "_dequantize", "_bias", "_norm")
 """Names of modules that a Network puts in the place of what rounds; all else is of all choices."""
@@ -29,12 +31,13 @@ class AtChoice(nn.Module):
         self.of = nn.ModuleDict(of)
         self.label = next(iter(of))
         self.shares: Tensor | None = None
+        self.mask: Tensor | None = None
 
     def forward(self, *given: Tensor | tuple[Tensor, ...]) -> Tensor | tuple[Tensor, ...]:
-        """That of the label which is chosen, or of all."""
+        """That of the label which is chosen, less what a `mask` of zeros and ones leaves out, or of all."""
         if self.shares is None:
             found: Tensor = self.of[self.label](*given)
-            return found
+            return found if self.mask is None else found * self.mask
         ways = [
             one(*(each[at] if isinstance(each, tuple) else each for each in given))
             for at, one in enumerate(self.of.values())
@@ -58,7 +61,8 @@ class Choices:
     each choice's own. Raises ConvkitError where the networks differ in more than how they round.
 
     `graph` computes what the network does in the choice that it is `at`, or in that of each of its `groups`, by the
-    first layer of these: layers that read one tensor are in the same, and so are those that stand `together`.
+    first layer of these: layers that read one tensor are in the same, and so are those that stand `together`. Beside
+    formats the widths of its `channels` are chosen, where told.
     """
 
     def __init__(
@@ -66,6 +70,7 @@ class Choices:
         networks: Mapping[str, Network],
         share: Callable[[Weight, Weight], None],
         together: Sequence[Sequence[str]] = (),
+        channels: Widths | None = None,
     ) -> None:
         self.networks = dict(networks)
         self.first = next(iter(self.networks.values()))
@@ -78,7 +83,9 @@ class Choices:
                     hint="leave one of them out, or give another --target",
                 )
             _share(network, self.first, share)
-        self.groups = _groups(self.first, together)
+        self.groups, self.channels = _groups(self.first, together), channels
+        names = {id(module): name for name, module in _places(self.graph)}
+        self._weights = {layer.key: (layer.node, names[id(layer.weight)]) for layer in self.first.layers}
         self._places: dict[str, AtChoice] = {}
         for name in [name for name, _ in _places(self.graph) if name.startswith(_PLACES)]:
             of = {label: network.graph.get_submodule(name) for label, network in self.networks.items()}
@@ -91,11 +98,15 @@ class Choices:
             place.label = label
 
     def mixed(self, chosen: Mapping[str, str]) -> None:
-        """Compute in the choice of each of these groups."""
+        """Compute in the choice of each of these groups, and at these widths."""
+        sizes = {} if self.channels is None else self.channels.sizes
         for group, label in chosen.items():
-            for name in self.groups[group].places:
+            for name in () if group in sizes else self.groups[group].places:
                 self._places[name].label = label
                 self._places[name].shares = None
+        for layer, mask in ({} if self.channels is None else self.channels.masks(chosen)).items():
+            node, place = self._weights[layer]
+            self._places[place].mask = None if mask is None else patches.across_inputs(node, mask)
 
     def check_blends(self) -> None:
         """Raise ConvkitError where `blended` cannot be: an operator reads codes, which are of one choice."""
@@ -151,14 +162,16 @@ class Choices:
         """Let `network`, whose layers are quantized as `labels` says, be settled with what was learnt."""
         of = self.labels(chosen)
         _share_floats(network, self.first)
+        places = {} if self.channels is None else self.channels.places(chosen)
         for at, own in enumerate(network.layers):
-            source = self.networks[of[own.key]].layers[at]
-            own.weight, own.bias, own.norm = source.weight, source.bias, source.norm
+            made, read = places.get(own.key, (None, None))
+            own.take(self.networks[of[own.key]].layers[at], made, read)
+            own.take_behind(self.first.layers[at], made)
         decided = {id(layer.reads): of[layer.key] for layer in self.first.layers}
         first, usual = self.first.reads(), next(iter(self.networks))
         reads = {label: one.reads() for label, one in self.networks.items()}
-        for name, read in network.reads().items():
-            read.rounds = reads[decided.get(id(first[name]), usual)][name].rounds
+        for name, tensor in network.reads().items():
+            tensor.rounds = reads[decided.get(id(first[name]), usual)][name].rounds
 
 
 def _places(graph: nn.Module) -> Iterator[tuple[str, nn.Module]]:
@@ -220,12 +233,15 @@ def _biases(network: Network) -> list[Bias]:
 
 
 def _share_floats(network: Network, first: Network) -> None:
-    """Let biases, and layers that stay in float, be one for both."""
-    for name, _ in list(network.graph.named_parameters(recurse=False)):
-        setattr(network.graph, name, first.graph.get_parameter(name))
-    for name, module in first.graph.named_children():
-        if not name.startswith(_PLACES) and any(True for _ in module.parameters()):
-            network.graph.set_submodule(name, module)
+    """Let layers that stay in float, biases, and what else is learnt, be one for both; not what no node calls, which
+    may have other channels."""
+    for node in network.graph.graph.nodes:
+        name = str(node.target)
+        path, _, last = name.rpartition(".")
+        if node.op == "call_module" and not name.startswith(_PLACES):
+            network.graph.set_submodule(name, first.graph.get_submodule(name))
+        elif node.op == "get_attr" and isinstance(getattr(network.graph.get_submodule(path), last), nn.Parameter):
+            setattr(network.graph.get_submodule(path), last, first.graph.get_parameter(name))
 
 
 def _rounding(network: Network) -> Iterator[nn.Module]:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+from convkit.compress.errors import ConvkitError
 from convkit.compress.option import Option
 from convkit.compress.search import budget
 from convkit.compress.search.problem import Cost, Problem
@@ -27,6 +28,11 @@ class Costs:
     members: Mapping[str, Sequence[str]]
     options: Mapping[str, Mapping[str, Option]]
 
+    @property
+    def labels(self) -> dict[str, tuple[str, ...]]:
+        """What each decision is among."""
+        return {name: tuple(self.options) for name in self.members}
+
     def of(self, chosen: Mapping[str, str]) -> float:
         """With the label that is chosen for each decision."""
         formats = {layer: self.options[label][layer] for name, label in chosen.items() for layer in self.members[name]}
@@ -45,7 +51,8 @@ class Costs:
     def ends(self) -> tuple[float, float]:
         """The least of any choice, and the most of those of one label for all."""
         least = budget.nearest(self.problem, self.quantity)
-        assert least is not None  # nothing is limited  # noqa: S101
+        if least is None:
+            raise ConvkitError("no choice of these formats is one that runs, by what was measured", hint="give others")
         dearest = [self.of(dict.fromkeys(self.members, label)) for label in self.options]
         return least.cost[self.quantity], max(dearest)
 

@@ -17,7 +17,7 @@ from torch.func import functional_call
 from convkit.compress import graph as graphs
 from convkit.compress.model import clone
 from convkit.compress.shrinking import cutting, residual, shrink
-from convkit.compress.shrinking.coupling import Coupling, coupling
+from convkit.compress.shrinking.coupling import Coupling, coupling, of_clone
 from convkit.compress.training.choice import Choice, Conv, Space
 
 _HELD = 64
@@ -77,9 +77,7 @@ class Elastic(nn.Module):
         if not self._coupled:
             self._coupled.append(coupling(self.graph))
         (known,) = self._coupled
-        same = dict(zip(self.graph.graph.nodes, own.graph.nodes, strict=True))
-        made = {same[node]: along for node, along in known.known.items()}
-        return Coupling(known.families, known.held, made, {same[node]: along for node, along in known.reads.items()})
+        return of_clone(known, self.graph, own)
 
     def _worth(self, coupled: Coupling) -> Mapping[int, float]:
         """Without a rank the first channels are kept."""

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, fx, nn
 
 from convkit.compress import graph as graphs
-from convkit.compress import stored
+from convkit.compress import patches, stored
 from convkit.compress.training.rounded import Cast, Norm, Quantize, Weight, bounds
 
 _BIAS_CODES = 2.0**30
@@ -49,6 +49,31 @@ class Layer:
         """Its name in plans."""
         return str(self.node.meta["layer"])
 
+    def take(self, other: Layer, made: Tensor | None = None, read: Tensor | None = None) -> None:
+        """Be written as `other`, of which this has the outputs `made` and the inputs `read`: all, if not told."""
+        if made is None and read is None:
+            self.weight, self.bias, self.norm = other.weight, other.bias, other.norm
+            return
+        assert isinstance(self.weight, Weight)  # what is searched has scales  # noqa: S101
+        assert isinstance(other.weight, Weight)  # noqa: S101
+        with torch.no_grad():
+            weight = patches.outputs_first(other.node, other.weight.weight)
+            for axis, places in enumerate((made, read)):
+                weight = weight if places is None else weight.index_select(axis, places)
+            self.weight.weight = nn.Parameter(patches.outputs_first(self.node, weight).contiguous())
+            scale = other.weight.scale()
+            self.weight.scale.put(_picked(scale.flatten(), made).reshape(self.weight.scale().shape))
+            if other.bias is not None:
+                self.bias = nn.Parameter(_picked(other.bias, made))
+            if other.norm is not None and self.norm is not None:
+                self.norm.take(other.norm, made)
+
+    def take_behind(self, other: Layer, made: Tensor | None) -> None:
+        """Have the bias that stands behind `other`, where the target wants them there, for its outputs `made`."""
+        own, its = stored.behind(self.node), stored.behind(other.node)
+        if own is not None and its is not None:
+            own.copy_(_picked(its, made))
+
     def write(self) -> None:
         """Codes, scales and bias."""
         numbers, biased = self.node.args[1], stored.bias(self.node)
@@ -61,6 +86,11 @@ class Layer:
             bias = _write_weight(self, self.weight, numbers, biased)
         if biased is not None and bias is not None:
             stored.write_bias(biased, bias.double())
+
+
+def _picked(values: Tensor, places: Tensor | None) -> Tensor:
+    """Those of channels, of which there may be one for all."""
+    return values if places is None or values.numel() == 1 else values[places]
 
 
 def held(node: Any) -> Tensor:  # noqa: ANN401 - fx arguments are anything

@@ -157,6 +157,11 @@ def keeping(
         yield now
 
 
+def chance(seed: int, at: float) -> torch.Generator:
+    """Of that place in training alone, in epochs, so that training which was killed draws the same."""
+    return torch.Generator().manual_seed(hash((seed, round(at * 1e6))) % 2**63)
+
+
 def _judge(learner: Learner, state: State, *, last: bool) -> None:
     found = learner.judge()
     if found is None:

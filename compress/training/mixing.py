@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import torch
 from torch import Tensor
 
 from convkit.compress import parts
@@ -23,6 +22,7 @@ if TYPE_CHECKING:
     from convkit.compress.training.policy import Policy
     from convkit.compress.training.rounded import Weight
     from convkit.compress.training.samples import Inputs, Samples
+    from convkit.compress.training.width_costs import WidthCosts
 
 L = TypeVar("L", bound="Learner")
 FOLDER = "compress/training/deciders"
@@ -39,13 +39,13 @@ class Search:
     """What is chosen is to cost `target` by `costs`, and never more; `strength` of what it is off, in parts of that,
     against quality from 0 to 1."""
 
-    costs: Costs
+    costs: Costs | WidthCosts
     target: float
     strength: float = 1.0
     seed: int = 0
 
     def best(self, merits: Mapping[str, Mapping[str, float]]) -> dict[str, str]:
-        """The format of each decision: those whose merits are most together at the cost that is asked for."""
+        """The format or width of each decision: those whose merits are most together at the cost that is asked for."""
         found = self.costs.best(merits, self.target)
         assert found is not None  # who asks sees to that  # noqa: S101
         return found
@@ -158,17 +158,12 @@ class PolicyLearner(Learner):
     def __init__(self, choices: Choices, search: Search, aim: Aim, updates: PolicyUpdates, schedule: Schedule) -> None:
         super().__init__(choices, search, aim, updates, schedule)
         self.policy, self.epochs = updates.policy, schedule.epochs
-        self._chance, self._final = torch.Generator(), dict[str, str]()
+        self._final = dict[str, str]()
 
     def weights(self) -> Mapping[str, Tensor]:
         """Weights, scales, statistics of norms, and the policy."""
         own = self.policy.state_dict(keep_vars=True)
         return dict(super().weights()) | {f"policy.{name}": one for name, one in own.items()}
-
-    def chance(self, at: float) -> torch.Generator:
-        """Of the place in training alone, so that training which was killed draws the same."""
-        self._chance.manual_seed(hash((self.search.seed, round(at * 1e6))) % 2**63)
-        return self._chance
 
     def settled(self, inputs: Inputs, labels: Tensor | None) -> float:
         """A step in what is chosen from here on; its loss."""
@@ -187,5 +182,4 @@ class PolicyLearner(Learner):
 
     def chosen(self) -> dict[str, str]:
         """The format of each decision: those that are best together at the cost that is asked for."""
-        rows = zip(self.policy.decisions, self.policy.merits().tolist(), strict=True)
-        return self.search.best({name: dict(zip(self.policy.options, row, strict=True)) for name, row in rows})
+        return self.search.best(self.policy.merits())

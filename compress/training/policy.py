@@ -1,4 +1,4 @@
-"""A policy over formats: one distribution for each decision, learnt from rewards while weights are.
+"""A policy over formats and widths: one distribution for each decision, learnt from rewards while weights are.
 
 Dotzel et al., FLIQS: One-Shot Mixed-Precision Floating-Point and Integer Quantization Search (AutoML 2024): the reward
 is what the network is worth less what its cost is off the target (TuNAS' absolute reward), and the entropy is penalized
@@ -17,7 +17,7 @@ from collections.abc import Mapping, Sequence
 import torch
 from torch import Tensor, nn
 
-_START, _LEAST = 0.5, 1e-8
+_START, _NEVER, _LEAST = 0.5, -1e9, 1e-8
 _KEPT = 0.98
 """Of what an option was worth, each time it is seen again."""
 _WAY = 12.0
@@ -29,13 +29,14 @@ _QUALITY = 20.0
 
 
 class Policy(nn.Module):
-    """`decisions`, each among `options`, in a search of so many `steps`."""
+    """Each decision among its `labels`, in a search of so many `steps`."""
 
-    def __init__(self, decisions: Sequence[str], options: Sequence[str], steps: int) -> None:
+    def __init__(self, labels: Mapping[str, Sequence[str]], steps: int) -> None:
         super().__init__()
-        self.decisions, self.options = tuple(decisions), tuple(options)
-        shape = len(self.decisions), len(self.options)
-        self.logits = nn.Parameter(torch.full(shape, _START))
+        self.decisions, self.labels = tuple(labels), tuple(map(tuple, labels.values()))
+        shape = len(self.decisions), max(map(len, self.labels))
+        self._are = torch.tensor([[at < len(own) for at in range(shape[1])] for own in self.labels])
+        self.logits = nn.Parameter(torch.where(self._are, _START, _NEVER))
         self.register_buffer("usual", torch.full((), math.nan))
         self.register_buffer("worth", torch.zeros(shape))
         self.register_buffer("times", torch.zeros(shape))
@@ -49,16 +50,20 @@ class Policy(nn.Module):
     def drawn(self, chance: torch.Generator, *, uniform: bool = False) -> Tensor:
         """The place of an option for each decision; by chance alone where `uniform`."""
         with torch.no_grad():
-            chances = torch.ones_like(self.logits) if uniform else self.probabilities()
+            chances = self._are.float() if uniform else self.probabilities() * self._are
             return torch.multinomial(chances, 1, generator=chance).flatten()
 
     def named(self, places: Tensor) -> dict[str, str]:
         """Options by decision."""
-        return {name: self.options[int(at)] for name, at in zip(self.decisions, places, strict=True)}
+        return {name: own[int(at)] for name, own, at in zip(self.decisions, self.labels, places, strict=True)}
 
-    def merits(self) -> Tensor:
-        """[decisions, options]: how likely each is, in logarithms, and among what is as unlikely, what it is worth."""
-        return (self.probabilities().log() + _QUALITY * self.get_buffer("worth")).detach()
+    def merits(self) -> dict[str, dict[str, float]]:
+        """Of each label, how likely it is, in logarithms, and among what is as unlikely, what it is worth."""
+        found = (self.probabilities().log() + _QUALITY * self.get_buffer("worth")).tolist()
+        return {
+            name: dict(zip(own, row, strict=False))
+            for name, own, row in zip(self.decisions, self.labels, found, strict=True)
+        }
 
     def entropy(self) -> float:
         """Of a decision, on average; ln(options) where nothing is decided."""
@@ -112,4 +117,4 @@ class Policy(nn.Module):
     def told(self) -> list[list[float]]:
         """Its probabilities, as JSON."""
         found: list[list[float]] = self.probabilities().detach().tolist()
-        return found
+        return [row[: len(own)] for own, row in zip(self.labels, found, strict=True)]

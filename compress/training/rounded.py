@@ -252,6 +252,15 @@ class Norm(nn.Module):
             self.bias.add_(mean)
         self._sums = None
 
+    def take(self, other: Norm, made: Tensor | None) -> None:
+        """Be what `other` is for the channels `made`, or for all."""
+        picked = slice(None) if made is None else made
+        self.bias = nn.Parameter(other.bias[picked])
+        self.spread.put(other.spread()[picked])
+        for name in ("mean", "variance"):
+            self.get_buffer(name).copy_(other.get_buffer(name)[picked])
+        self._sums = None
+
     def folded(self) -> tuple[Tensor, Tensor]:
         """(factor, bias) of each channel, by the statistics that it keeps."""
         factor = self.spread() / (self.get_buffer("variance") + _EPSILON).sqrt()

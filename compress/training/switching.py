@@ -85,17 +85,17 @@ class Draws:
     """
 
     def __init__(self, widths: Sequence[int], members: Members, curved: Mapping[str, float], seed: int) -> None:
-        self._widths, self._seed, self._chance = widths, seed, torch.Generator()
+        self._widths, self._seed = widths, seed
         means = {name: sum(curved[key] for key in own) / len(own) for name, own in members.items()}
         usual, bits = sum(means.values()) / max(1, len(means)), torch.tensor(widths, dtype=torch.float32)
         even = torch.ones_like(bits)
         self._shares = {name: even if mean < usual else bits for name, mean in means.items()}
 
     def at(self, place: float) -> dict[str, int]:
-        """Of that place in training, in epochs, so that training which was killed draws the same."""
-        self._chance.manual_seed(hash((self._seed, round(place * 1e6))) % 2**63)
+        """Of that place in training, in epochs."""
+        chance = loop.chance(self._seed, place)
         return {
-            name: self._widths[int(torch.multinomial(shares, 1, generator=self._chance))]
+            name: self._widths[int(torch.multinomial(shares, 1, generator=chance))]
             for name, shares in self._shares.items()
         }
 

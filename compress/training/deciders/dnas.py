@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from convkit.compress.training import mixing
+from convkit.compress.training import loop, mixing
 from convkit.compress.training.policy import Policy
 from convkit.compress.training.quantized import Aim
 
@@ -33,7 +33,7 @@ def begun(choices: Choices, search: Search, samples: Samples, aim: Aim, schedule
     """The learner of `choices` in shares; raises ConvkitError where an operator reads codes."""
     choices.check_blends()
     steps = mixing.steps(samples, schedule)
-    found = Policy(list(search.costs.members), list(choices.networks), round(steps * DECIDED))
+    found = Policy(search.costs.labels, round(steps * DECIDED))
     return Blended(choices, search, aim, mixing.PolicyUpdates(choices, found, schedule, steps), schedule)
 
 
@@ -46,7 +46,7 @@ class Blended(mixing.PolicyLearner):
         if done >= DECIDED:
             return self.settled(inputs, labels)
         temperature = _WARM * (_COLD / _WARM) ** (done / DECIDED)
-        shares = self.policy.shares(self.chance(at), temperature)
+        shares = self.policy.shares(loop.chance(self.search.seed, at), temperature)
         self._choices.blended(dict(zip(self.policy.decisions, shares, strict=True)))
         loss = self.loss(inputs, labels)
         off = self.search.strength * (1 - self._expected(shares) / self.search.target).abs().float()
@@ -56,8 +56,8 @@ class Blended(mixing.PolicyLearner):
 
     def _expected(self, shares: Tensor) -> Tensor:
         """What a network of these shares costs: exactly, where layers cost each for itself."""
-        names, costs = self.policy.decisions, self.search.costs
-        usual = {name: self.policy.options[int(row.argmax())] for name, row in zip(names, shares, strict=True)}
+        costs = self.search.costs
+        usual = self.policy.named(shares.argmax(1))
         whole = costs.of(usual)
         changes = torch.tensor(costs.each(usual), dtype=torch.float64) - whole
         return whole + (shares.double() * changes).sum()

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from convkit.compress.training import mixing
+from convkit.compress.training import loop, mixing
 from convkit.compress.training.policy import Policy
 from convkit.compress.training.quantized import Aim
 
@@ -29,7 +29,7 @@ then the network goes on in what is chosen."""
 def begun(choices: Choices, search: Search, samples: Samples, aim: Aim, schedule: Schedule) -> Drawn:
     """The learner of `choices` in formats that a policy draws."""
     steps = mixing.steps(samples, schedule)
-    found = Policy(list(search.costs.members), list(choices.networks), round(steps * (DECIDED - DELAY)))
+    found = Policy(search.costs.labels, round(steps * (DECIDED - DELAY)))
     return Drawn(choices, search, aim, mixing.PolicyUpdates(choices, found, schedule, steps), schedule)
 
 
@@ -41,7 +41,7 @@ class Drawn(mixing.PolicyLearner):
         done = at / self.epochs
         if done >= DECIDED:
             return self.settled(inputs, labels)
-        places = self.policy.drawn(self.chance(at), uniform=done < DELAY)
+        places = self.policy.drawn(loop.chance(self.search.seed, at), uniform=done < DELAY)
         chosen = self.policy.named(places)
         self._choices.mixed(chosen)
         loss = self.updates.update([self.loss(inputs, labels)])

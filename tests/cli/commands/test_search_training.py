@@ -102,6 +102,39 @@ def test_layers_are_decided_together(aware: Aware, folder: Path) -> None:
     assert found["layers"] == {"int8": 2, "int4/uint4": 3}
 
 
+def test_widths_are_found_beside_formats(aware: Aware, folder: Path) -> None:
+    """Channels of twelve may be eight: by hand, as above."""
+    words = "--search", "int8,int4", "--widths", "0.6", "--bops", "<=0.022x", "--norms", "--validation", "val.npz"
+    done = aware.train(*words, "--epochs", "8", out="narrow")
+    assert done.code == 0, done.err
+    assert " 8 wide" in done.out
+    report = json.loads((folder / "narrow/report.json").read_text())
+    found, plan = report["searched"], plans.read(folder / "narrow/plan.yaml")
+    assert found["widths"] == dict(plan.widths)
+    assert set(found["widths"].values()) == {8}
+    assert found["entropy"] < 0.05
+    made = onnx.load(folder / "narrow/model.onnx")
+    onnx.checker.check_model(made, full_check=True)
+    names, bits = list(found["formats"]), {"int8": 64, "int4": 32}
+    width = {name: found["widths"].get(name, 12) for name in names[:4]}
+    shapes = [tuple(one.dims) for one in made.graph.initializer if len(one.dims) == 4]
+    reads = [1, *width.values()]
+    assert sorted(shapes) == sorted((out, read, 3, 3) for out, read in zip(width.values(), reads, strict=False))
+    places = [144, 144, 36, 36]
+    sizes = [9 * read * out * at for read, out, at in zip(reads, width.values(), places, strict=False)]
+    sizes.append(reads[4] * 4)
+    taken = sum(size * bits[found["formats"][name]] for size, name in zip(sizes, names, strict=True))
+    assert found["cost"] == taken
+    assert 0.9 * found["target"] <= taken <= found["target"]
+    for name in ("policy", "policy_widths"):
+        assert (folder / f"narrow/{name}.svg").is_file()
+    scores = {name: one["metrics"]["top1"] for name, one in report["networks"].items()}
+    assert scores["searched"] == pytest.approx(report["simulated"]["top1"], abs=0.5)
+    assert scores["searched"] >= scores["float"] - 5
+    assert report["held_back"][-1] < report["held_back"][0]
+    assert "widths" in (folder / "narrow/plan.yaml").read_text()
+
+
 @pytest.fixture
 def tables(aware: Aware, folder: Path) -> Path:
     """Of a search that measured the network here, whose kernels all take uint8 activations: one time for all."""
@@ -179,6 +212,10 @@ def test_tables_that_cannot_tell_are_told(aware: Aware, folder: Path, tables: Pa
         (("--mixed",), "--mixed belongs to --switch"),
         (("--latency", "<=0.9x"), "belong together"),
         (("--search", "int8,int4"), "belong together"),
+        (("--widths", "0.5"), "belong together"),
+        (("--search", "int8,int4", "--bops", "<=0.05x", "--widths", "half"), "no shares of channels"),
+        (("--search", "int8,int4", "--bops", "<=0.05x", "--widths", "1.5,0.5"), "no shares of channels"),
+        (("--search", "int8,int4", "--bops", "<=0.05x", "--widths", "0.5", "--by", "dnas"), "by fliqs"),
         (("--bops", "<=0.05x"), "belong together"),
         (("--together", "a"), "belong together"),
         (("--search", "int8", "--bops", "<=0.05x"), "is no choice"),

@@ -51,7 +51,7 @@ def test_shares_of_floats_beside_others_are_numbers_too() -> None:
 def test_shares_learn_from_what_is_lost_and_from_what_it_costs() -> None:
     found = choices()
     asked = search(found, 0.5)
-    policy = Policy(list(asked.costs.members), FORMATS, 10)
+    policy = Policy(asked.costs.labels, 10)
     shares = policy.shares(torch.Generator().manual_seed(0), 1.0)
     assert shares.detach().sum(1) == pytest.approx(1)
     found.blended(dict(zip(policy.decisions, shares, strict=True)))
