@@ -1,7 +1,7 @@
 """Widths that are searched while a network is trained: of families of channels, beside the formats of its layers.
 
-Dotzel et al., FLIQS (AutoML 2024), section 3: a network with fewer channels is the whole one whose other channels are
-masked. Here it is layers that read the channels which have weights of zero for those that are not there, whatever these
+Dotzel et al., FLIQS (AutoML 2024) searches both together; how widths are trained is our own. A network with fewer
+channels is the whole one, whose layers have weights of zero for channels they read that are not there, whatever these
 hold; in the end they are cut away.
 """
 
