@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -36,33 +36,42 @@ class Batching:
     probe: int
 
 
+def fixed(model: Model) -> int | None:
+    """Samples a call, where the network as it was loaded takes just so many: its file may leave that free."""
+    first = model.inputs[0].shape[0] if model.inputs[0].shape else 1
+    return first if isinstance(first, int) else None
+
+
 def batching(model: Model, data: Data) -> Batching:
     """What the model fixes, else batches that keep its largest activation modest; a probe that keeps its work so."""
     from convkit.compress import analysis
 
-    first = model.inputs[0].shape[0] if model.inputs[0].shape else 1
-    fixed = first if isinstance(first, int) else None
-    found = analysis.analyse(model, tensors(data.batch([row % len(data) for row in range(fixed or 1)])))
+    size = fixed(model)
+    found = analysis.analyse(model, tensors(data.batch([row % len(data) for row in range(size or 1)])))
     largest = max((layer.activations for layer in found.layers), default=1)
-    affordable = _PROBE_MACS / max(1.0, found.total()["macs"] / (fixed or 1))
+    affordable = _PROBE_MACS / max(1.0, found.total()["macs"] / (size or 1))
     probe = max(1, min(_PROBE, int(affordable)))
-    return Batching(fixed or max(1, min(_MOST, len(data), probe, _MOST_ACTIVATION // max(largest, 1))), probe)
+    return Batching(size or max(1, min(_MOST, len(data), probe, _MOST_ACTIVATION // max(largest, 1))), probe)
 
 
 @contextlib.contextmanager
 def indices_in_range(model: Model) -> Iterator[None]:
     """What torch says of an index that is too large, as the user's error, where inputs are integers that pick."""
+    with indices([spec.name for spec in model.inputs if spec.dtype.startswith(("int", "uint"))], model.name):
+        yield
+
+
+@contextlib.contextmanager
+def indices(integers: Sequence[str], name: str = "the network") -> Iterator[None]:
+    """The same for a network that is called `name`, whose inputs `integers` pick."""
     try:
         yield
     except IndexError as error:
-        integers = [spec.name for spec in model.inputs if spec.dtype.startswith(("int", "uint"))]
         if not integers:
             raise
         reason = str(error).splitlines()[0]
         hint = f"check the values of {', '.join(integers)}"
-        raise ConvkitError(
-            f"the data holds an index that {model.name} has no entry for: {reason}", hint=hint
-        ) from error
+        raise ConvkitError(f"the data holds an index that {name} has no entry for: {reason}", hint=hint) from error
 
 
 def split(data: Data, seed: int) -> tuple[Data, Data]:
@@ -100,11 +109,30 @@ def _labels(found: np.ndarray) -> Tensor:
 
 
 def run(model: Model, data: Data, size: int) -> dict[str, np.ndarray]:
-    """Outputs of the simulation on all samples; a short last batch is filled up and cut again."""
+    """Outputs of the simulation on all samples; a short last batch is filled up and cut again.
+
+    Raises ConvkitError where the network takes a sample, but not so many at once.
+    """
     import numpy as np
 
     parts: list[dict[str, np.ndarray]] = []
     for start in range(0, len(data), size):
-        rows = [min(start + i, len(data) - 1) for i in range(size)]
-        parts.append({name: tensor.numpy() for name, tensor in model(tensors(data.batch(rows))).items()})
+        batch = data.batch([min(start + i, len(data) - 1) for i in range(size)])
+        try:
+            made = model(tensors(batch))
+        except RuntimeError as error:
+            raise _alone(model, batch, error) from error
+        parts.append({name: tensor.numpy() for name, tensor in made.items()})
     return {name: np.concatenate([part[name] for part in parts])[: len(data)] for name in parts[0]}
+
+
+def _alone(model: Model, batch: Data, error: RuntimeError) -> Exception:
+    """What `error` is of a network whose batch is free: the user's where a sample alone goes through it."""
+    if fixed(model) is not None or len(batch) == 1:
+        return error
+    model(tensors(batch.batch([0])))
+    name, sample = model.inputs[0].name, "x".join(map(str, (1, *next(iter(batch.arrays.values())).shape[1:])))
+    return ConvkitError(
+        f"{model.name} takes one sample, but not {len(batch)} at once: {str(error).splitlines()[0]}",
+        hint=f"give --shape {name}:{sample}, or export it with a free batch",
+    )

@@ -63,7 +63,7 @@ _OPTIONS = (
         "--tables",
         type=values.WORD,
         metavar="FILE|FOLDER",
-        help="Search with the tables.json of an earlier search: neither sensitivity nor latency is measured again.",
+        help="Search formats with the tables.json of an earlier search: sensitivity and latency are not measured anew.",
     ),
     click.option(
         "--budget",
@@ -134,18 +134,22 @@ def job(model: ModelRef, data: DataRef, target: str, settings: Settings) -> Job:
     from convkit.cli.goodness import Limits
     from convkit.cli.quantizing import Job
     from convkit.compress import data as data_sets
+    from convkit.compress import fitting, placement, simulate
     from convkit.compress import model as models
-    from convkit.compress import placement, simulate
     from convkit.compress import plan as plans
     from convkit.compress import target as targets
     from convkit.compress.errors import ConvkitError
     from convkit.runtimes.bench import machine
 
     plan = plans.read(settings.plan) if settings.plan else None
+    if plan is not None and plan.target != target:
+        raise ConvkitError(f"the plan is for {plan.target}, not {target}", hint=f"give --target {plan.target}")
     torch.set_num_threads(settings.threads)
     chosen = targets.load(target).on(machine.flags())
     here = foretold.at_hand(chosen)
     loaded = models.load(replace(model, sizes=data_sets.shapes(data)))
+    if plan is not None:
+        fitting.check_model(loaded, plan)
     placement.check_keep(loaded.graph, settings.keep)
     if simulate.is_quantized(loaded):
         raise ConvkitError(f"{model.path} is quantized already", hint="give the float network it was made from")
@@ -220,14 +224,14 @@ def _kept_in_float(job: Job) -> str:
 
 def _checkpoint(job: Job, wishes: Wishes | None, output: str, *, resume: bool) -> Checkpoint:
     """Where the work is kept until the output stands, by all that went in."""
-    from convkit.cli import checkpoint, journal
-    from convkit.compress import parts
+    from convkit.cli import checkpoint
+    from convkit.compress import code, parts
     from convkit.runtimes.bench import machine
 
     inputs = [job.model.digest, job.data.digest, repr(job.target), repr(job.limits), job.seed, job.threads, job.budget]
     asked = [job.keep, job.methods, str(job.precision), job.tune, job.fixed]
     here = [repr(job.model.inputs), job.engine, str(parts.load("runtimes", job.engine).version()), machine.lasting()]
-    key = [*inputs, *asked, *here, None if job.plan is None else job.plan.digest, repr(wishes), journal.code()]
+    key = [*inputs, *asked, *here, None if job.plan is None else job.plan.digest, repr(wishes), code.digest()]
     return checkpoint.beside(output, key, resume=resume)
 
 

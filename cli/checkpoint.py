@@ -7,23 +7,30 @@ search is thrown away, and all of it once the output stands.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
+import os
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
 from convkit.compress import record
+from convkit.compress.errors import ConvkitError
 
 T = TypeVar("T")
+_KEY, _LOCK = "key.json", "lock"
 
 
 @dataclass(frozen=True, slots=True)
 class Checkpoint:
-    """Values by name, and files, in `folder`; None keeps nothing."""
+    """Values by name, and files, in `folder`; None keeps nothing. `lock`, a file that stays open as long as the process
+    lives, keeps other processes out of it.
+    """
 
     folder: Path | None = None
+    lock: int | None = field(default=None, repr=False, compare=False)
 
     def value(self, name: str) -> Any:  # noqa: ANN401 - whatever was kept
         """What was kept under `name`; None where nothing was."""
@@ -64,18 +71,42 @@ class Checkpoint:
         """Nothing is needed any more. The key goes first: what is left of a removal that was killed is of no search."""
         if self.folder is not None:
             with contextlib.suppress(OSError):
-                (self.folder / "key.json").unlink()
+                (self.folder / _KEY).unlink()
             shutil.rmtree(self.folder, ignore_errors=True)
 
 
 def beside(output: str, key: object, *, resume: bool) -> Checkpoint:
-    """The checkpoint of the search that `key` describes, whose result goes to `output`; empty unless it resumes."""
+    """The checkpoint of the search that `key` describes, whose result goes to `output`; empty unless it resumes.
+
+    Raises ConvkitError where another process searches for that output.
+    """
     final = record.final_place(output)
-    found = Checkpoint(final.with_name(f".{final.name}.search"))
-    digest = record.digest_json(key)
+    folder, digest = final.with_name(f".{final.name}.search"), record.digest_json(key)
+    folder.mkdir(parents=True, exist_ok=True)
+    found = Checkpoint(folder, _locked(folder, output))
     if not resume or found.value("key") != digest:
-        found.done()
-    if found.folder is not None:
-        found.folder.mkdir(parents=True, exist_ok=True)
+        _clear(folder)
     found.keep("key", digest)
     return found
+
+
+def _locked(folder: Path, output: str) -> int:
+    lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(lock)
+        raise ConvkitError(
+            f"another search writes to {output}", hint="wait for it, or give another --output"
+        ) from error
+    return lock
+
+
+def _clear(folder: Path) -> None:
+    """Remove what is of another search, its key first."""
+    (folder / _KEY).unlink(missing_ok=True)
+    for path in folder.iterdir():
+        if path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        elif path.name != _LOCK:
+            path.unlink()

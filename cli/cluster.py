@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Generic, TextIO, TypeVar
 
 from convkit.cli import interrupt
+from convkit.compress import code
 from convkit.compress.errors import ConvkitError, NotAvailableError
 
 LOCAL, AUTO = "local", "auto"
@@ -196,10 +197,8 @@ class _Place:
 
 
 def _here() -> _Place:
-    from convkit.cli import journal
-
     threads = {name: os.environ[name] for name in _THREADS if name in os.environ}
-    return _Place(os.getcwd(), tuple(sys.path), threads, journal.code())  # noqa: PTH109 - a word
+    return _Place(os.getcwd(), tuple(sys.path), threads, code.digest())  # noqa: PTH109 - a word
 
 
 def _done(place: _Place, call: Callable[..., T], arguments: Sequence[object]) -> T | ConvkitError:
@@ -215,10 +214,8 @@ def _done(place: _Place, call: Callable[..., T], arguments: Sequence[object]) ->
 
 
 def _settle(place: _Place) -> None:
-    from convkit.cli import journal
-
     machine = socket.gethostname()
-    if journal.code() != place.code:
+    if code.digest() != place.code:
         raise ConvkitError(f"{machine} has another convkit than this machine", hint="install the same on all")
     for name in _THREADS:
         os.environ.pop(name, None)

@@ -68,6 +68,8 @@ class Contest:
     knobs: Knobs = field(default_factory=dict)
     asked: str = ""
     """The formats of every layer, where they are not the target's own."""
+    batch: int | None = None
+    """Samples a call, where the network was fixed to them; the file given may leave that free."""
     estimate: Callable[[Plan], float] | None = None
     """Seconds under a plan, where the target's engine is not at hand; its stand-in computes the numbers then."""
 
@@ -173,11 +175,12 @@ def measured(
     if estimate is not None:
         # As few rewrites as it knows: what the other engine fuses is not what this one would.
         usual, files = replace(usual, optimization="basic"), [(name, path, {}) for name, path, _ in files]
+    seconds, batch, seed = _ONCE if estimate else budget, contest.batch, contest.seed
     found = measure(
         [bench.Candidate(name, engine, str(path), turned(usual, engine, knobs)) for name, path, knobs in files],
         ORIGINAL,
         contest.held,
-        Settings(budget=_ONCE if estimate else budget, width=_WIDTH, seed=contest.seed, metrics=contest.metrics),
+        Settings(budget=seconds, width=_WIDTH, seed=seed, metrics=contest.metrics, batch=batch),
         progress=lambda share: say(f"{what}: {share:.0%}"),
     )
     if estimate is None:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import functools
 import importlib.util
 import json
 import re
@@ -17,7 +16,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from convkit.cli.step import Step, each, expand, of_engine, parameters
-from convkit.compress import package, record
+from convkit.compress import code, package, record
 from convkit.compress.errors import ConvkitError
 
 _FUNCTION = re.compile(r"([A-Za-z_]\w*)(\.\w+)*:[A-Za-z_][\w.]*")
@@ -112,7 +111,7 @@ def digest(step: Step, folders: Mapping[str, Path]) -> str:
     """sha256 of a step's settings, the content of every file they name, and convkit itself; places do not count."""
     places = {name: folder.absolute() for name, folder in folders.items()}
     settings = each(expand(step.settings, places), lambda text: _content(text) or text)
-    return record.digest_json([step.command, settings, code()])
+    return record.digest_json([step.command, settings, code.digest()])
 
 
 def _content(text: str) -> str | None:
@@ -129,7 +128,7 @@ def _content(text: str) -> str | None:
         return None
     place = Path(package.resolve(text))
     if place.is_dir():
-        return _tree(place, "*")
+        return code.tree(place, "*")
     if not place.is_file():
         return None
     return record.digest_json([place.suffix, *map(record.digest_file, [place, *_beside(place)])])
@@ -142,11 +141,15 @@ def _beside(model: Path) -> list[Path]:
     import onnx
     from google.protobuf.message import DecodeError
 
+    from convkit.compress.sources import onnx as source
+
     try:
-        graph = onnx.load(model, load_external_data=False).graph
+        proto = onnx.load(model, load_external_data=False)
     except DecodeError:
         return []  # the step itself says what is wrong with it
-    names = {entry.value for tensor in graph.initializer for entry in tensor.external_data if entry.key == "location"}
+    names = {
+        entry.value for tensor in source.external(proto) for entry in tensor.external_data if entry.key == "location"
+    }
     return sorted(file for name in names if (file := model.parent / name).is_file())
 
 
@@ -156,19 +159,7 @@ def _code(module: str) -> str | None:
     if spec is None or spec.origin is None or not Path(spec.origin).is_file():
         return None
     origin = Path(spec.origin)
-    return _tree(origin.parent, "*.py") if spec.submodule_search_locations else record.digest_file(origin)
-
-
-def _tree(folder: Path, pattern: str) -> str:
-    files = sorted(file for file in folder.rglob(pattern) if file.is_file() and "__pycache__" not in file.parts)
-    return record.digest_json([[file.relative_to(folder).as_posix(), record.digest_file(file)] for file in files])
-
-
-@functools.cache
-def code() -> str:
-    """Digest of convkit's own code and data: another version may give another result."""
-    links = (Path(__file__).parent.parent / name for name in ("cli", "compress", "export", "recipes", "runtimes"))
-    return record.digest_json([_tree(link, pattern) for link in links for pattern in ("*.py", "*.yaml")])
+    return code.tree(origin.parent, "*.py") if spec.submodule_search_locations else record.digest_file(origin)
 
 
 def _whole(folder: Path) -> bool:

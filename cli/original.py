@@ -17,14 +17,16 @@ def own_bytes(path: str, model: Model) -> bytes | None:
     another one, or takes inputs that were given a value."""
     import onnx
 
+    from convkit.compress.sources import onnx as source
+
     if not path.endswith(".onnx"):
         return None
-    graph = onnx.load(path, load_external_data=False).graph
-    apart = any(onnx.external_data_helper.uses_external_data(tensor) for tensor in graph.initializer)
+    whole = onnx.load(path, load_external_data=False)
+    graph, apart = whole.graph, any(True for _ in source.external(whole))
     stored = {tensor.name for tensor in graph.initializer}
     inputs = [value.name for value in graph.input if value.name not in stored]
-    whole = not apart and inputs == [spec.name for spec in model.inputs]
-    return Path(path).read_bytes() if whole else None
+    as_given = not apart and inputs == [spec.name for spec in model.inputs]
+    return Path(path).read_bytes() if as_given else None
 
 
 def as_it_is(ref: ModelRef) -> tuple[onnx.ModelProto, str] | None:

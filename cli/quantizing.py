@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convkit.cli import contest, foretold, precisions, tuning
-from convkit.cli.batches import batching, calibration_of, indices_in_range, run, split
+from convkit.cli.batches import batching, calibration_of, fixed, indices_in_range, run, split
 from convkit.cli.checkpoint import Checkpoint
 from convkit.cli.goodness import Limits, good, remark, tells
 from convkit.compress import metric, record
@@ -163,11 +163,12 @@ def arena(job: Job, held: Data, chosen: Attempt, tried: Sequence[Attempt], folde
         metrics=tuple(chosen.scores),
         limits=job.limits,
         simulated=chosen.scores["sqnr"],
-        quantizable=any(attempt.plan.layers for attempt in tried),
+        quantizable=any(attempt.plan.changes for attempt in tried),
         threads=job.threads,
         budget=job.budget,
         seed=job.seed,
         asked="" if job.precision is None else str(job.precision),
+        batch=fixed(job.model),
         estimate=foretold.estimator(job) if job.estimated else None,
     )
 
@@ -222,9 +223,9 @@ def _candidates(job: Job, asked: Task, chosen: Attempt, folder: Path) -> Iterato
         quantized = apply_prepared(model, plan, job.target, asked.data.seen_by(plan.methods))
         proto = exporter.of_engine(job.engine).proto(quantized, job.target.opset)
         written = bytes(proto.SerializeToString(deterministic=True))
-        if not layers and "precision" in same.engine:
+        if not same.changes and "precision" in same.engine:
             yield contest.Candidate("as planned", same, folder / ORIGINAL_FILE)
-        if not layers or written in seen:
+        if not same.changes or written in seen:
             continue
         seen.add(written)
         path = folder / f"{index}.onnx"

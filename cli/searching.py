@@ -40,7 +40,7 @@ ROUNDS = 3
 HUNTS = 3
 """Of many widths, those whose finalists stand side by side at the end."""
 _ALIKE = 1.3
-"""So far apart may two promised losses lie that either may be the less one."""
+"""So far apart may two promised losses lie that either may be the less one; one by labels may be less than nothing."""
 ROOM = {"searched, with room": 0.97}
 ROOMS = {
     "searched in low precision": 1.0,
@@ -138,7 +138,11 @@ def _worth_a_hunt(means: Means, spaces: Sequence[Space]) -> Sequence[Space]:
     least = min((loss for loss in promised if loss is not None), default=None)
     if not means.wishes.budgets or least is None:
         return spaces
-    return [space for space, loss in zip(spaces, promised, strict=True) if loss is not None and loss <= least * _ALIKE]
+    return [
+        space
+        for space, loss in zip(spaces, promised, strict=True)
+        if loss is not None and loss <= least + (_ALIKE - 1) * abs(least)
+    ]
 
 
 def _promised(means: Means, space: Space) -> float | None:
@@ -153,10 +157,15 @@ def _promised(means: Means, space: Space) -> float | None:
 
 
 def _with_pins(job: Job, wishes: Wishes) -> Job:
-    """`job` with the pins of the search that made the tables, where it has no plan of its own."""
+    """`job` with the pins of the search that made the tables, where it has no plan of its own; of its own plan all but
+    the precision of float, which is what is searched.
+    """
     from convkit.compress import plan as plans
 
-    if job.plan is not None or wishes.tables is None or not wishes.tables.plan:
+    if job.plan is not None:
+        engine = {knob: value for knob, value in job.plan.engine.items() if knob != "precision"}
+        return replace(job, plan=replace(job.plan, engine=engine))
+    if wishes.tables is None or not wishes.tables.plan:
         return job
     pins = plans.loads(wishes.tables.plan).pins
     return replace(job, plan=plans.Plan(job.model.digest, job.target.name, pins=pins)) if pins else job
@@ -218,12 +227,11 @@ def _start(job: Job, wishes: Wishes) -> Job:
     from convkit.compress import plan as plans
 
     plan = job.plan if wishes.tables is None else plans.loads(wishes.tables.plan)
-    if plan is None or not plan.layers:
+    if plan is None or not plan.changes:
         return replace(job, plan=None)
     learned = "learned_round" in plan.methods
     methods = [*(name for name in plan.methods if name != "learned_round"), *(["bias_correction"] if learned else [])]
-    engine = {knob: value for knob, value in plan.engine.items() if knob != "precision" or wishes.tables is not None}
-    return replace(job, plan=replace(plan, methods=tuple(dict.fromkeys(methods)), engine=engine))
+    return replace(job, plan=replace(plan, methods=tuple(dict.fromkeys(methods))))
 
 
 def _wish(means: Means, lab: Lab, front: Sequence[Choice]) -> Wish:

@@ -160,10 +160,10 @@ def ground(means: Means, task: Task, chosen: Attempt) -> Ground:
 def tuned(means: Means, ground: Ground, original: Path, held: Data) -> tuning.Tuning:
     """The knobs of the original, and of all that is made of it, for which the network in INT8 stands."""
     job = means.job
-    if not job.tune:
-        return ground.knobs
 
     def found() -> tuning.Tuning:
+        if not job.tune:
+            return tuning.Tuning(lowered={} if job.plan is None else job.plan.engine)
         path = ground.builder.file(ground.builder.network(ground.plan)) if ground.plan.layers else None
         return tuning.paced(job, tuning.tuning(job, original, path, held, means.say), original, held)
 
@@ -235,7 +235,7 @@ def _space(means: Means, ground: Ground, precision: Precision) -> Space:
     known = spaces.problem(builder.model, builder.target, ground.layers, found, losses, times, rest, floating)
     known = forming.joined(builder, known, list(zip(made, tables[1:], strict=True)), losses, floating)
     found = {name: tuple(options) for name, options in known.options.items()}
-    digests = {"latency": table.fingerprint.digest}
+    digests = {"latency": table.fingerprint.digest, **({} if table.estimated else timing.device(job))}
     facts = precision, table.estimated, digests, decided, means.wishes.criterion, made, ground.level
     return Space(builder, plan, found, known, known.fixed, *facts)
 

@@ -7,13 +7,16 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from convkit.cli import tuning
+from convkit.cli import batches, tuning
 from convkit.compress import record
+from convkit.compress.errors import ConvkitError
 
 if TYPE_CHECKING:
     from convkit.cli.building import Builder
+    from convkit.cli.quantizing import Job as Wanted
     from convkit.cli.searchspace import Means
     from convkit.compress.plan import LayerPlan, Plan
+    from convkit.compress.search.tables import Tables
     from convkit.runtimes.latency.measure import Job
     from convkit.runtimes.latency.table import LatencyTable
 
@@ -57,16 +60,42 @@ def _job(means: Means, builder: Builder, plan: Plan, *, single: bool) -> Job:
     job, options = means.job, tuning.options(means.job, plan.engine)
 
     def write(layers: Mapping[str, LayerPlan]) -> Path:
-        known = {name: plan.layers.get(name, layer) for name, layer in layers.items()}
+        own = ((name, plan.layers.get(name), layer) for name, layer in layers.items())
+        known = {name: had if had is not None and _alike(had, layer) else layer for name, had, layer in own}
         # What is rounded and corrected behind quantization changes numbers, and no time.
         return builder.file(builder.network(builder.complete(replace(plan, layers=known, methods=()))))
 
-    first = job.model.inputs[0].shape[:1]
-    fixed = next((size for size in first if isinstance(size, int)), 1)
-    sample = dict(job.data.batch([row % len(job.data) for row in range(fixed)]).arrays)
+    size = batches.fixed(job.model) or 1
+    sample = dict(job.data.batch([row % len(job.data) for row in range(size)]).arrays)
     shape = {"forms": dict(plan.forms), "widths": dict(plan.widths)}
     own = (builds.FLOAT, *((builds.LOW,) if plan.layers else ()))
     told = (f"shape {record.digest_json(shape)}",) if plan.forms or plan.widths else ()
     told = told if single else (*told, f"builds {','.join(own)}")
     made = measure.Job(builder.shaped(plan), job.target, (*plan.methods, *told), write, options, sample)
     return made if single else replace(made, builds=own)
+
+
+def _alike(had: LayerPlan, layer: LayerPlan) -> bool:
+    """Whether a layer of the plan runs as a build has it; a pinned one may run otherwise, whose time is another's."""
+    return (had.weight, had.activation) == (layer.weight, layer.activation)
+
+
+def device(job: Wanted) -> dict[str, str]:
+    """Digests of what times of the target are measured on, by what it is called."""
+    from convkit.compress import parts
+    from convkit.runtimes.bench import machine
+
+    engine = [job.engine, str(parts.load("runtimes", job.engine).version())]
+    facts = {"machine": machine.lasting(), "engine": engine, "threads": job.threads}
+    return {name: record.digest_json(fact) for name, fact in facts.items()}
+
+
+def check_device(job: Wanted, file: str, tables: Tables) -> None:
+    """Raise ConvkitError where the seconds of `tables` were measured elsewhere or otherwise than those here."""
+    known = device(job)
+    others = [name for name, digest in known.items() if tables.digests.get(name, digest) != digest]
+    if others and not tables.estimated:
+        what = " and ".join({"threads": "number of threads"}.get(name, name) for name in others)
+        raise ConvkitError(
+            f"{file} was measured with another {what}", hint="leave --tables out and give --formats, to measure anew"
+        )

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
-from convkit.cli import batches, precisions
+from convkit.cli import batches, precisions, timing
 from convkit.cli.searchspace import Wishes
-from convkit.compress import apply, budget, fitting, form, labels, metric, parts
+from convkit.compress import apply, budget, form, labels, metric, parts
 from convkit.compress import format as number_formats
 from convkit.compress import graph as graphs
 from convkit.compress.errors import ConvkitError
@@ -19,7 +19,9 @@ from convkit.compress.search.criterion import DISTANCE, Criterion
 if TYPE_CHECKING:
     from convkit.cli.quantizing import Job
     from convkit.compress.budget import Budget
+    from convkit.compress.method import Method
     from convkit.compress.model import Model
+    from convkit.compress.plan import Plan
 
 _LEAST = 4
 """Samples without which a search says nothing."""
@@ -42,6 +44,8 @@ def wishes(
     """
     given = tuple(budget.parse(name, text) for name, text in budgets.items() if text is not None)
     if tables is not None:
+        if forms is not None or narrow:
+            raise ConvkitError("--tables are of formats alone", hint="search forms and widths without them")
         if by_labels:
             raise ConvkitError("--tables says whether labels count", hint="leave out --by-labels")
         _refuse_uniform(job, "--tables has")
@@ -84,8 +88,7 @@ def _forms(text: str) -> tuple[str, ...]:
 
 
 def _check(job: Job, names: tuple[str, ...]) -> None:
-    """Refuse a search that cannot be: in formats that the target lacks, on too few samples, by another model's plan."""
-    _check_plan(job)
+    """Refuse a search that cannot be: in formats that the target lacks, or on too few samples."""
     for name in names:
         if name in job.target.formats and job.target.formats[name].missing:
             has = ", ".join(other for other, runs in job.target.formats.items() if not runs.missing)
@@ -94,16 +97,6 @@ def _check(job: Job, names: tuple[str, ...]) -> None:
         held = "a quarter of them is held back to measure on"
         raise ConvkitError(
             f"the data has {len(job.data)} samples, too few for a search", hint=f"give at least {_LEAST}, for {held}"
-        )
-
-
-def _check_plan(job: Job) -> None:
-    if job.plan is None:
-        return
-    fitting.check_model(job.model, job.plan)
-    if job.plan.target != job.target.name:
-        raise ConvkitError(
-            f"the plan is for {job.plan.target}, not {job.target.name}", hint=f"give --target {job.plan.target}"
         )
 
 
@@ -116,8 +109,16 @@ def _check_pinned(job: Job, given: pins.Pins) -> None:
         return
     known = _named(job.model)
     if not known.issuperset(given):
-        known |= _named(apply.prepare(job.model, remedies.EXACT))
+        known |= _named(apply.prepare(job.model, tuple(dict.fromkeys((*remedies.EXACT, *_blind(job.plan))))))
     pins.chosen(dict.fromkeys(given, pins.IN_FLOAT), {}, known)
+
+
+def _blind(plan: Plan) -> Iterator[str]:
+    """Methods of the plan that make layers without having seen data, such as that which spreads an image's channels."""
+    for name in plan.methods:
+        method: Method = parts.load("compress/methods", name)
+        if method.before and not method.sees:
+            yield name
 
 
 def _named(model: Model) -> set[str]:
@@ -127,15 +128,17 @@ def _named(model: Model) -> set[str]:
 def _from_tables(job: Job, formats: str | None, file: str, given: tuple[Budget, ...]) -> Wishes:
     if formats is not None:
         raise ConvkitError("--tables decides which formats there are", hint="leave out --formats, or the tables")
-    _check_plan(job)
     if job.keep:
         raise ConvkitError("--keep says nothing to --tables", hint="pin the layers to float in a --plan")
     found = saved.read(file, job.model.digest)
     if found.target != job.target.name:
         raise ConvkitError(f"{file} holds tables for {found.target}", hint=f"give --target {found.target}")
+    others = saved.beside(file, found)
+    for one in (found, *others):
+        timing.check_device(job, file, one)
     if found.criterion.by_labels and _criterion(job) != found.criterion:
         raise ConvkitError(f"{file} holds tables of {found.criterion.name}, the labels are for {_criterion(job).name}")
-    return Wishes((), given, criterion=found.criterion, tables=found, others=saved.beside(file, found))
+    return Wishes((), given, criterion=found.criterion, tables=found, others=others)
 
 
 def _criterion(job: Job) -> Criterion:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from torch import fx
 
-from convkit.compress import factoring, fitting, ops, pairs, parts, placement, sandwich, weights
+from convkit.compress import behind, factoring, fitting, ops, pairs, parts, placement, sandwich, weights
 from convkit.compress import format as formats
 from convkit.compress import graph as graphs
 from convkit.compress.errors import ConvkitError
@@ -112,7 +112,7 @@ def apply_prepared(model: Model, plan: Plan, target: Target, samples: Batches | 
                 raise _needs_data([name for name in plan.methods if not _methods((name,))[0].before])
             graph = method.change(graph, model.graph, _inputs(model), samples)
     if target.biases == "behind" and any(graphs.operator(node) == "Shape" for node in graphs.computes(graph)):
-        weights.put_biases_behind(graph)
+        behind.put(graph)
     return model.replace(graph=graph)
 
 

@@ -61,6 +61,11 @@ class Data:
         """All samples in order, `size` at a time; the last batch may be smaller."""
         return (self.batch(slice(start, start + size)) for start in range(0, len(self), size))
 
+    def whole(self, size: int) -> Data:
+        """In whole batches of `size`: what is over is left out, and too few samples for one come again."""
+        count = len(self) // size * size
+        return self.batch([row % len(self) for row in range(count or size)])
+
     def split(self, fraction: float, seed: int = 0) -> tuple[Data, Data]:
         """(calibration, held back): a random `fraction` of the samples is held back, at least one, never all.
 
@@ -223,6 +228,13 @@ def _check_specs(origin: str, arrays: Mapping[str, np.ndarray], inputs: tuple[Te
     for spec in inputs:
         _check_spec(origin, spec, arrays[spec.name])
     _check_symbols(origin, arrays, inputs)
+    first = {spec.name: spec.shape[0] for spec in inputs if spec.shape and isinstance(spec.shape[0], int)}
+    if len(set(first.values())) > 1:
+        sizes = ", ".join(f"{name} {size}" for name, size in first.items())
+        raise ConvkitError(
+            f"the inputs have unlike first sizes, so no batch goes through them: {sizes}",
+            hint="export the network with the batch first in every input",
+        )
 
 
 def _check_spec(origin: str, spec: TensorSpec, array: np.ndarray) -> None:

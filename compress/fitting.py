@@ -27,6 +27,17 @@ def check_model(model: Model, plan: Plan) -> None:
 
 def check(graph: fx.GraphModule, plan: Plan, target: Target) -> None:
     """Raise ConvkitError where `plan` does not fit `graph`: an unknown layer or format, a missing range."""
+    check_layers(graph, plan, target)
+    for placed in placement.quantized_tensors(graph, target, plan.layers).values():
+        if placed.ranged and graphs.value(placed.root) not in plan.ranges:
+            raise ConvkitError(
+                f"the plan has no range for tensor {graphs.value(placed.root)!r}",
+                hint="let `convkit quantize --plan` calibrate it",
+            )
+
+
+def check_layers(graph: fx.GraphModule, plan: Plan, target: Target) -> None:
+    """Raise ConvkitError where a layer of `plan` is none of `graph`, or cannot run in its formats."""
     known = {graphs.key(node): node for node in graphs.computes(graph)}
     for name, layer in plan.layers.items():
         if name not in known:
@@ -40,11 +51,10 @@ def check(graph: fx.GraphModule, plan: Plan, target: Target) -> None:
             )
         _check_layer(known[name], layer)
         _check_type(name, layer.activation, target)
-    for placed in placement.quantized_tensors(graph, target, plan.layers).values():
-        if placed.ranged and graphs.value(placed.root) not in plan.ranges:
+        if not formats.is_exact(layer.activation) and not any(True for _ in placement.data_inputs(known[name], target)):
             raise ConvkitError(
-                f"the plan has no range for tensor {graphs.value(placed.root)!r}",
-                hint="let `convkit quantize --plan` calibrate it",
+                f"layer {name!r} reads no float32 numbers that could be in {layer.activation}",
+                hint="remove the layer's line",
             )
 
 

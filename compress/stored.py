@@ -97,15 +97,6 @@ def bias(node: fx.Node) -> fx.Node | None:
     return found if isinstance(found, fx.Node) else None
 
 
-def behind(node: fx.Node) -> Tensor | None:
-    """The bias [m, 1, …] of a Conv that `weights.put_biases_behind` took out of it; None where it has not."""
-    user = graphs.sole_user(node)
-    if user is None or graphs.operator(node) != "Conv" or graphs.operator(user) != "Add" or len(user.args) < len("ab"):
-        return None
-    is_own = graphs.value(node) == f"{graphs.value(user)}{weights.WITHOUT_BIAS}"
-    return graphs.constant(user.args[1]) if is_own else None
-
-
 def write_bias(numbers: fx.Node, values: Tensor) -> None:
     """Store `values` [m] as the bias that `numbers` gives: in its codes, or as they are where it is in float."""
     held = graphs.constant(numbers)

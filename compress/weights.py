@@ -24,8 +24,6 @@ _FEW_BITS = 6
 
 FORMAT = "format"
 """Mark in the meta of the nodes that give a layer's weight in codes and in numbers: the name of the format."""
-WITHOUT_BIAS = "_without_bias"
-"""Behind the name of a tensor: as it is before its bias is added."""
 _BLOCK = re.compile(r"block:([1-9]\d*)")
 _OUTPUT_SECOND = ("MatMul", "ConvTranspose")
 """Operators whose weight has its output channels on axis 1."""
@@ -226,39 +224,6 @@ def _dequantized(
         return graphs.call(factor, function, (stored, factor), name, axis=axis, block_size=size)
     zero = graphs.store(graph, before, f"{name}_zero_point", torch.zeros_like(scale).to(codes.dtype))
     return graphs.call(zero, function, (stored, factor, zero), name, axis=axis)
-
-
-def put_biases_behind(graph: fx.GraphModule) -> None:
-    """Take the bias of every quantized Conv out of it, into an Add that makes the tensor in its place."""
-    for node in list(graph.graph.nodes):
-        if node.op == "call_function" and graphs.operator(node) == "Conv" and len(node.args) == len(("x", "w", "b")):
-            _put_behind(graph, node)
-    graph.graph.eliminate_dead_code()
-    graph.recompile()
-
-
-def _put_behind(graph: fx.GraphModule, conv: fx.Node) -> None:
-    values = _bias_values(conv.args[2])
-    if values is None:
-        return
-    name, layer = graphs.value(conv), str(conv.meta["layer"])
-    conv.args = conv.args[:2]
-    across = values.reshape(-1, *[1] * len(conv.kwargs["kernel_shape"]))  # type: ignore[arg-type]
-    bias = graphs.store(graph, conv, f"{layer}.bias", across)
-    total = graphs.call(conv, ops.function("Add"), (conv, bias), name)
-    total.meta["tensor"], conv.meta["value"] = conv.meta.get("tensor"), f"{name}{WITHOUT_BIAS}"
-    conv.replace_all_uses_with(total, delete_user_cb=lambda user: user is not total)
-
-
-def _bias_values(bias: object) -> Tensor | None:
-    """What a bias, kept in float or in int32 codes, comes to; None where there is none."""
-    held = graphs.constant(bias)
-    if held is not None or not isinstance(bias, fx.Node):
-        return held
-    codes, scale = (graphs.constant(argument) for argument in bias.args[:2])
-    assert codes is not None  # it was stored by `_dequantized`  # noqa: S101
-    assert scale is not None  # noqa: S101
-    return codes * scale
 
 
 def _replace(graph: fx.GraphModule, node: fx.Node, module: nn.Module, weight: fx.Node, bias: fx.Node | None) -> None:

@@ -88,8 +88,8 @@ def factorize(
 
     Of a trained network each layer keeps its own form or takes one of those asked for, with ranks by what it reads of
     the data: by the loss that this brings to the outputs, and by latency measured on the target, as `convkit quantize
-    --formats` chooses formats; with --formats both are chosen at once. Nothing slower than the original is kept. OUTPUT
-    gets model.onnx, plan.yaml, manifest.json and report.json.
+    --formats` chooses formats; with --formats both are chosen at once. Nothing slower than the original is kept, but
+    where --size or --bops asks for it. OUTPUT gets model.onnx, plan.yaml, manifest.json and report.json.
 
     With --apriori, the network is not trained yet: OUTPUT gets factored.py, whose `build` makes the network to train,
     in the way and with the arguments of your own function. Weights are drawn so that numbers keep their variance from

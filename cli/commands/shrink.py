@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import click
+from click.core import ParameterSource
 
 from convkit.cli import carrying, options, show, values
 from convkit.compress.errors import ConvkitError
@@ -54,7 +55,8 @@ def shrink(
     Channels that are added, multiplied or joined together go together; what each group is worth to the outputs comes
     from a few backward passes, what layers of other widths take from profiles of this machine. Layers that read less
     than before are fitted, without training, to make what they made. With --formats and --forms the same search decides
-    about these as well, within the one budget. Nothing slower than the original is kept. OUTPUT gets model.onnx,
+    about these as well, within the one budget. Nothing slower than the original is kept, but where --size or --bops
+    asks for it. OUTPUT gets model.onnx,
     plan.yaml, manifest.json and report.json.
 
     Where MODEL is a family that `convkit train --elastic` left, the most accurate of its members within --latency is
@@ -80,7 +82,10 @@ def shrink(
         if len(wanted) != 1 or formats or forms:
             hint = '--latency "<=5ms"; `convkit quantize` what it leaves for formats'
             raise ConvkitError("a member of a family is picked by one limit on its time", hint=hint)
-        given = [name for name in ("plan", "tables", "keep", "by_labels") if getattr(settings, name)]
+        source = click.get_current_context().get_parameter_source
+        defaults = ("max_drop", "min_sqnr", "step", "tune")
+        given = [name for name in ("plan", "tables", "keep", "by_labels", "resume") if getattr(settings, name)]
+        given += [name for name in defaults if source(name) is ParameterSource.COMMANDLINE]
         if given:
             option = f"--{given[0].replace('_', '-')}"
             raise ConvkitError(f"{option} is for one network, not for a family", hint="leave it out")

@@ -102,7 +102,7 @@ class Trace:
 
     def _shared(self, site: Site, read: Values) -> Iterator[tuple[_Place, Tensor]]:
         """Errors of the tensors that others read too."""
-        for tensor in set(site.arguments.values()) & read.keys():
+        for tensor in dict.fromkeys(t for t in site.arguments.values() if t in read):
             error = read[tensor] - self._values[tensor]
             yield from ((edge, error) for edge in _edges(site, tensor))
 

@@ -11,7 +11,7 @@ import torch
 
 from convkit.compress import calibration, parts, placement
 from convkit.compress.apply import apply_prepared, prepare
-from convkit.compress.fitting import check_model
+from convkit.compress.fitting import check_layers, check_model
 from convkit.compress.method import Method
 from convkit.compress.model import Model
 from convkit.compress.option import Option
@@ -127,6 +127,7 @@ def given(task: Task, plan: Plan) -> Attempt:
     """A plan that a person wrote or edited, with the ranges it lacks calibrated, and how it scores."""
     check_model(task.model, plan)
     model = prepare(task.model, plan.methods, task.data.probe, plan.forms, plan.widths)
+    check_layers(model.graph, plan, task.target)
     return _scored(task, "the plan given", calibration.complete(model, task.target, plan, task.data), model)
 
 

@@ -176,7 +176,8 @@ def problem(
         for name, chosen in found.items()
     }
     fixed = Cost(
-        seconds=rest.seconds + sum(max(known.values()) for name, known in seconds.items() if name not in found),
+        seconds=rest.seconds
+        + sum(_seconds(known, floating.activation) for name, known in seconds.items() if name not in found),
         bytes=rest.bytes + sum(_bytes(node, None, FLOAT, target) for node in _held_once(nodes, found)),
         bops=sum(bops(count, None, FLOAT) for name, count in macs.items() if name not in found),
     )

@@ -41,7 +41,7 @@ def whole(path: Path) -> tuple[onnx.ModelProto, str]:
     data = _bytes(path)
     model = _parse(path, data)
     digest = hashlib.sha256(data)
-    for tensor in _external(model):
+    for tensor in external(model):
         digest.update(_load_external(path, tensor))
     _check_functions(path, model)
     _check(path, model)
@@ -94,7 +94,7 @@ def _broken_text(message: Message) -> str:
     return ""
 
 
-def _external(model: onnx.ModelProto) -> Iterator[TensorProto]:
+def external(model: onnx.ModelProto) -> Iterator[TensorProto]:
     graphs = [model.graph]
     holders = [function.node for function in model.functions]
     while graphs:

@@ -5,7 +5,7 @@ Initial values of weights, constants and shapes are folded at load. Every free i
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +34,13 @@ def load(ref: ModelRef) -> Model:
 
     proto, digest = _onnx_file.read(Path(ref.path))
     return from_proto(proto, ref, digest)
+
+
+def external(model: onnx.ModelProto) -> Iterator[onnx.TensorProto]:
+    """Its tensors whose bytes are in another file, constants of nodes and of branches among them."""
+    from convkit.compress.sources import _onnx_file
+
+    yield from _onnx_file.external(model)
 
 
 def whole(path: str) -> tuple[onnx.ModelProto, str]:

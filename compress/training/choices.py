@@ -166,7 +166,6 @@ class Choices:
         for at, own in enumerate(network.layers):
             made, read = places.get(own.key, (None, None))
             own.take(self.networks[of[own.key]].layers[at], made, read)
-            own.take_behind(self.first.layers[at], made)
         decided = {id(layer.reads): of[layer.key] for layer in self.first.layers}
         first, usual = self.first.reads(), next(iter(self.networks))
         reads = {label: one.reads() for label, one in self.networks.items()}
@@ -222,7 +221,7 @@ def _share(network: Network, first: Network, share: Callable[[Weight, Weight], N
         assert isinstance(own.weight, Weight)  # what is searched has scales  # noqa: S101
         assert isinstance(other.weight, Weight)  # noqa: S101
         share(own.weight, other.weight)
-        own.bias = other.bias
+        own.bias, own.behind = other.bias, other.behind
     for mine, its in zip(_biases(network), _biases(first), strict=True):
         mine.bias = its.bias
     _share_floats(network, first)

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from convkit.compress import behind, patches, stored
 from convkit.compress import graph as graphs
-from convkit.compress import patches, stored
 from convkit.compress.training.rounded import Cast, Norm, Quantize, Weight, bounds
 
 _BIAS_CODES = 2.0**30
@@ -43,6 +43,8 @@ class Layer:
     bias: nn.Parameter | None
     reads: Read | None
     norm: Norm | None = None
+    behind: nn.Parameter | None = None
+    """The bias [m, 1, …] behind a Conv, where the target wants it there."""
 
     @property
     def key(self) -> str:
@@ -52,7 +54,7 @@ class Layer:
     def take(self, other: Layer, made: Tensor | None = None, read: Tensor | None = None) -> None:
         """Be written as `other`, of which this has the outputs `made` and the inputs `read`: all, if not told."""
         if made is None and read is None:
-            self.weight, self.bias, self.norm = other.weight, other.bias, other.norm
+            self.weight, self.bias, self.norm, self.behind = other.weight, other.bias, other.norm, other.behind
             return
         assert isinstance(self.weight, Weight)  # what is searched has scales  # noqa: S101
         assert isinstance(other.weight, Weight)  # noqa: S101
@@ -65,14 +67,10 @@ class Layer:
             self.weight.scale.put(_picked(scale.flatten(), made).reshape(self.weight.scale().shape))
             if other.bias is not None:
                 self.bias = nn.Parameter(_picked(other.bias, made))
+            if other.behind is not None:
+                self.behind = nn.Parameter(_picked(other.behind, made))
             if other.norm is not None and self.norm is not None:
                 self.norm.take(other.norm, made)
-
-    def take_behind(self, other: Layer, made: Tensor | None) -> None:
-        """Have the bias that stands behind `other`, where the target wants them there, for its outputs `made`."""
-        own, its = stored.behind(self.node), stored.behind(other.node)
-        if own is not None and its is not None:
-            own.copy_(_picked(its, made))
 
     def write(self) -> None:
         """Codes, scales and bias."""
@@ -86,6 +84,9 @@ class Layer:
             bias = _write_weight(self, self.weight, numbers, biased)
         if biased is not None and bias is not None:
             stored.write_bias(biased, bias.double())
+        added = behind.bias(self.node)
+        if added is not None and self.behind is not None:
+            added.copy_(self.behind)
 
 
 def _picked(values: Tensor, places: Tensor | None) -> Tensor:

@@ -14,9 +14,9 @@ from typing import Any
 import torch
 from torch import Tensor, fx, nn
 
+from convkit.compress import behind, layer_rounding, pairs, patches, stored, weights
 from convkit.compress import format as formats
 from convkit.compress import graph as graphs
-from convkit.compress import layer_rounding, pairs, patches, stored, weights
 from convkit.compress.floating import ExMy
 from convkit.compress.lockstep import constant
 from convkit.compress.model import Model, clone
@@ -152,7 +152,19 @@ class Network:
             bias = None
             if biased is not None and value is not None:
                 bias = self._biased(biased, value, weight, reads)
-            yield Layer(node, weight, bias, reads)
+            yield Layer(node, weight, bias, reads, behind=self._behind(node))
+
+    def _behind(self, node: fx.Node) -> nn.Parameter | None:
+        """The bias that stands behind a Conv, as one that is learnt; None where none does."""
+        value = behind.bias(node)
+        if value is None:
+            return None
+        (total,) = node.users
+        bias = nn.Parameter(value.detach().clone())
+        held = total.args[1]
+        assert isinstance(held, fx.Node)  # noqa: S101 - it gives `value`
+        self._give(self._twins[held], bias)
+        return bias
 
     def _biased(self, biased: fx.Node, value: Tensor, weight: Weight | Cast, reads: Read | None) -> nn.Parameter:
         """The bias that the node `biased` gives, in codes where it is stored in them."""

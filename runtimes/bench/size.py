@@ -22,16 +22,18 @@ def _weights(file: Path) -> list[Path]:
 
 
 def _external(file: Path) -> list[Path]:
-    """Existing files that `file`'s initializers name, each once; those outside its folder are refused."""
+    """Existing files that `file`'s tensors name, each once; those outside its folder are refused."""
     import onnx
     from google.protobuf.message import DecodeError
+
+    from convkit.compress.sources import onnx as source
 
     try:
         model = onnx.load(file, load_external_data=False)
     except (DecodeError, OSError) as error:
         raise ConvkitError(f"{file} is no ONNX file: {error}", hint="write or download the model again") from error
     folder = file.parent.resolve()
-    entries = (entry for tensor in model.graph.initializer for entry in tensor.external_data)
+    entries = (entry for tensor in source.external(model) for entry in tensor.external_data)
     found = {(folder / entry.value).resolve() for entry in entries if entry.key == "location"}
     for path in sorted(found):
         if not path.is_relative_to(folder):

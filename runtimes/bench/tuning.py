@@ -44,6 +44,8 @@ class Job:
     fixed: Collection[str] = ()
     budget: float = 5.0
     seed: int = 0
+    batch: int | None = None
+    """Samples a call, None for what the network says."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,7 @@ def _ratios(job: Job, found: Sequence[Knobs], share: float, workbench: Workbench
     """Time of each setting over that of the start, all side by side."""
     candidates = [Candidate(START, job.engine, job.path, job.options)]
     candidates += [Candidate(in_words(knobs), job.engine, job.path, _set(job.options, knobs)) for knobs in found]
-    asked = Settings(budget=job.budget * share, seed=job.seed)
+    asked = Settings(budget=job.budget * share, seed=job.seed, batch=job.batch)
     measured = measure(candidates, START, job.data, asked, workbench)
     return {result.name: result.ratios["p50"] for result in measured.results if result.name != START}
 

@@ -7,7 +7,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from convkit.compress import parts, record
+from convkit.compress import code, parts, record
 from convkit.compress.errors import ConvkitError
 from convkit.compress.model import Model
 from convkit.compress.target import Target
@@ -59,13 +59,14 @@ def fingerprint(
     knobs = dataclasses.asdict(options) | {"methods": list(methods)}
     shapes = {name: list(shape) for name, shape in options.shapes.items()}
     sizes = {name: list(array.shape) for name, array in (inputs or {}).items()}
+    told = record.digest_bytes(repr(target).encode())
     return Fingerprint(
         model.digest,
         target.name,
         target.engine,
         str(parts.load("runtimes", target.engine).version()),
         facts,
-        knobs | {"shapes": shapes, "inputs": sizes, "target": record.digest_bytes(repr(target).encode())},
+        knobs | {"shapes": shapes, "inputs": sizes, "target": told, "code": code.digest()},
     )
 
 
