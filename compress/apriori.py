@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
 from convkit.compress import form as forms
-from convkit.compress import parts
+from convkit.compress import membership, parts
 from convkit.compress.errors import ConvkitError
 from convkit.compress.form import Chosen, Conv, Form, Ranks
 
@@ -23,8 +23,13 @@ _GAIN = 2.0
 
 
 def convolutions(module: nn.Module) -> dict[str, Conv]:
-    """Those of `module` that forms may stand for, by name; what is shared under several names is under the first."""
-    return {name: layer for name, layer in module.named_modules() if isinstance(layer, Conv) and forms.is_plain(layer)}
+    """Those of `module` that forms may stand for, by name; what is shared under several names is under the first.
+
+    What a novel convolution is made of is left to it: it may read the weight itself.
+    """
+    inside = tuple(f"{name}." if name else "" for name in membership.owners(module))
+    own = ((name, layer) for name, layer in module.named_modules() if not name.startswith(inside))
+    return {name: layer for name, layer in own if isinstance(layer, Conv) and forms.is_plain(layer)}
 
 
 def parsed(given: Mapping[str, str]) -> dict[str, Chosen]:
@@ -52,7 +57,7 @@ def chosen(module: nn.Module, name: str, share: float) -> dict[str, Chosen]:
         hint = f"there is: {', '.join(parts.names(forms.FOLDER))}"
         raise ConvkitError(f"no convolution of the network is smaller in the form {name}", hint=hint)
     whole = sum(parameter.numel() for parameter in module.parameters())
-    rest = whole - sum(layer.weight.numel() for layer in known.values())
+    rest = whole - sum(weight.numel() for weight in {id(one.weight): one.weight for one in known.values()}.values())
     low, high, best = 0.0, 1.0, None
     for _ in range(40):
         middle = (low + high) / 2
@@ -102,8 +107,14 @@ def rewrite(module: nn.Module, given: Mapping[str, Chosen], seed: int = 0) -> nn
         with torch.no_grad():
             for place, piece in enumerate(chain):
                 _draw(piece.weight, _GAIN if place == 0 else 1.0, generator)
-        module.set_submodule(name, nn.Sequential(*chain))
+        _put(module, layer, nn.Sequential(*chain))
     return module
+
+
+def _put(module: nn.Module, layer: nn.Module, other: nn.Module) -> None:
+    """`other` in place of `layer`, under each of its names."""
+    for name in [name for name, one in module.named_modules(remove_duplicate=False) if one is layer]:
+        module.set_submodule(name, other)
 
 
 def dense(module: nn.Module, given: Mapping[str, Chosen]) -> nn.Module:
@@ -114,7 +125,7 @@ def dense(module: nn.Module, given: Mapping[str, Chosen]) -> nn.Module:
             parametrize.remove_parametrizations(chain, "weight")
             continue
         assert isinstance(chain, nn.Sequential)  # noqa: S101 - rewrite made it
-        module.set_submodule(name, merged([layer for layer in chain if isinstance(layer, Conv)]))
+        _put(module, chain, merged([layer for layer in chain if isinstance(layer, Conv)]))
     return module
 
 

@@ -12,11 +12,14 @@ import torch
 from torch import Tensor, fx, nn
 
 from convkit.compress import graph as graphs
+from convkit.compress import weights
 
 _NEAR = 100
 """A filter is nothing where all of it is smaller than the layer's largest weight by this factor."""
 _SPARSE, _FEW = 0.1, 0.5
 """Share of filters that do nothing, and digits of entropy, from which and below which a layer is worth a look."""
+_TAPS, _ENOUGH = 9, 16
+"""Of the filters that the authors fitted the entropy of noise to, and how many have one at all."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,8 @@ class Filters:
         """What they say of the layer; "" where they say nothing."""
         if self.sparse >= _SPARSE:
             return "shrink: filters that do nothing"
+        if self.taps != _TAPS or self.count < _ENOUGH:
+            return ""
         if self.entropy >= self.random:
             return "looks untrained: wider than it need be"
         return "factorize: few directions" if self.entropy < _FEW else ""
@@ -50,14 +55,15 @@ def filters(graph: fx.GraphModule) -> list[Filters]:
     for node in graphs.computes(graph):
         layer = graphs.module(node)
         if isinstance(layer, nn.modules.conv._ConvNd) and math.prod(layer.kernel_size) > 1:  # noqa: SLF001 - torch's only common class
-            found.append(_filters(graphs.key(node), layer.weight.detach().double()))
+            found.append(_filters(graphs.key(node), layer))
     return found
 
 
-def _filters(name: str, weight: Tensor) -> Filters:
-    rows, outputs = weight.flatten(2).flatten(0, 1), weight.flatten(1)
+def _filters(name: str, layer: nn.modules.conv._ConvNd) -> Filters:
+    weight = layer.weight.detach().double()
+    rows, outputs = weight.flatten(2).flatten(0, 1), weights.by_output(layer, weight).flatten(1)
     largest = float(rows.abs().max())
-    sparse = float((rows.abs().amax(1) < largest / _NEAR).double().mean())
+    sparse = float((rows.abs().amax(1) <= largest / _NEAR).double().mean())
     return Filters(
         name, rows.shape[0], rows.shape[1], sparse, entropy(rows), threshold(len(rows)), orthogonality(outputs)
     )

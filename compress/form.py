@@ -113,10 +113,11 @@ class Chosen:
 
 
 def is_plain(conv: nn.Module) -> TypeGuard[Conv]:
-    """Whether `conv` is a convolution, not transposed, padded with numbers of zeros."""
+    """Whether `conv` is torch's own convolution, not transposed, padded with numbers of zeros; a class made of one may
+    compute something else of its weight."""
     return (
-        isinstance(conv, Conv)
-        and not conv.transposed
+        type(conv) in (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+        and isinstance(conv, Conv)
         and conv.padding_mode == "zeros"
         and not isinstance(conv.padding, str)
     )

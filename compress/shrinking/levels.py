@@ -189,9 +189,10 @@ def uniform(coupled: Coupling, worth: Mapping[int, float], share: float, step: i
     gone: set[int] = set()
     for family in coupled.families:
         size = max(family.channels)
-        each = max(1, step // size)
         count = len(family.classes)
-        keep = min(count, max(1, round(share * count / each) * each))
+        each = max(1, step // size)
+        each = 1 if count < each else each
+        keep = min(count, max(each, round(share * count / each) * each))
         gone |= set(sorted(family.classes, key=lambda root: (worth[root], root))[: count - keep])
     return frozenset(gone)
 

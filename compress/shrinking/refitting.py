@@ -7,7 +7,7 @@ from __future__ import annotations
 from collections.abc import Collection
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from convkit.compress import factoring, weights
 from convkit.compress import graph as graphs
@@ -47,8 +47,8 @@ def _write(layer: worth.Layer, lost: Tensor, seen: Reads) -> None:
     fitted[:, ~gone] = rows[:, ~gone] + _share(square, gone, rows)
     with torch.no_grad():
         weights.by_output(layer, layer.weight).copy_(fitted.reshape(weights.by_output(layer, layer.weight).shape))
-        if layer.bias is not None:
-            layer.bias.add_(((rows - fitted) @ mean).to(layer.bias.dtype))
+        if layer.bias is not None:  # one of its own: others may have begun with the same
+            layer.bias = nn.Parameter(layer.bias + ((rows - fitted) @ mean).to(layer.bias.dtype))
 
 
 def _share(square: Tensor, gone: Tensor, rows: Tensor) -> Tensor:

@@ -175,9 +175,20 @@ def _moved(node: fx.Node, known: Known, classes: Classes) -> Found | str:
     if isinstance(result, tuple):
         return tuple(_placed(one, node, classes) for one in result)
     found = _placed(result, node, classes)
+    if found is not None and _beside_others(node, found, known):
+        return f"{_said(node)} joins them to what has none of them"
     if found is not None and (not sizes.writable(node, found) or _skips(node, found)):
         return f"{_said(node)} computes its sizes, or skips some"
     return found
+
+
+def _beside_others(node: fx.Node, found: Along, known: Known) -> bool:
+    """Whether a Concat along another axis joins channels to a tensor without any, such as a token, which would keep its
+    size."""
+    if graphs.operator(node) != "Concat":
+        return False
+    axis = int(node.kwargs["axis"]) % len(_shape(node))  # type: ignore[arg-type]  # an operator's attribute
+    return axis != found.axis and any(known.of(one) is None for one in node.args)
 
 
 _UNKNOWN = object()

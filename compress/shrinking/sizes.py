@@ -12,9 +12,14 @@ TOLD = {"Reshape": 1, "Expand": 1, "Resize": 3}
 
 
 def writable(node: fx.Node, found: Along) -> bool:
-    """Whether the size of the channels' axis can be changed where the node is told its shape."""
+    """Whether the size of the channels' axis can be changed where the node is told its shape, every axis of it."""
     index = sized_by(node)
-    return index is None or _is_literal(node.args[index], found.axis)
+    if index is None:
+        return True
+    argument, rank = node.args[index], len(graphs.shape(node) or ())
+    told = graphs.constant(argument)
+    length = graphs.shape(argument) if told is None and isinstance(argument, fx.Node) else getattr(told, "shape", None)
+    return length == (rank,) and _is_literal(argument, found.axis)
 
 
 def sized_by(node: fx.Node) -> int | None:

@@ -9,6 +9,7 @@ formats are searched by, with the curvature that probes give in place of the gra
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -102,6 +103,11 @@ def _parameters(reader: Reader) -> list[Tensor]:
     return [reader.layer.weight, *([] if reader.layer.bias is None else [reader.layer.bias])]
 
 
+def _reached(layer: Layer) -> float:
+    """The part of what `layer` makes that one tap of its kernel reaches: all, but of a transposed one with strides."""
+    return 1 / math.prod(layer.stride) if isinstance(layer, nn.modules.conv._ConvTransposeNd) else 1.0  # noqa: SLF001
+
+
 def _change(
     found: Sequence[Reader],
     places: Mapping[int, int],
@@ -121,7 +127,7 @@ def _change(
         held = one.sums(one.layer.weight.detach())
         each = (held * one.sums(by_weight)).sum((0, 2))
         if by_bias is not None:
-            each = each - one.mean * (by_bias @ held.sum(2))
+            each = each - one.mean * (by_bias @ held.sum(2)) * _reached(one.layer)
         inside = [(at, places[label]) for at, label in enumerate(one.labels.tolist()) if label in places]
         if inside:
             own, classes = (torch.tensor(side) for side in zip(*inside, strict=True))

@@ -36,7 +36,7 @@ def test_noise_is_at_the_threshold_and_what_is_smooth_below() -> None:
 def test_idle_filters_are_counted() -> None:
     weight = torch.randn(8, 4, 3, 3).clamp(0.5, 1.0)
     weight[:2] *= 1e-3
-    (found,) = [filters._filters("conv", conv(weight).weight.detach())]
+    (found,) = [filters._filters("conv", conv(weight))]
     assert found.sparse == 0.25
     assert (found.count, found.taps) == (32, 9)
     assert found.hint.startswith("shrink")
