@@ -55,11 +55,10 @@ def run(training: Training) -> dict[str, Any]:
     learns, judged, names = training.learns, training.judged, training.augment
     assert learns.labels is not None  # the command looked  # noqa: S101
     loss = training.loss or usual_loss(learns.labels)
-    module, metric = _built(training.model), training.metric or next((one.quantity for one in training.gates), None)
+    module, metric = _built(training), training.metric or next((one.quantity for one in training.gates), None)
     if judged is not None:
         _scored(module, judged, metric, training.most)  # what cannot be scored is told before an hour of training
-    if names and next(iter(learns.arrays.values())).ndim != 4:  # noqa: PLR2004 - [N, C, H, W]
-        raise ConvkitError("--augment is for images [N, C, H, W]", hint="leave it out")
+    augment.check(names, [array.ndim for array in learns.arrays.values()], learns.labels.ndim)
     key = [training.model, learns.digest, training.schedule, names, loss]
     kept = Checkpoint(training.output, key, resume=training.resume)
     trained = _trained(training, module, loss, augment.chained(names) if names else None, kept)
@@ -128,11 +127,19 @@ def loaded(model: ModelRef, data: DataRef, validation: DataRef | None) -> tuple[
     return data_sets.load(data, specs), None if validation is None else data_sets.load(validation, specs)
 
 
-def _built(model: ModelRef) -> nn.Module:
+def _built(training: Training) -> nn.Module:
+    """The network, which a few samples go through. Raises ConvkitError where it does not take them, and where what it
+    makes cannot be learnt."""
+    from convkit.cli.batches import indices
     from convkit.compress.sources import _aten_trace, factory
+    from convkit.compress.training.supervised import ran
 
+    model = training.model
     module = factory.build(model)
     _aten_trace.inputs(module, model.shapes, model.path)
+    few = training.learns.whole(min(training.most, training.schedule.batch))
+    with indices([name for name, own in model.shapes.items() if (own.dtype or "float").startswith(("int", "uint"))]):
+        ran(module, few.batch(slice(min(training.most, training.schedule.batch))), model.path)
     return module
 
 

@@ -40,6 +40,22 @@ class Asked:
         limits = self.bops or self.latency or self.tables or self.together or self.mixed or self.by or self.widths
         return bool(self.precision or self.plan or self.switch or self.search or limits)
 
+    def refuse_beside_labels(self, *, shards: int) -> None:
+        """Raise ConvkitError for what says how a quantized network is trained, where none is."""
+        given = {
+            "--loader": self.loader is not None,
+            "--teach": self.teach is not None,
+            "--ranges": self.ranges != "learned",
+            "--norms": self.norms,
+            "--target": self.target is not None,
+            "--shards": shards > 1,
+        }
+        wrong = [name for name, is_given in given.items() if is_given]
+        if wrong:
+            raise ConvkitError(
+                f"{wrong[0]} says how a quantized network is trained", hint="give --precision as well, or leave it out"
+            )
+
 
 _FEWEST, _MOST = 2, 8
 """Bits of a width."""

@@ -29,11 +29,14 @@ _SCORED, _CALIBRATED = 2000, 256
 """Samples that are scored at most, and how many calibrate."""
 _NORMED = 1024
 """Samples that norms begin with."""
+HELD = 0.1
+"""Of the samples, held back."""
 
 
 def job(training: Training) -> Job:
     """The network, its data and its target, as `convkit quantize` has them."""
     from convkit.cli import carrying
+    from convkit.compress import plan as plans
     from convkit.compress.search import space
 
     asked, nothing = training.asked, {"latency": None, "size": None, "bops": None}
@@ -47,12 +50,13 @@ def job(training: Training) -> Job:
         budget=SECONDS, tune=False, threads=training.threads, seed=training.schedule.seed, as_json=False,
         dry_run=False, resume=training.resume,
     )  # fmt: skip
-    job = carrying.job(training.model, training.data, asked.target or "onnxruntime-cpu", how)
+    usual = plans.read(asked.plan).target if asked.plan else "onnxruntime-cpu"
+    job = carrying.job(training.model, training.data, asked.target or usual, how)
     if job.plan is not None and (job.plan.forms or job.plan.widths):
         raise ConvkitError(
             f"{asked.plan} makes other layers of the network's", hint="train the network that it made, with --precision"
         )
-    for spec in job.model.inputs:
+    for spec in job.model.inputs if training.schedule.batch else ():
         if spec.shape and isinstance(spec.shape[0], int) and spec.shape[0] != training.schedule.batch:
             raise ConvkitError(
                 f"{spec.name} takes {spec.shape[0]} samples at a time, not {training.schedule.batch}",
@@ -64,6 +68,15 @@ def job(training: Training) -> Job:
     if note:
         show.note(note)
     return replace(job, precision=option)
+
+
+def begun(training: Training) -> tuple[Training, Job]:
+    """What is trained, with so many samples to a step as are asked for, else as the network takes, else the usual."""
+    from convkit.cli.batches import fixed
+    from convkit.cli.plain_training import BATCH
+
+    found, schedule = job(training), training.schedule
+    return replace(training, schedule=replace(schedule, batch=schedule.batch or fixed(found.model) or BATCH)), found
 
 
 def _check_search(asked: Asked) -> None:
@@ -82,6 +95,15 @@ def _check_search(asked: Asked) -> None:
             "--latency and --tables belong together",
             hint="let `convkit quantize --formats` measure tables first, and give its folder",
         )
+
+
+def split(training: Training, job: Job) -> tuple[Data, Data]:
+    """What is learnt from, and what is held back, both in whole batches where the network takes no others."""
+    from convkit.cli.batches import fixed
+
+    parts, size = job.data.split(HELD, training.schedule.seed), fixed(job.model)
+    learns, held = parts if size is None else (part.whole(size) for part in parts)
+    return learns, held
 
 
 def judged(training: Training, job: Job, held: Data) -> Data:
@@ -145,6 +167,10 @@ def networks(training: Training, job: Job, plan: Plan, calibration: Calibration,
     """The network in training, and what rounding alone makes of it."""
     found, rounded = network(training, job, plan, calibration)
     if training.asked.norms:
+        if not any(layer.norm for layer in found.layers):
+            raise ConvkitError(
+                f"no convolution of {job.model.name} has a bias that a norm could stand for", hint="leave out --norms"
+            )
         found.begin_norms(seen(training, job, learns))
     return found, rounded
 
@@ -164,7 +190,8 @@ def seen(training: Training, job: Job, learns: Data) -> list[Inputs]:
     """Samples that norms begin with, a batch at a time."""
     from convkit.compress.training.distilled import tensors
 
-    arrays, size = tensors(job.model, learns.batch(slice(_NORMED))), training.schedule.batch
+    size = training.schedule.batch
+    arrays = tensors(job.model, learns.batch(slice(max(1, _NORMED // size) * size)))
     return [tuple(array[at : at + size] for array in arrays) for at in range(0, len(arrays[0]), size)]
 
 
@@ -196,7 +223,7 @@ def samples(training: Training, model: Model, learns: Data, aim: Aim) -> Samples
     from convkit.compress.training.samples import Arrays, Loader
 
     if training.asked.loader is not None:
-        return Loader(training.asked.loader, model.inputs, training.schedule.seed)
+        return Loader(training.asked.loader, model.inputs)
     labels = None
     if aim.loss is not None and learns.labels is not None:
         labels = supervised.labels(learns, training.loss or supervised.usual_loss(learns.labels))

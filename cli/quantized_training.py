@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convkit.cli import figures, options, quantized_scores, quantized_start, show
+from convkit.cli.batches import indices_in_range
 from convkit.compress import record
 from convkit.compress.errors import ConvkitError
 from convkit.compress.training import crew as crews
@@ -30,8 +31,6 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 ROUNDED, TRAINED = "rounded", "trained"
 """Networks that are scored beside float: what rounding makes of it, and what training makes of that."""
-HELD = 0.1
-"""Of the samples, held back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,13 +73,13 @@ def _run(training: Training, crew: Crew) -> dict[str, Any] | None:
     from convkit.compress.training.checkpoint import Checkpoint
     from convkit.export import exporter
 
-    job = quantized_start.job(training)
-    learns, held = job.data.split(HELD, job.seed)
+    training, job = quantized_start.begun(training)
+    learns, held = quantized_start.split(training, job)
     judged = quantized_start.judged(training, job, held)
     started = time.monotonic()
     kept = Checkpoint(training.output, key(training, job), resume=training.resume)
     known = kept.load()
-    with show.progress(f"training {job.model.name} for {job.target.name}") as say:
+    with indices_in_range(job.model), show.progress(f"training {job.model.name} for {job.target.name}") as say:
         calibration = quantized_start.calibration(job, learns)
         plan = plans.loads(known[1]["plan"]) if known else quantized_start.planned(job, learns, held, calibration, say)
         say.found(f"{len(plan.layers)} layers in their formats")
@@ -107,6 +106,7 @@ def _run(training: Training, crew: Crew) -> dict[str, Any] | None:
 def key(training: Training, job: Job) -> list[object]:
     """What a training hangs on: one that was killed goes on where this is the same."""
     asked = [training.model, job.model.digest, job.data.digest, training.schedule, training.asked, training.augment]
+    asked.append(training.shards)
     return [*asked, training.loss, None if job.plan is None else job.plan.digest]
 
 
@@ -178,8 +178,8 @@ def trained(
     (learns, aim), (kept, beside) = learnt, keeps
     schedule, loader = training.schedule, training.asked.loader
     samples = quantized_start.samples(training, model, learns, aim)
-    if training.augment and len(model.inputs[0].shape) != 4:  # noqa: PLR2004 - [N, C, H, W]
-        raise ConvkitError("--augment is for images [N, C, H, W]", hint="leave it out")
+    labels = learns.labels.ndim if aim.loss is not None and learns.labels is not None else 1
+    augment.check(training.augment, [len(spec.shape) for spec in model.inputs], labels)
     chosen = augment.chained(training.augment) if training.augment else None
     count = f"batches of {loader}" if loader else f"{len(learns):,} samples"
     say.found(f"{count}, {len(aim.held[0]):,} samples held back")

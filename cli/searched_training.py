@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from convkit.cli import picture, quantized_scores, quantized_start, searched_costs, several_plans, show
+from convkit.cli.batches import indices_in_range
 from convkit.compress.errors import ConvkitError
 
 if TYPE_CHECKING:
@@ -37,16 +38,17 @@ def run(training: Training) -> dict[str, Any]:
     from convkit.compress.training.checkpoint import Checkpoint
     from convkit.export import exporter
 
-    job = quantized_start.job(training)
+    training, job = quantized_start.begun(training)
     decider = mixing.load(training.asked.by or USUAL)
     wish = searched_costs.wished(training.asked, job)
     jobs = _jobs(training, job)
-    learns, held = job.data.split(quantized_training.HELD, job.seed)
+    learns, held = quantized_start.split(training, job)
     judged = quantized_start.judged(training, job, held)
     started = time.monotonic()
     kept = Checkpoint(training.output, [*quantized_training.key(training, job), wish.digest], resume=training.resume)
     known = kept.load()
-    with show.progress(f"searching {job.model.name} for {job.target.name} while it is trained") as say:
+    words = f"searching {job.model.name} for {job.target.name} while it is trained"
+    with indices_in_range(job.model), show.progress(words) as say:
         calibration = quantized_start.calibration(job, learns)
         if known:
             planned = {label: plans.loads(text) for label, text in known[1]["plans"].items()}
@@ -83,6 +85,7 @@ def run(training: Training) -> dict[str, Any]:
 
 def _jobs(training: Training, job: Job) -> dict[str, Job]:
     """The job of each format, that of most bits first."""
+    from convkit.compress import format as formats
     from convkit.compress.search import space
 
     options: dict[str, Option] = {}
@@ -90,6 +93,8 @@ def _jobs(training: Training, job: Job) -> dict[str, Job]:
         options[name], note = space.precision(name, job.target)
         if note:
             show.note(note)
+        if not formats.load(options[name].weight).ranged:
+            raise ConvkitError(f"--search is among formats with scales, which {name} has not", hint="leave it out")
         same = [other for other, known in options.items() if known == options[name] and other != name]
         if same:
             raise ConvkitError(f"{job.target.name} runs {name} as {same[0]}", hint="leave one of them out")

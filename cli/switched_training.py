@@ -9,6 +9,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from convkit.cli import quantized_scores, quantized_start, several_plans, show
+from convkit.cli.batches import indices_in_range
 from convkit.compress.errors import ConvkitError
 
 if TYPE_CHECKING:
@@ -33,13 +34,13 @@ def run(training: Training) -> dict[str, Any]:
     from convkit.compress.training.deciders import hawq
     from convkit.export import exporter, switched
 
-    job = quantized_start.job(training)
-    learns, held = job.data.split(quantized_training.HELD, job.seed)
+    training, job = quantized_start.begun(training)
+    learns, held = quantized_start.split(training, job)
     judged = quantized_start.judged(training, job, held)
     started = time.monotonic()
     kept = Checkpoint(training.output, quantized_training.key(training, job), resume=training.resume)
     known = kept.load()
-    with show.progress(f"training {job.model.name} for {job.target.name}") as say:
+    with indices_in_range(job.model), show.progress(f"training {job.model.name} for {job.target.name}") as say:
         calibration = quantized_start.calibration(job, learns)
         if known:
             planned = {int(bits): plans.loads(text) for bits, text in known[1]["plans"].items()}

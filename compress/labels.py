@@ -57,6 +57,11 @@ def check(labels: np.ndarray, output: np.ndarray, axis: int) -> None:
                 f"the output is {list(output.shape[1:])} a sample, the labels are {list(labels.shape[1:])}"
             )
         return
+    if output.ndim <= axis:
+        raise ConvkitError(
+            f"the output is one number a sample, {list(output.shape)}, so there are no classes in it",
+            hint="let it make a score of each class, or give labels in floats",
+        )
     one = np.moveaxis(output[:1], axis, -1)
     for start in range(0, len(labels), _AT_ONCE):
         some = labels[start : start + _AT_ONCE]

@@ -14,7 +14,7 @@ from convkit.compress import record
 from convkit.compress.errors import ConvkitError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from convkit.compress.data import DataRef
     from convkit.compress.model import Model, ModelRef
@@ -84,6 +84,7 @@ def distill(
     """
     import torch
 
+    from convkit.cli.batches import fixed
     from convkit.compress import data as data_sets
     from convkit.compress import model as models
     from convkit.compress.training import augment as augmentations
@@ -97,8 +98,10 @@ def distill(
     torch.manual_seed(seed)
     student, master = models.load(model), models.load(models.ModelRef(teacher))
     check(student, master)
-    _check_batch(student, batch, names)
+    _check_batch((student, master), batch, names, norms=norms)
     learns, held = data_sets.load(data, student.inputs).split(_HELD, seed)
+    if any(fixed(model) is not None for model in (student, master)):
+        learns, held = learns.whole(batch), held.whole(batch)
     started = time.monotonic()
     how, digests = Schedule(epochs, batch, rate, seed=seed), {"model": student.digest, "teacher": master.digest}
     kept = Checkpoint(output, [digests, learns.digest, how, names, norms], resume=resume)
@@ -112,12 +115,16 @@ def distill(
 PART = distill
 
 
-def _check_batch(student: Model, batch: int, names: tuple[str, ...]) -> None:
-    for spec in student.inputs:
+def _check_batch(networks: Sequence[Model], batch: int, names: tuple[str, ...], *, norms: bool) -> None:
+    from convkit.compress.training import augment as augmentations
+
+    student = networks[0]
+    for spec in (spec for model in networks for spec in model.inputs):
         if spec.shape and isinstance(spec.shape[0], int) and spec.shape[0] != batch:
             raise ConvkitError(f"{spec.name} takes {spec.shape[0]} samples at a time, not --batch {batch}")
-    if names and len(student.inputs[0].shape) != 4:  # noqa: PLR2004 - [N, C, H, W]
-        raise ConvkitError("--augment is for images [N, C, H, W]", hint="leave it out")
+    augmentations.check(names, [len(spec.shape) for spec in student.inputs])
+    if norms and batch == 1:
+        raise ConvkitError("--norms takes more than one sample at a time", hint="leave it out")
 
 
 def _distilled(

@@ -149,12 +149,13 @@ def train(
     names = augmentations.parse(augment)
     if formats.quantized:
         _refuse(elastic, metric, gates)
-        how = loop.Schedule(epochs, batch or plain_training.BATCH, rate or _QUANTIZED_RATE, decay=0.0, seed=seed)
+        how = loop.Schedule(epochs, batch or 0, rate or _QUANTIZED_RATE, decay=0.0, seed=seed)
         aware = quantized_training.Training(
             model, data, validation, formats, how, loss, names, shards, threads, output, resume=resume
         )
         quantized_training.tell(quantized_training.run(aware), output, as_json=as_json)
         return
+    formats.refuse_beside_labels(shards=1 if elastic else shards)
     parsed = tuple(gate.parse(text) for text in gates)
     plain_training.check(model, validation, metric, parsed)
     batch, most = plain_training.batches(model, batch)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Generator, Tensor
@@ -45,6 +45,18 @@ def parse(text: str | None) -> tuple[str, ...]:
     if wrong is not None:
         raise ConvkitError(f"there is no augmentation {wrong!r}", hint=f"there is: {', '.join(NAMES)}")
     return names
+
+
+def check(names: tuple[str, ...], axes: Sequence[int], labels: int = 1) -> None:
+    """Raise ConvkitError where inputs of so many `axes` each, and labels of so many, are not images [N, C, H, W] with
+    something said of each whole: targets and other inputs would stay where the images are moved from."""
+    if not names:
+        return
+    if axes[0] != 4:  # noqa: PLR2004 - [N, C, H, W]
+        raise ConvkitError("--augment is for images [N, C, H, W]", hint="leave it out")
+    if len(axes) > 1 or labels > 1:
+        what = "the other inputs" if len(axes) > 1 else "labels that are images themselves"
+        raise ConvkitError(f"--augment moves images, and not {what}", hint="leave it out")
 
 
 def chained(names: tuple[str, ...]) -> Augment:

@@ -41,7 +41,7 @@ class Checkpoint:
         """Keep this epoch in place of the one before; killed between the two, that one stays."""
         from safetensors.torch import save
 
-        name = f"epoch{epoch}.safetensors"
+        name = f"epoch{epoch}-{self._key[:12]}.safetensors"  # another training's epoch never stands in its place
         self.folder.mkdir(parents=True, exist_ok=True)
         record.write_bytes(self.folder / name, save(dict(tensors)))
         record.write_json(self.folder / "state.json", {"key": self._key, "tensors": name, "state": dict(state)})
@@ -50,5 +50,6 @@ class Checkpoint:
                 old.unlink()
 
     def done(self) -> None:
-        """The output stands."""
+        """The output stands. What says that there is anything goes first, for a removal that is killed."""
+        (self.folder / "state.json").unlink(missing_ok=True)
         shutil.rmtree(self.folder, ignore_errors=True)

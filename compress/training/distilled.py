@@ -26,6 +26,9 @@ if TYPE_CHECKING:
     from convkit.compress.training.augment import Augment
     from convkit.compress.training.checkpoint import Checkpoint
 
+_FLOATS = frozenset({"float16", "float32", "float64", "bfloat16"})
+_VARIES = 1e-4
+"""Of the mean square of an output, the least variance that is taken for one."""
 _QUANTIZED = frozenset({"QuantizeLinear", "DequantizeLinear"})
 _NORMED, _SEEN = 2, 1024
 """Samples that a norm has a variance of, and those that norms begin with."""
@@ -95,13 +98,16 @@ def distill(
 
 
 class Target:
-    """What a student is to make: the outputs of `teacher`, each as far off as is told by its variance on `held`."""
+    """What a student is to make: the outputs of `teacher` that are no whole numbers, such as classes, each as far off
+    as is told by its variance on `held`."""
 
     def __init__(self, teacher: Model, held: Inputs, batch: int) -> None:
         self._teacher, self._held, self._batch = teacher, held, batch
+        self._floats = [at for at, spec in enumerate(teacher.outputs) if spec.dtype in _FLOATS]
+        if not self._floats:
+            raise ConvkitError(f"{teacher.name} makes whole numbers alone", hint="give one that makes scores as well")
         parts = list(self._outputs(teacher.graph))
-        made = [torch.cat([part[at].flatten() for part in parts]).double() for at in range(len(teacher.outputs))]
-        self._scales = [1 / max(float(one.var(correction=0)), 1e-30) for one in made]
+        self._scales = [_scale(torch.cat([part[at].flatten() for part in parts]).double()) for at in self._floats]
 
     def loss(self, made: Sequence[Tensor], inputs: Inputs) -> Tensor:
         """The mean square of what is off, over all outputs."""
@@ -116,7 +122,8 @@ class Target:
         return sum(loss * count for loss, count in parts) / sum(count for _, count in parts)
 
     def _loss(self, made: Sequence[Tensor], wanted: Sequence[Tensor]) -> Tensor:
-        parts = [(x - y).square().mean() * scale for x, y, scale in zip(made, wanted, self._scales, strict=True)]
+        pairs = ((made[at], wanted[at]) for at in self._floats)
+        parts = [(x - y).square().mean() * scale for (x, y), scale in zip(pairs, self._scales, strict=True)]
         return torch.stack(parts).mean()
 
     def _outputs(self, graph: nn.Module) -> Iterator[Sequence[Tensor]]:
@@ -124,6 +131,12 @@ class Target:
             with torch.no_grad():
                 made = graph(*(array[at : at + self._batch] for array in self._held))
             yield made
+
+
+def _scale(made: Tensor) -> float:
+    """One over the variance of an output; over a part of its mean square where it hardly varies, which is chance."""
+    least = max(float(made.var(correction=0)), _VARIES * float(made.square().mean()))
+    return 1 / least if least > 0 else 1.0
 
 
 class _Student:

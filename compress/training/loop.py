@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from convkit.compress.errors import ConvkitError
+from convkit.compress.training import draws
 
 if TYPE_CHECKING:
     from convkit.compress.training.augment import Augment
@@ -124,6 +125,7 @@ def run(
         yield now  # killed behind the last epoch, before the output stood
     for epoch in range(now.epoch, schedule.epochs):
         total, seen, began = 0.0, 0, time.monotonic()
+        draws.begin(schedule.seed, epoch)
         for place, (inputs, labels) in enumerate(samples.epoch(epoch, schedule.batch, least, chance)):
             batch = inputs if augment is None else (augment(inputs[0], chance), *inputs[1:])
             loss = learner.step(batch, labels, epoch + place / planned)
@@ -157,11 +159,6 @@ def keeping(
         yield now
 
 
-def chance(seed: int, at: float) -> torch.Generator:
-    """Of that place in training alone, in epochs, so that training which was killed draws the same."""
-    return torch.Generator().manual_seed(hash((seed, round(at * 1e6))) % 2**63)
-
-
 def _judge(learner: Learner, state: State, *, last: bool) -> None:
     found = learner.judge()
     if found is None:
@@ -173,9 +170,8 @@ def _judge(learner: Learner, state: State, *, last: bool) -> None:
 
 def _broken(learner: Learner, inputs: Inputs, epoch: int, loss: float) -> ConvkitError:
     why = learner.broken(inputs)
-    kept = f"; --resume goes on behind epoch {epoch}" if epoch else ""
     return ConvkitError(
-        f"the loss of epoch {epoch + 1} is {loss}{f': {why}' if why else ''}", hint=f"give a smaller --rate{kept}"
+        f"the loss of epoch {epoch + 1} is {loss}{f': {why}' if why else ''}", hint="train anew with a smaller --rate"
     )
 
 
@@ -226,6 +222,7 @@ class Cycle:
 
     def __init__(self, groups: Sequence[tuple[Sequence[Tensor], float, float]], schedule: Schedule, total: int) -> None:
         self._parameters = [parameter for group, _, _ in groups for parameter in group]
+        self._sound = True
         rates = [schedule.rate * times for _, times, _ in groups]
         given = [
             {"params": list(group), "lr": rate, "weight_decay": schedule.decay * decays}
@@ -250,10 +247,14 @@ class Cycle:
             total += loss.detach()
         if crew is not None:
             crew.summed([total, *(one.grad for one in self._parameters if one.grad is not None)])
+        self._sound = math.isfinite(float(total))
         return float(total)
 
     def step(self, shares: Sequence[float] = ()) -> None:
-        """One against the gradient, with these `shares` of the rates of the groups, where given."""
+        """One against the gradient, with these `shares` of the rates of the groups, where given; none where the loss is
+        no number, for where that began is seen in the weights as they are."""
+        if not self._sound:
+            return
         rates = [group["lr"] for group in self._optimizer.param_groups]
         for group, share in zip(self._optimizer.param_groups, shares or [1.0] * len(rates), strict=True):
             group["lr"] *= share

@@ -70,7 +70,7 @@ class Policy(nn.Module):
         return float(self._entropy().detach())
 
     def seen(self, places: Tensor, quality: float) -> None:
-        """Know what a network in these options is worth, from 0 to 1."""
+        """Know what a network in these options is worth, from 0 to 1, or 2 where its loss is less than none."""
         usual, worth, times = (self.get_buffer(name) for name in ("usual", "worth", "times"))
         usual.copy_(torch.tensor(quality) if bool(usual.isnan()) else _KEPT * usual + (1 - _KEPT) * quality)
         rows = torch.arange(len(places))

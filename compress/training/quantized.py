@@ -72,11 +72,12 @@ def train(
     crew = crew or Crew()
     crew.check(schedule.batch, shards)
     own, scales = network.parameters()
-    total = schedule.epochs * samples.steps(schedule.batch, LEAST)
+    least = max(LEAST, shards)  # each part of a batch has a sample
+    total = schedule.epochs * samples.steps(schedule.batch, least)
     updates = loop.Cycle([(own, 1, 1), (scales, SCALES, 0)], schedule, total)
     learner = QuantizedLearner(network, aim, updates, schedule.batch, (shards, crew))
     state = None if kept is None else loop.unpacked(learner, *kept)
-    for now in loop.run(learner, samples, schedule, least=LEAST, augment=augment, state=state):
+    for now in loop.run(learner, samples, schedule, least=least, augment=augment, state=state):
         yield learner, now
 
 
@@ -97,8 +98,11 @@ class QuantizedLearner:
     def step(self, inputs: Inputs, labels: Tensor | None, at: float) -> float:
         """By the gradient of the aim."""
         del at
-        count = len(inputs[0])
-        parts = min(self._shards, count)
+        count, parts = len(inputs[0]), self._shards
+        if count < parts:
+            raise ConvkitError(
+                f"a batch of {count} has no {parts} parts", hint="give fewer --shards, or larger batches"
+            )
         losses = (
             self.loss(tuple(x[at::parts] for x in inputs), None if labels is None else labels[at::parts])
             * (len(range(at, count, parts)) / count)

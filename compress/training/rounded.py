@@ -231,7 +231,8 @@ class Norm(nn.Module):
             self._sums.append((channels.shape[1], channels.sum(1), channels.square().sum(1)))
             return x + self.bias.reshape(-1, *[1] * (x.ndim - 2))
         mean, variance = self.get_buffer("mean"), self.get_buffer("variance")
-        made = F.batch_norm(x, mean, variance, self.spread(), self.bias, self.training, _MOMENTUM, _EPSILON)
+        of_batch = self.training and x.numel() > x.shape[1]  # one number has no variance
+        made = F.batch_norm(x, mean, variance, self.spread(), self.bias, of_batch, _MOMENTUM, _EPSILON)
         if self.reads is None or self.weight is None:
             return made
         with torch.no_grad():

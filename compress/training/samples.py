@@ -57,11 +57,12 @@ class Loader:
     """What the function `path` returns: an iterable with a length that gives (inputs, labels), or inputs alone, a batch
     at a time, such as torch's DataLoader. Inputs are a tensor, a tuple in the network's order, or a mapping by name.
 
-    Its order is torch's own chance, which is seeded anew for each epoch, so that what was killed goes on alike.
+    Its order is by the chance of torch, numpy and Python, which the loop seeds anew for each epoch, so that what was
+    killed goes on alike.
     """
 
-    def __init__(self, path: str, specs: Sequence[TensorSpec], seed: int) -> None:
-        self._path, self._specs, self._seed = path, specs, seed
+    def __init__(self, path: str, specs: Sequence[TensorSpec]) -> None:
+        self._path, self._specs = path, specs
         self._loader = function.call(path)
         if not hasattr(self._loader, "__iter__") or not hasattr(self._loader, "__len__"):
             raise ConvkitError(
@@ -78,7 +79,6 @@ class Loader:
     def epoch(self, number: int, batch: int, least: int, chance: Generator) -> Iterator[Batch]:
         """Its batches. Raises ConvkitError for one that the network does not take, and where they end early."""
         del batch, least, chance
-        torch.manual_seed(self._seed + number)
         seen, wanted = 0, len(self._loader)
         for given in self._loader:
             if seen == wanted:
@@ -103,10 +103,18 @@ class Loader:
             if one.ndim != len(spec.shape) or any(own != size for own, size in fixed):
                 shape = "x".join(map(str, spec.shape))
                 raise ConvkitError(f"{what} has {spec.name} of {list(one.shape)}", hint=f"the network takes {shape}")
+        if labels is not None and not (isinstance(labels, Tensor) and labels.ndim):
+            raise ConvkitError(
+                f"{what} has labels in a {type(labels).__name__}", hint="give a tensor, one label for each sample"
+            )
         if labels is not None and len(labels) != len(arrays[0]):
             raise ConvkitError(
                 f"{what} has {len(labels)} labels for {len(arrays[0])} samples", hint="give one for each"
             )
+        if labels is not None and labels.ndim == 1 and not (labels.is_floating_point() or labels.dtype == torch.bool):
+            labels = labels.long()
+            if len(labels) and int(labels.min()) < 0:
+                raise ConvkitError(f"{what} has a label {int(labels.min())}", hint="number classes from 0")
         return tuple(one.to(getattr(torch, spec.dtype)) for spec, one in zip(self._specs, arrays, strict=True)), labels
 
     def _parted(self, given: Any) -> tuple[tuple[Any, ...], Tensor | None]:  # noqa: ANN401 - the same

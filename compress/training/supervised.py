@@ -103,6 +103,29 @@ def outputs(module: nn.Module, data: Data, batch: int) -> np.ndarray:
         return np.concatenate([made(part) for part in data.batches(batch)])
 
 
+def ran(module: nn.Module, data: Data, name: str) -> Tensor:
+    """What `module`, which `name` builds, makes of `data`. Raises ConvkitError where it does not take that, or makes
+    what is no tensor."""
+    import torch
+
+    given = {key: _tensor(x) for key, x in data.arrays.items()}
+    try:
+        with torch.no_grad():
+            made = module.eval()(**given)
+    except RuntimeError as error:
+        shapes = ", ".join(f"{key}:{'x'.join(map(str, x.shape))}" for key, x in given.items())
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ConvkitError(
+            f"{name} does not run on {shapes}: {reason}", hint="check the shape, or fix the model"
+        ) from error
+    found = next(iter(made), None) if isinstance(made, tuple | list) else made
+    if not isinstance(found, torch.Tensor):
+        raise ConvkitError(
+            f"{name} makes a {type(made).__name__}", hint="wrap it so that it returns a tensor, or a tuple of tensors"
+        )
+    return found
+
+
 def labels(data: Data, loss: str) -> Tensor:
     """Those of `data`, as `loss` takes them. Raises ConvkitError where it takes none such."""
     if data.labels is None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from convkit.compress.training import loop
+from convkit.compress.training import draws, loop
 from convkit.compress.training.choices import Choices
 from convkit.compress.training.crew import Crew
 from convkit.compress.training.quantized import LEAST, SCALES, Aim, QuantizedLearner
@@ -93,7 +93,7 @@ class Draws:
 
     def at(self, place: float) -> dict[str, int]:
         """Of that place in training, in epochs."""
-        chance = loop.chance(self._seed, place)
+        chance = draws.at(self._seed, place)
         return {
             name: self._widths[int(torch.multinomial(shares, 1, generator=chance))]
             for name, shares in self._shares.items()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from convkit.compress.training import loop, mixing
+from convkit.compress.training import draws, mixing
 from convkit.compress.training.policy import Policy
 from convkit.compress.training.quantized import Aim
 
@@ -46,7 +46,7 @@ class Blended(mixing.PolicyLearner):
         if done >= DECIDED:
             return self.settled(inputs, labels)
         temperature = _WARM * (_COLD / _WARM) ** (done / DECIDED)
-        shares = self.policy.shares(loop.chance(self.search.seed, at), temperature)
+        shares = self.policy.shares(draws.at(self.search.seed, at), temperature)
         self._choices.blended(dict(zip(self.policy.decisions, shares, strict=True)))
         loss = self.loss(inputs, labels)
         off = self.search.strength * (1 - self._expected(shares) / self.search.target).abs().float()

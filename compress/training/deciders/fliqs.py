@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from convkit.compress.training import loop, mixing
+from convkit.compress.training import draws, mixing
 from convkit.compress.training.policy import Policy
 from convkit.compress.training.quantized import Aim
 
@@ -41,16 +41,21 @@ class Drawn(mixing.PolicyLearner):
         done = at / self.epochs
         if done >= DECIDED:
             return self.settled(inputs, labels)
-        places = self.policy.drawn(loop.chance(self.search.seed, at), uniform=done < DELAY)
+        places = self.policy.drawn(draws.at(self.search.seed, at), uniform=done < DELAY)
         chosen = self.policy.named(places)
         self._choices.mixed(chosen)
         loss = self.updates.update([self.loss(inputs, labels)])
-        self.policy.seen(places, 1 / (1 + loss))
+        self.policy.seen(places, quality(loss))
         if done >= DELAY:
             costs = torch.tensor(self.search.costs.each(chosen), dtype=torch.float64)
             off = (1 - costs / self.search.target).abs().float()
             self.policy.learn(self.search.strength * off, (done - DELAY) / (DECIDED - DELAY))
         return loss
+
+
+def quality(loss: float) -> float:
+    """What a network of that loss is worth, from 0 to 2: 1 at none, more where a user's own loss is less than none."""
+    return 1 / (1 + loss) if loss >= 0 else 2 - 1 / (1 - loss)
 
 
 PART = begun

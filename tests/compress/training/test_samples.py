@@ -9,6 +9,7 @@ import torch
 
 from convkit.compress.errors import ConvkitError
 from convkit.compress.model import TensorSpec
+from convkit.compress.training import draws
 from convkit.compress.training.samples import Arrays, Loader
 
 SPECS = (TensorSpec("x", ("N", 3, "H"), "float32", (1, 3, 4)),)
@@ -65,7 +66,11 @@ def epochs(
     samples: Arrays | Loader, count: int = 1
 ) -> list[list[tuple[tuple[torch.Tensor, ...], torch.Tensor | None]]]:
     chance = torch.Generator().manual_seed(0)
-    return [list(samples.epoch(number, 4, 2, chance)) for number in range(count)]
+    found = []
+    for number in range(count):
+        draws.begin(3, number)
+        found.append(list(samples.epoch(number, 4, 2, chance)))
+    return found
 
 
 @pytest.mark.parametrize(("count", "sizes"), [(8, [4, 4]), (9, [4, 4]), (10, [4, 4, 2]), (1, [1]), (3, [3])])
@@ -81,21 +86,22 @@ def test_every_sample_comes_once_but_for_a_last_batch_that_is_too_small(count: i
 
 @pytest.mark.usefixtures("loaders")
 def test_a_data_loader_is_one_and_its_order_is_each_epochs_own() -> None:
-    first, again = (epochs(Loader("loaders_here:good", SPECS, 3), 2) for _ in range(2))
+    first, again = (epochs(Loader("loaders_here:good", SPECS), 2) for _ in range(2))
     order = [[labels.tolist() for _, labels in one if labels is not None] for one in first]
     assert sorted(one for batch in order[0] for one in batch) == [0, 1, 2, 3, 4]
     assert order == [[labels.tolist() for _, labels in one if labels is not None] for one in again]
     assert order[0] != order[1]
-    later = list(Loader("loaders_here:good", SPECS, 3).epoch(1, 4, 2, torch.Generator()))
+    draws.begin(3, 1)
+    later = list(Loader("loaders_here:good", SPECS).epoch(1, 4, 2, torch.Generator()))
     assert [labels.tolist() for _, labels in later if labels is not None] == order[1]
 
 
 @pytest.mark.usefixtures("loaders")
 def test_inputs_come_by_name_and_alone() -> None:
-    (((x,), labels),) = epochs(Loader("loaders_here:named", SPECS, 0))[0]
+    (((x,), labels),) = epochs(Loader("loaders_here:named", SPECS))[0]
     assert x.dtype == torch.float32
     assert labels is not None
-    (((x,), labels),) = epochs(Loader("loaders_here:bare", SPECS, 0))[0]
+    (((x,), labels),) = epochs(Loader("loaders_here:bare", SPECS))[0]
     assert x.shape == (2, 3, 4)
     assert labels is None
 
@@ -115,4 +121,4 @@ def test_inputs_come_by_name_and_alone() -> None:
 )
 def test_what_a_loader_does_wrong_is_one_line(name: str, said: str) -> None:
     with pytest.raises(ConvkitError, match=said):
-        epochs(Loader(f"loaders_here:{name}", SPECS, 0))
+        epochs(Loader(f"loaders_here:{name}", SPECS))
