@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 from convkit.cli import options, show
 from convkit.compress import record
 from convkit.compress.errors import ConvkitError
+from convkit.compress.training import augment, family
 from convkit.compress.training import crew as crews
-from convkit.compress.training import family
 from convkit.compress.training.checkpoint import Checkpoint
 
 if TYPE_CHECKING:
@@ -27,7 +27,6 @@ if TYPE_CHECKING:
     from convkit.compress.training.elastic import Elastic, Member
 
 SCHEMA_VERSION = 1
-_IMAGES = 4
 _RANKED, _CALIBRATED, _BATCH = 64, 1024, 128
 """Samples that channels are ranked on and norms recalibrated on, and how many at a time."""
 
@@ -77,8 +76,7 @@ def _run(training: Training, crew: Crew) -> dict[str, Any] | None:
     arrays, labels = tensors(model, training.learns)
     if training.judged is not None:
         tensors(model, training.judged)  # what cannot be scored is told before an hour of training
-    if training.augment and len(model.inputs[0].shape) != _IMAGES:
-        raise ConvkitError("--augment is for images [N, C, H, W]", hint="leave it out")
+    augment.check(training.augment, [len(spec.shape) for spec in model.inputs], labels.ndim)
     asked = [training.schedule, training.asked, training.augment]
     key = [training.model, model.digest, training.learns.digest, *asked]
     kept = Checkpoint(training.output, key, resume=training.resume)
@@ -130,7 +128,7 @@ def _trained(
     say: Progress,
 ) -> tuple[Mapping[str, Sequence[int]] | None, list[float], float]:
     """The order of channels, the loss of each epoch, and multiply-accumulates that training took."""
-    from convkit.compress.training import augment, delayed, loop
+    from convkit.compress.training import delayed, loop
 
     (arrays, labels), schedule = data, training.schedule
     known = kept.load()

@@ -48,6 +48,14 @@ class Training:
 
 def run(training: Training) -> dict[str, Any]:
     """Train, and write the weights into the output; the report."""
+    from convkit.cli.batches import indices
+
+    shapes = training.model.shapes
+    with indices([name for name, own in shapes.items() if (own.dtype or "float").startswith(("int", "uint"))]):
+        return _run(training)
+
+
+def _run(training: Training) -> dict[str, Any]:
     from convkit.compress.training import augment
     from convkit.compress.training.checkpoint import Checkpoint
     from convkit.compress.training.supervised import usual_loss
@@ -130,7 +138,6 @@ def loaded(model: ModelRef, data: DataRef, validation: DataRef | None) -> tuple[
 def _built(training: Training) -> nn.Module:
     """The network, which a few samples go through. Raises ConvkitError where it does not take them, and where what it
     makes cannot be learnt."""
-    from convkit.cli.batches import indices
     from convkit.compress.sources import _aten_trace, factory
     from convkit.compress.training.supervised import ran
 
@@ -138,8 +145,7 @@ def _built(training: Training) -> nn.Module:
     module = factory.build(model)
     _aten_trace.inputs(module, model.shapes, model.path)
     few = training.learns.whole(min(training.most, training.schedule.batch))
-    with indices([name for name, own in model.shapes.items() if (own.dtype or "float").startswith(("int", "uint"))]):
-        ran(module, few.batch(slice(min(training.most, training.schedule.batch))), model.path)
+    ran(module, few.batch(slice(min(training.most, training.schedule.batch))), model.path)
     return module
 
 

@@ -167,10 +167,6 @@ def networks(training: Training, job: Job, plan: Plan, calibration: Calibration,
     """The network in training, and what rounding alone makes of it."""
     found, rounded = network(training, job, plan, calibration)
     if training.asked.norms:
-        if not any(layer.norm for layer in found.layers):
-            raise ConvkitError(
-                f"no convolution of {job.model.name} has a bias that a norm could stand for", hint="leave out --norms"
-            )
         found.begin_norms(seen(training, job, learns))
     return found, rounded
 
@@ -183,7 +179,12 @@ def network(training: Training, job: Job, plan: Plan, calibration: Calibration) 
     prepared = prepare(job.model, plan.methods, calibration.probe, widths=plan.widths)
     rounded, own = (apply_prepared(prepared, plan, job.target, calibration.seen_by(plan.methods)) for _ in range(2))
     asked = training.asked
-    return Network(own, prepared, follow=asked.ranges == "followed", norms=asked.norms), rounded
+    found = Network(own, prepared, follow=asked.ranges == "followed", norms=asked.norms)
+    if asked.norms and not any(layer.norm for layer in found.layers):
+        raise ConvkitError(
+            f"no convolution of {job.model.name} has a bias that a norm could stand for", hint="leave out --norms"
+        )
+    return found, rounded
 
 
 def seen(training: Training, job: Job, learns: Data) -> list[Inputs]:

@@ -83,7 +83,7 @@ def shrink(
             hint = '--latency "<=5ms"; `convkit quantize` what it leaves for formats'
             raise ConvkitError("a member of a family is picked by one limit on its time", hint=hint)
         source = click.get_current_context().get_parameter_source
-        defaults = ("max_drop", "min_sqnr", "step", "tune")
+        defaults = ("max_drop", "min_sqnr", "step")
         given = [name for name in ("plan", "tables", "keep", "by_labels", "resume") if getattr(settings, name)]
         given += [name for name in defaults if source(name) is ParameterSource.COMMANDLINE]
         if given:

@@ -1,11 +1,26 @@
 """A checkpoint keeps what is finished for the search that it is of, and for no other."""
 
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from convkit.cli import checkpoint
 from convkit.cli.checkpoint import Checkpoint
+from convkit.compress.errors import ConvkitError
+
+BEGINS = """
+import sys
+from convkit.cli import checkpoint
+kept = checkpoint.beside("out", "a", resume=False)
+kept.keep("losses", 1)
+print("begun", flush=True)
+sys.stdin.read()
+"""
+"""A search that begins, and lives until it is told enough."""
 
 
 def test_what_is_kept_is_read_by_the_same_search_that_resumes(tmp_path: Path) -> None:
@@ -68,3 +83,31 @@ def test_a_kept_value_is_not_made_again(tmp_path: Path) -> None:
     kept = Checkpoint(tmp_path)
     assert kept.kept("n", lambda: 7, str, int) == 7
     assert kept.kept("n", lambda: 8, str, int) == 7
+
+
+@pytest.fixture
+def other(tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
+    """Another process that searches for "out", and has begun."""
+    places = {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)}
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen(
+        [sys.executable, "-c", BEGINS], cwd=tmp_path, env=os.environ | places, text=True, **pipes
+    ) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "begun\n"
+        yield process
+        process.kill()
+
+
+@pytest.mark.parametrize("resume", [False, True])
+def test_a_place_is_that_of_one_search_at_a_time(
+    other: subprocess.Popen[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, resume: bool
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConvkitError, match="another search writes to out"):
+        checkpoint.beside("out", "a", resume=resume)
+    assert Checkpoint(tmp_path / ".out.search").value("losses") == 1, "of the other, whose it still is"
+    checkpoint.beside("elsewhere", "a", resume=resume)
+    other.kill()
+    other.wait()
+    assert checkpoint.beside("out", "a", resume=resume).value("losses") == (1 if resume else None)

@@ -6,6 +6,7 @@ import onnx
 
 from convkit.cli.original import own_bytes
 from convkit.compress.model import ModelRef, load
+from convkit.runtimes.bench.size import model_size
 from tests.compress.network import Net, residual
 
 
@@ -27,3 +28,23 @@ def test_a_file_whose_input_was_given_a_value_is_another_network(tmp_path: Path)
     onnx.save(proto, file)
     assert own_bytes(file, load(ModelRef(file))) == Path(file).read_bytes()
     assert own_bytes(file, load(ModelRef(file, args={"gain": [2.0]}))) is None
+
+
+def test_a_file_whose_constants_lie_apart_is_not_whole(tmp_path: Path) -> None:
+    # In no initializer, but in nodes.
+    net = Net()
+    net.save(tmp_path / "whole.onnx", net.op("Mul", net.conv("x", 4), net.weight(net.normal(1, 4, 1, 1))))
+    proto = onnx.load(tmp_path / "whole.onnx")
+    constants = [onnx.helper.make_node("Constant", [], [held.name], value=held) for held in proto.graph.initializer]
+    nodes = [*constants, *proto.graph.node]
+    for field, kept in (("initializer", []), ("node", nodes)):
+        proto.graph.ClearField(field)
+        getattr(proto.graph, field).extend(kept)
+    whole, apart = tmp_path / "constants.onnx", tmp_path / "apart.onnx"
+    onnx.save(proto, whole)
+    how = {"save_as_external_data": True, "convert_attribute": True, "size_threshold": 0}
+    onnx.save(proto, apart, location="apart.data", **how)
+    assert own_bytes(str(whole), load(ModelRef(str(whole)))) == whole.read_bytes()
+    assert own_bytes(str(apart), load(ModelRef(str(apart)))) is None
+    assert model_size(str(whole)) == whole.stat().st_size
+    assert model_size(str(apart)) == apart.stat().st_size + (tmp_path / "apart.data").stat().st_size

@@ -8,7 +8,9 @@ import pytest
 from convkit.cli import quantizing, tuning
 from convkit.cli.contest import ORIGINAL
 from convkit.cli.tuning import Tuning
+from convkit.compress import model as models
 from convkit.compress import plan as plans
+from convkit.compress.model import ModelRef, parse_shape
 from convkit.compress.plan import Plan
 from convkit.runtimes.bench import measure as measuring
 from convkit.runtimes.bench import tuning as tuner
@@ -86,6 +88,43 @@ def test_the_pace_is_measured_only_where_knobs_differ(folder: Path) -> None:
     other = tuning.paced(work, Tuning({}, {"spinning": False}), folder / "net.onnx", work.data)
     assert other.pace > 0
     assert other.pace != 1
+
+
+def test_a_batch_that_is_fixed_is_tuned_and_paced_with(
+    folder: Path, asked: list[tuner.Job], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # The file of the network leaves it free.
+    work, file, runs = quantizable.job(folder, budget=1.0), folder / "net.onnx", list[Measurement]()
+    work = replace(work, model=models.load(ModelRef(str(file), shapes=dict([parse_shape("x:8x3x8x8")]))))
+    measure = measuring.measure
+
+    def noted(*words: object) -> Measurement:
+        runs.append(measure(*words))  # type: ignore[arg-type]
+        return runs[-1]
+
+    monkeypatch.setattr(measuring, "measure", noted)
+    found = tuning.tuning(work, file, file, work.data, lambda _: None)
+    tuning.paced(work, replace(found, original={}), file, work.data)
+    assert [job.batch for job in asked] == [8, 8]
+    assert [run.batch for run in runs] == [8]
+
+
+def test_the_tuner_measures_with_the_batch_it_is_told(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sizes: list[int] = []
+    measure = measuring.measure
+
+    def noted(*words: object, **more: object) -> Measurement:
+        found = measure(*words, **more)  # type: ignore[arg-type]
+        sizes.append(found.batch)
+        return found
+
+    monkeypatch.setattr(tuner, "measure", noted)
+    work = quantizable.job(folder)
+    tuner.tune(
+        tuner.Job("onnxruntime", str(folder / "net.onnx"), Options(threads=1), work.data, ("threads",), 0.2, 0, 8)
+    )
+    assert sizes
+    assert set(sizes) == {8}
 
 
 def test_what_is_written_names_the_knobs_and_the_bench_takes_them(

@@ -1,5 +1,7 @@
 """Networks in forms before they are trained."""
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -7,7 +9,9 @@ from torch import nn
 from convkit.compress import apriori, parts
 from convkit.compress import form as forms
 from convkit.compress.apriori import Chosen
+from convkit.compress.convs.sub_pixel_conv import SubPixelConv2d
 from convkit.compress.errors import ConvkitError
+from tests.compress.test_form import Scaled
 
 NAMES = parts.names(forms.FOLDER)
 
@@ -80,3 +84,55 @@ def test_what_cannot_be_is_told(name: str, text: str, words: str) -> None:
 def test_a_share_that_no_rank_reaches_is_told() -> None:
     with pytest.raises(ConvkitError, match="parameters at least"):
         apriori.chosen(net(), "one_way", 0.01)
+
+
+@pytest.mark.parametrize("layer", [Scaled(32, 0.5), SubPixelConv2d(32, 8, 3, 2)], ids=["a user's", "a novel one"])
+@pytest.mark.parametrize("name", ["one_way", "tucker2", "kronecker"])
+def test_convolutions_of_other_classes_are_left_to_themselves(name: str, layer: nn.Module) -> None:
+    module = nn.Sequential(*net()[:-1], copy.deepcopy(layer))
+    before = copy.deepcopy(module[-1].state_dict())
+    found = apriori.chosen(module, name, 0.4)
+    assert apriori.convolutions(module).keys() == {"0", "2", "4", "6", "8"}
+    assert {"2", "4", "6", "8"} <= found.keys()
+    made = apriori.rewrite(module, found).double()
+    assert type(made[-1]) is type(layer)
+    assert all(torch.equal(tensor, before[key].double()) for key, tensor in made[-1].state_dict().items())
+    x = torch.randn(2, 3, 9, 11).double()
+    with torch.no_grad():
+        wanted = made(x)
+        assert (apriori.dense(made, found)(x) - wanted).abs().max() <= 1e-9 * wanted.abs().max()
+
+
+def test_what_a_novel_convolution_is_made_of_is_no_convolution_of_the_network() -> None:
+    assert not apriori.convolutions(SubPixelConv2d(32, 8, 3, 2))
+
+
+@pytest.mark.parametrize("name", ["one_way", "tucker2"])
+def test_a_convolution_of_two_names_is_one_under_both(name: str) -> None:
+    twice = nn.Conv2d(32, 32, 3, padding=1)
+    module = nn.Sequential(nn.Conv2d(3, 32, 1), twice, nn.ReLU(), twice, nn.Conv2d(32, 1, 1))
+    whole = count(module)
+    found = apriori.chosen(module, name, 0.3)
+    assert "3" not in found
+    made = apriori.rewrite(module, found).double()
+    assert made[1] is made[3] is not twice
+    assert 0.15 * whole < count(made) <= 0.3 * whole
+    x = torch.randn(2, 3, 9, 11).double()
+    with torch.no_grad():
+        wanted = made(x)
+        back = apriori.dense(made, found)
+        assert back[1] is back[3]
+        assert type(back[1]) is nn.Conv2d
+        assert count(back) == whole
+        assert (back(x) - wanted).abs().max() <= 1e-9 * wanted.abs().max()
+
+
+@pytest.mark.parametrize("name", ["one_way", "tucker2"])
+def test_a_weight_that_two_convolutions_share_counts_once(name: str) -> None:
+    module = net()
+    first, other = module[2], module[4]
+    assert isinstance(first, nn.Conv2d)
+    assert isinstance(other, nn.Conv2d)
+    other.weight = first.weight
+    whole = count(module)
+    assert 0.15 * whole < count(apriori.rewrite(module, apriori.chosen(module, name, 0.3))) <= 0.3 * whole

@@ -91,6 +91,14 @@ def test_one_symbol_is_one_size(tmp_path: Path) -> None:
     _refused(tmp_path / "d.npz", "'width'", "4", "5", inputs=inputs)
 
 
+def test_inputs_of_unlike_first_sizes_are_refused(tmp_path: Path) -> None:
+    np.savez(tmp_path / "d.npz", x=_samples(), y=_samples(seed=1))
+    path, x, y = tmp_path / "d.npz", *(TensorSpec(name, (4, 3, 8, 8), "float32", (4, 3, 8, 8)) for name in "xy")
+    other = TensorSpec("y", (2, 3, 8, 8), "float32", (2, 3, 8, 8))
+    _refused(path, "unlike first sizes", "x 4, y 2", inputs=(x, other))
+    assert len(load(DataRef(str(path)), (x, y))) == len(load(DataRef(str(path)), (X, other))) == 6
+
+
 def test_unequal_numbers_of_samples(tmp_path: Path) -> None:
     np.savez(tmp_path / "d.npz", x=_samples(), labels=np.arange(5))
     _refused(tmp_path / "d.npz", "x 6", "labels 5")

@@ -47,3 +47,32 @@ def test_outputs_at_right_angles() -> None:
     assert math.isclose(filters.orthogonality(torch.ones(5, 7)), 0, abs_tol=1e-6)
     two = torch.tensor([[1.0, 0.0], [1.0, 1.0]])
     assert math.isclose(filters.orthogonality(two), 1 - 1 / math.sqrt(2), rel_tol=1e-6)
+
+
+def test_entropy_says_something_of_enough_filters_of_nine_taps() -> None:
+    few, untrained = "factorize: few directions", "looks untrained: wider than it need be"
+    assert _hints(16, 3) == (few, untrained)
+    assert _hints(15, 3) == _hints(256, 2) == _hints(256, 5) == ("", "")
+
+
+def _hints(outputs: int, taps: int) -> tuple[str, str]:
+    """Of filters of one direction, and of those that have all in equal parts."""
+    torch.manual_seed(0)
+    alike = torch.rand(outputs, 1, 1, 1) * torch.ones(taps, taps)
+    apart = torch.linalg.qr(torch.randn(outputs, taps**2)).Q.reshape(-1, 1, taps, taps)
+    one, other = (filters._filters("conv", conv(weight)).hint for weight in (alike, apart))
+    return one, other
+
+
+def test_a_layer_of_zeros_does_nothing() -> None:
+    found = filters._filters("conv", conv(torch.zeros(8, 4, 3, 3)))
+    assert found.sparse == 1
+    assert found.hint.startswith("shrink")
+
+
+def test_outputs_of_a_transposed_convolution_are_on_its_second_axis() -> None:
+    up = nn.ConvTranspose2d(4, 2, 3)
+    with torch.no_grad():
+        up.weight.zero_()
+        up.weight[:2, 0], up.weight[2:, 1] = 1, 1
+    assert filters._filters("up", up).orthogonal == 1

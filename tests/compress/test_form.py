@@ -24,6 +24,17 @@ CONVS: dict[str, tuple[Conv, tuple[int, ...]]] = {
 }
 
 
+class Scaled(nn.Conv2d):
+    """A convolution of a user's, made otherwise and of another weight than it holds."""
+
+    def __init__(self, channels: int, scale: float) -> None:
+        super().__init__(channels, channels, 3, padding=1)
+        self.scale = scale
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self._conv_forward(x, self.scale * self.weight, self.bias)
+
+
 def shown() -> Iterator[tuple[str, str]]:
     for name in NAMES:
         part: Form = parts.load(forms.FOLDER, name)
@@ -133,4 +144,5 @@ def test_what_is_no_plain_convolution_has_no_form() -> None:
     assert not forms.is_plain(nn.Conv2d(3, 3, 3, padding=1, padding_mode="reflect"))
     assert not forms.is_plain(nn.Conv2d(3, 3, 3, padding="same"))
     assert not forms.is_plain(nn.Linear(3, 3))
+    assert not forms.is_plain(Scaled(3, 0.5))
     assert math.prod(CONVS["plain"][0].kernel_size) == 9

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
@@ -12,7 +13,7 @@ from convkit.compress import target as targets
 from convkit.compress.apply import apply
 from convkit.compress.errors import ConvkitError
 from convkit.compress.model import Model
-from convkit.compress.plan import Plan, dump
+from convkit.compress.plan import LayerPlan, Plan, dump
 from convkit.compress.search import remedies
 from convkit.compress.search.remedies import REMEDIES, Attempt, Task
 from tests.compress.network import Net, batches, residual
@@ -157,6 +158,33 @@ def test_a_plan_given_is_scored_with_what_it_lacks_calibrated() -> None:
     assert "conv3" not in remedies.given(search, without).plan.layers
     with pytest.raises(ConvkitError, match="the plan is for model"):
         remedies.given(search, Plan("00" * 32, TARGET.name))
+
+
+@pytest.mark.parametrize("layer", ["sizes", "shaped"])
+def test_an_operator_on_sizes_is_no_layer_of_a_plan(layer: str) -> None:
+    # It is said before ranges are sought: there are none of whole numbers.
+    net = Net("N", 3, "H", "W")
+    features = net.op("Relu", net.conv("x", 4, 3))
+    first, last = (net.weight(np.int64([at])) for at in (2, 4))
+    sizes = net.op("Slice", net.op("Shape", features), first, last, name="sizes")
+    shaped = net.op("Reshape", sizes, net.weight(np.int64([2, 1])), name="shaped")
+    model = net.model(net.head(features), shaped)
+    plan = Plan(model.digest, TARGET.name, layers={layer: LayerPlan("uint8")})
+    with pytest.raises(ConvkitError, match=f"layer '{layer}' reads no float32 numbers that could be in uint8"):
+        remedies.given(task(model), plan)
+    with pytest.raises(ConvkitError, match=f"layer '{layer}' reads no float32 numbers that could be in uint8"):
+        apply(model, plan, TARGET)
+
+
+def test_a_convolution_in_float16_is_no_layer_of_a_plan() -> None:
+    net = Net()
+    half = net.op("Cast", "x", to=onnx.TensorProto.FLOAT16)
+    weight = net.weight(net.normal(4, 3, 1, 1).astype(np.float16))
+    low = net.op("Conv", half, weight, name="low", kernel_shape=[1, 1])
+    model = net.model(net.head(net.op("Cast", low, to=onnx.TensorProto.FLOAT), channels=4))
+    plan = Plan(model.digest, TARGET.name, layers={"low": LayerPlan("uint8", "int8")})
+    with pytest.raises(ConvkitError, match="layer 'low' reads no float32 numbers that could be in uint8"):
+        remedies.given(task(model), plan)
 
 
 def test_the_best_is_the_highest_ranked_good_one() -> None:

@@ -10,6 +10,7 @@ import torch
 from tests.command_line import Convkit
 
 NET = """from torch import nn
+from convkit.compress.convs.sub_pixel_conv import SubPixelConv2d
 
 def build(channels=16):
     def block(read, made):
@@ -19,6 +20,18 @@ def build(channels=16):
 
 def linear():
     return nn.Sequential(nn.Flatten(), nn.Linear(64, 2))
+
+class Scaled(nn.Conv2d):
+    def __init__(self, channels, scale):
+        super().__init__(channels, channels, 3, padding=1)
+        self.scale = scale
+
+    def forward(self, x):
+        return self.scale * super().forward(x)
+
+def larger(channels=16):
+    return nn.Sequential(nn.Conv2d(1, channels, 3, padding=1), nn.ReLU(), nn.Conv2d(channels, channels, 3, padding=1),
+                         nn.ReLU(), Scaled(channels, 0.5), SubPixelConv2d(channels, 1, 3, 2))
 """
 
 
@@ -85,6 +98,23 @@ def test_the_same_command_writes_the_same_and_draws_the_same(convkit: Convkit, f
     torch.manual_seed(1)
     other = function.load("other.factored:build")().state_dict()
     assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_network_with_convolutions_of_other_classes_runs(convkit: Convkit, folder: Path) -> None:
+    done = convkit("factorize", "wide:larger", "--apriori", "--params", "<=80%", "-o", "larger")
+    assert done.code == 0, done.err
+    report = json.loads((folder / "larger/report.json").read_text())
+    assert report["layers"].keys() == {"0", "2"}
+    assert report["parameters"] <= 0.8 * report["original_parameters"]
+    from convkit.compress import function
+
+    made, x = function.load("larger.factored:build")(), torch.randn(2, 1, 8, 8)
+    with torch.no_grad():
+        wanted = made(x)
+        assert wanted.shape == (2, 1, 16, 16)
+        torch.save(made.state_dict(), "larger.pt")
+        dense = function.load("larger.factored:dense")(weights="larger.pt")
+        assert (dense(x) - wanted).abs().max() <= 1e-4 * wanted.abs().max()
 
 
 @pytest.mark.parametrize(

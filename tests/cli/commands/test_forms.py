@@ -105,10 +105,13 @@ def test_the_forms_to_choose_among_are_those_asked_for(factorize: Smaller) -> No
         (("--params", "<=15%"), "--params is asked of a network before training"),
         (("--apriori",), "before training there is nothing to measure"),
         (("--size", "<=3ms"), "--size"),
+        (("--tables", "tables.json"), "--tables are of formats alone"),
+        (("--tables", "tables.json", "--formats", "int8", "--size", "<=0.5x"), "--tables are of formats alone"),
     ],
 )
 def test_what_cannot_be_is_told(words: tuple[str, ...], told: str, factorize: Smaller) -> None:
     done = factorize(*words)
     assert done.code == 2
     assert told in done.err
+    assert len(done.err.splitlines()) == 1
     assert not factorize.out.exists()

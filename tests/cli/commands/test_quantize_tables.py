@@ -74,6 +74,20 @@ def test_what_was_kept_in_float_stays_there(quantize: Quantize, tmp_path: Path) 
     assert "conv3" not in found
 
 
+def test_tables_of_another_number_of_threads_are_refused(quantize: Quantize, tmp_path: Path) -> None:
+    first = tmp_path / "first"
+    done = quantize("--formats", "int8", "--bops", "<=0.9x", "--threads", "1", output=first)
+    assert done.code == 0, done.err
+    tables = str(first / "tables.json")
+    done = quantize("--tables", tables, "--bops", "<=0.95x", "--threads", "2")
+    hint = "leave --tables out and give --formats, to measure anew"
+    assert (done.code, done.out) == (2, "")
+    assert done.err == f"error: {tables} was measured with another number of threads; {hint}\n"
+    assert not (tmp_path / "out").exists()
+    done = quantize("--tables", tables, "--bops", "<=0.95x", "--threads", "1")
+    assert done.code == 0, done.err
+
+
 def test_pins_that_allow_no_choice_are_one_line(
     quantize: Quantize, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,6 +8,7 @@ import onnx
 import pytest
 from onnx import numpy_helper
 
+from convkit.compress import plan as plans
 from convkit.compress import record
 from convkit.compress.training import checkpoint
 from tests.command_line import Convkit, Result
@@ -132,6 +133,18 @@ def test_a_mixed_plan_is_trained_as_it_stands(aware: Aware, folder: Path) -> Non
     made = (folder / "mixed/plan.yaml").read_text()
     assert made.count("weight: int5") == 1
     assert made.count("weight: int4") == plan.count("weight: int4") - 1
+
+
+def test_a_plan_says_which_target_is_trained_for(aware: Aware, folder: Path) -> None:
+    few = "--epochs", "1", "--threads", "1"
+    assert aware.train("--precision", "int8", "--target", "openvino-cpu", *few, data="val.npz", out="other").code == 0
+    done = aware.train("--plan", "other/plan.yaml", *few, data="val.npz", out="same")
+    assert done.code == 0, done.err
+    assert plans.read(folder / "same/plan.yaml").target == "openvino-cpu"
+    words = "--plan", "other/plan.yaml", "--target", "onnxruntime-cpu"
+    done = aware.train(*words, *few, data="val.npz", out="bad")
+    assert (done.code, (folder / "bad").exists()) == (2, False)
+    assert "the plan is for openvino-cpu, not onnxruntime-cpu" in done.err
 
 
 def test_it_learns_from_a_loader(aware: Aware, folder: Path) -> None:

@@ -90,3 +90,13 @@ def test_a_weight_in_float_that_layers_share_is_bytes_once() -> None:
     held = sum(tensor.numel() * tensor.element_size() for tensor in modules[1].parameters())
     modules[1].weight = modules[0].weight
     assert apart - problem(made, found).cost({name: FLOAT}).bytes == held
+
+
+@pytest.mark.parametrize(("floating", "seconds"), [("fp32", 3.0), ("bf16", 2.0), ("fp16", 8.0)])
+def test_layers_without_a_choice_take_what_they_do_in_float(model: Model, floating: str, seconds: float) -> None:
+    # However slow their other kernels are; what is not known in that format takes what the slowest does.
+    layers = placement.place(model.graph, TARGET)
+    times = {name: {"fp32": 3.0, "bf16": 2.0, "uint8": 8.0} for name in layers}
+    option = Option(floating, floating)
+    made = spaces.problem(model, TARGET, layers, {}, {}, spaces.Times(times), Cost(seconds=1.0), option)
+    assert made.cost({}).seconds == 1.0 + seconds * len(layers)

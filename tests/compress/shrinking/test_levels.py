@@ -2,11 +2,13 @@
 
 import itertools
 
+import pytest
+
 from convkit.compress.apply import prepare
 from convkit.compress.model import clone, with_shapes
 from convkit.compress.shrinking import cutting, levels, shrink
 from convkit.compress.shrinking.coupling import coupling
-from tests.compress.network import residual
+from tests.compress.network import Net, residual
 
 LAYERS = 1.0
 
@@ -107,3 +109,18 @@ def test_every_tensor_keeps_its_worthiest_channel() -> None:
     worth = {root: float(root) for root in family.classes}
     left = levels.never_empty(coupled, frozenset(family.classes), worth)
     assert set(family.classes) - left == {max(family.classes)}
+
+
+@pytest.mark.parametrize(
+    ("channels", "share", "left"),
+    [(8, 0.25, 8), (10, 0.25, 8), (12, 0.25, 8), (16, 0.25, 8), (4, 0.5, 2), (6, 0.5, 3)],
+)
+def test_every_family_keeps_a_step_of_channels_where_it_has_one_and_else_its_share(
+    channels: int, share: float, left: int
+) -> None:
+    net = Net()
+    coupled = coupling(net.model(net.conv(net.conv("x", channels), 2)).graph)
+    (family,) = coupled.families
+    worth = {root: float(place) for place, root in enumerate(family.classes)}
+    gone = levels.uniform(coupled, worth, share, step=8)
+    assert set(family.classes) - gone == set(family.classes[-left:])

@@ -135,3 +135,49 @@ def test_what_was_killed_goes_on_to_the_same_bits(norms: bool, tmp_path: Path) -
         learn(stop=2)
     half = learn(resume=True)
     assert all(torch.equal(half[name], tensor) for name, tensor in whole.items())
+
+
+class Told(nn.Module):
+    """Scores, and what is told beside them."""
+
+    def __init__(self, *beside: str) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.body, self.beside = nn.Sequential(nn.Flatten(), nn.Linear(192, 5)), beside
+
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        scores = self.body(x)
+        found = {"scores": scores, "class": scores.argmax(1), "sure": scores > 0, "constant": scores * 0 + 1e-3}
+        return tuple(found[name] for name in self.beside)
+
+    def model(self) -> Model:
+        return factory.from_module(self.eval(), ModelRef("nets:told", shapes=dict([parse_shape("x:Nx3x8x8")])))
+
+
+def test_whole_numbers_that_a_teacher_makes_are_not_learnt() -> None:
+    given = (torch.from_numpy(samples(16, 0).arrays["input"]),)
+    both, alone = (Told(*names).model() for names in (("class", "scores", "sure"), ("scores",)))
+    wanted, one = distilled.Target(both, given, 8), distilled.Target(alone, given, 8)
+    made = torch.zeros(16, 5)
+    loss = wanted.loss((torch.zeros(16, dtype=torch.int64), made, torch.zeros(16, 5, dtype=torch.bool)), given)
+    assert float(loss) == pytest.approx(float(one.loss((made,), given)))
+    assert wanted.distance(both.graph) == 0
+    with pytest.raises(ConvkitError, match="makes whole numbers alone"):
+        distilled.Target(Told("class", "sure").model(), given, 8)
+
+
+@pytest.mark.parametrize("value", [0.0, 1e-3, -40.0])
+def test_an_output_that_hardly_varies_is_held_to_a_part_of_its_size(value: float) -> None:
+    """Its variance is that of rounding, and what is off over that would drown all others."""
+    made = torch.full((64,), value, dtype=torch.float64)
+    made[0] *= 1 + 1e-12
+    assert distilled._scale(made) == pytest.approx(1e4 / value**2 if value else 1)
+
+
+def test_a_constant_output_does_not_drown_the_others() -> None:
+    given = (torch.from_numpy(samples(16, 0).arrays["input"]),)
+    teacher = Told("scores", "constant").model()
+    with torch.no_grad():
+        scores, constant = teacher.graph(*given)
+    loss = distilled.Target(teacher, given, 8).loss((scores, constant * 1.01), given)
+    assert 0 < float(loss) < 1

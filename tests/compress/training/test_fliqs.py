@@ -1,5 +1,6 @@
 """Formats that are searched while they are trained: what the policy comes to, and that the network computes it."""
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -233,3 +234,14 @@ def test_a_step_of_the_search_keeps_what_a_step_in_one_format_keeps() -> None:
     mixed = choices()
     mixed.mixed({group: FORMATS[at % 3] for at, group in enumerate(mixed.groups)})
     assert kept(mixed) <= 1.05 * kept(network("int8"))
+
+
+def test_what_a_loss_is_worth_falls_from_two_to_none_and_is_one_at_none() -> None:
+    """Also where a user's own loss is less than none, at -1 as anywhere."""
+    losses = [-math.inf, -1e6, -100.0, -2.0, -1.0, -0.5, -1e-6, 0.0, 1e-6, 0.5, 1.0, 100.0, 1e6, math.inf]
+    worth = [fliqs.quality(loss) for loss in losses]
+    assert fliqs.quality(0.0) == 1
+    assert all(one > other for one, other in itertools.pairwise(worth))
+    assert (worth[0], worth[-1]) == (2, 0)
+    assert fliqs.quality(-1e-6) == pytest.approx(fliqs.quality(1e-6), abs=3e-6)
+    assert fliqs.quality(3.0) == 0.25

@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -15,7 +16,7 @@ from convkit.compress.training import loop, quantized, supervised
 from convkit.compress.training.distilled import Target
 from convkit.compress.training.loop import Schedule
 from convkit.compress.training.quantized import Aim
-from convkit.compress.training.samples import Arrays
+from convkit.compress.training.samples import Arrays, Batch, Inputs, Loader
 from convkit.compress.training.trainable import Network
 from tests.compress.network import batches
 from tests.compress.training.test_trainable import network, plan_of
@@ -104,6 +105,22 @@ def test_where_it_broke_is_told() -> None:
         list(quantized.train(four_bits(), Arrays((data,)), aim(), SCHEDULE))
 
 
+@pytest.mark.parametrize("layer", ["conv6", "scores"])
+def test_where_it_broke_is_told_of_a_layer_inside(layer: str) -> None:
+    """Weights of the others would be no numbers either, had there been a step against that gradient."""
+    found = four_bits()
+    own = next(one for one in found.layers if one.key == layer)
+    assert own.bias is not None
+    with torch.no_grad():
+        own.bias[0] = torch.inf
+    with pytest.raises(ConvkitError, match=rf"epoch 1 is nan: {layer}\b.* is the first that is no number") as caught:
+        list(quantized.train(found, samples(), aim(), SCHEDULE))
+    assert "--rate" in caught.value.hint
+    assert "--resume" not in caught.value.hint
+    others = [parameter for parameter in found.graph.parameters() if parameter is not own.bias]
+    assert all(bool(parameter.isfinite().all()) for parameter in others)
+
+
 def test_the_mode_of_gradients_is_left_alone() -> None:
     """Judging runs without gradients, and what is asked between two epochs with them."""
     assert torch.is_grad_enabled()
@@ -145,3 +162,35 @@ def test_two_processes_come_to_what_one_does(tmp_path: Path) -> None:
 def test_shards_that_do_not_fit_are_told() -> None:
     with pytest.raises(ConvkitError, match="a batch of 16 in 3 shards"):
         list(quantized.train(four_bits(), samples(32), aim(), SCHEDULE, shards=3))
+
+
+class Noted(Arrays):
+    """Notes how many samples each batch has."""
+
+    def __init__(self, inputs: Inputs) -> None:
+        super().__init__(inputs)
+        self.sizes: list[int] = []
+
+    def epoch(self, number: int, batch: int, least: int, chance: torch.Generator) -> Iterator[Batch]:
+        for inputs, labels in super().epoch(number, batch, least, chance):
+            self.sizes.append(len(inputs[0]))
+            yield inputs, labels
+
+
+@pytest.mark.parametrize(("shards", "sizes"), [(4, [16, 16]), (2, [16, 16, 3])])
+def test_a_last_batch_of_fewer_samples_than_shards_is_left_out(shards: int, sizes: list[int]) -> None:
+    given = Noted(inputs(35, 0))
+    *_, (_, state) = quantized.train(four_bits(), given, aim(), replace(SCHEDULE, epochs=1), shards=shards)
+    assert given.sizes == sizes
+    assert len(state.losses) == 1
+
+
+def test_a_batch_of_a_loader_that_has_fewer_samples_than_shards_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    lines = "import torch", "def give():", "    return [torch.rand(16, 3, 8, 8), torch.rand(3, 3, 8, 8)]", ""
+    (tmp_path / "short_loader.py").write_text("\n".join(lines))
+    monkeypatch.chdir(tmp_path)
+    given = Loader("short_loader:give", plan_of("residual", "onnxruntime-cpu")[0].inputs)
+    with pytest.raises(ConvkitError, match="a batch of 3 has no 4 parts"):
+        list(quantized.train(four_bits(), given, aim(), SCHEDULE, shards=4))

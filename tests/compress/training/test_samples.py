@@ -14,6 +14,7 @@ from convkit.compress.training.samples import Arrays, Loader
 
 SPECS = (TensorSpec("x", ("N", 3, "H"), "float32", (1, 3, 4)),)
 LOADERS = """
+import numpy
 import torch
 from torch.utils.data import DataLoader, TensorDataset
 
@@ -42,6 +43,21 @@ def changes():
 
 def unlike():
     return [(torch.zeros(2, 3, 4), torch.zeros(3))]
+
+def listed():
+    return [(torch.zeros(2, 3, 4), [0, 1])]
+
+def of_numpy():
+    return [(torch.zeros(2, 3, 4), numpy.zeros(2, numpy.int64))]
+
+def scalar():
+    return [(torch.zeros(1, 3, 4), torch.tensor(1))]
+
+def negative():
+    return [(torch.zeros(2, 3, 4), torch.tensor([0, -1]))]
+
+def narrow():
+    return [(torch.zeros(2, 3, 4), torch.tensor([3, 1], dtype=dtype)) for dtype in (torch.int32, torch.uint8)]
 
 def nothing():
     return []
@@ -107,12 +123,24 @@ def test_inputs_come_by_name_and_alone() -> None:
 
 
 @pytest.mark.usefixtures("loaders")
+def test_classes_come_in_any_whole_numbers() -> None:
+    for _, labels in epochs(Loader("loaders_here:narrow", SPECS))[0]:
+        assert labels is not None
+        assert labels.dtype == torch.int64
+        assert labels.tolist() == [3, 1]
+
+
+@pytest.mark.usefixtures("loaders")
 @pytest.mark.parametrize(
     ("name", "said"),
     [
         ("ends", "loaders_here:ends ends behind 1 of its 3 batches in epoch 1"),
         ("changes", r"batch 2 of loaders_here:changes in epoch 1 has x of \[2, 4, 4\]"),
         ("unlike", "has 3 labels for 2 samples"),
+        ("listed", "batch 1 of loaders_here:listed in epoch 1 has labels in a list"),
+        ("of_numpy", "has labels in a ndarray"),
+        ("scalar", "has labels in a Tensor"),
+        ("negative", "batch 1 of loaders_here:negative in epoch 1 has a label -1"),
         ("nothing", "loaders_here:nothing has no batches"),
         ("number", "loaders_here:number returns a int where batches are wanted"),
         ("text", "is no batch of x"),

@@ -1,6 +1,7 @@
 """The plain loop: it learns, the same each time, and says what it cannot learn from."""
 
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +10,8 @@ from torch import nn
 
 from convkit.compress.data import Data
 from convkit.compress.errors import ConvkitError
+from convkit.compress.labels import check
+from convkit.compress.training.checkpoint import Checkpoint
 from convkit.compress.training.loop import Schedule
 from convkit.compress.training.supervised import outputs, train, usual_loss
 
@@ -22,10 +25,11 @@ def classes(count: int = 200) -> Data:
 
 
 class Net(nn.Module):
-    def __init__(self, made: int = 2) -> None:
+    def __init__(self, made: int = 2, dropout: float = 0.0) -> None:
         super().__init__()
         torch.manual_seed(0)
-        self.layers = nn.Sequential(nn.Linear(2, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, made))
+        thinned = [nn.Dropout(dropout)] if dropout else []
+        self.layers = nn.Sequential(nn.Linear(2, 8), nn.BatchNorm1d(8), nn.ReLU(), *thinned, nn.Linear(8, made))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return self.layers(x)
@@ -105,6 +109,24 @@ def test_the_same_seed_gives_the_same_weights_and_another_one_others() -> None:
     assert not torch.equal(made[0], made[2])
 
 
+def test_what_was_killed_goes_on_to_the_same_weights_also_in_dropout(tmp_path: Path) -> None:
+    def learn(*, stop: int = 9, resume: bool = False) -> dict[str, torch.Tensor]:
+        def say(epoch: int, loss: float) -> None:
+            if epoch == stop:
+                raise KeyboardInterrupt
+
+        torch.manual_seed(0)  # as a command does
+        module, kept = Net(dropout=0.3), Checkpoint(str(tmp_path / "out"), ["one"], resume=resume)
+        train(module, classes(), replace(SCHEDULE, epochs=4), "cross_entropy", say, kept=kept)
+        return module.state_dict()
+
+    whole = learn()
+    with pytest.raises(KeyboardInterrupt):
+        learn(stop=2)
+    half = learn(resume=True)
+    assert all(torch.equal(half[name], tensor) for name, tensor in whole.items())
+
+
 @pytest.mark.parametrize(
     ("labels", "loss"),
     [
@@ -130,6 +152,13 @@ def test_labels_tell_the_loss(labels: np.ndarray, loss: str) -> None:
 def test_what_it_cannot_learn_from_is_told(labels: np.ndarray | None, loss: str, words: str) -> None:
     with pytest.raises(ConvkitError, match=words):
         train(Net(), Data(classes().arrays, labels, "none"), SCHEDULE, loss)
+
+
+@pytest.mark.parametrize("labels", [np.zeros(200, np.int64), np.eye(200, 2, dtype=bool)])
+def test_classes_of_an_output_that_is_one_number_a_sample_are_told(labels: np.ndarray) -> None:
+    with pytest.raises(ConvkitError, match=r"the output is one number a sample, \[200\], so there are no classes"):
+        check(labels, np.zeros(200, np.float32), 1)
+    check(np.zeros(200, np.float32), np.zeros(200, np.float32), 1)
 
 
 def test_a_rate_that_is_too_large_is_told() -> None:

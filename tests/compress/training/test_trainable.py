@@ -9,6 +9,7 @@ import onnxruntime
 import pytest
 import torch
 
+from convkit.compress import behind
 from convkit.compress import graph as graphs
 from convkit.compress import target as targets
 from convkit.compress.apply import apply_prepared, prepare
@@ -16,7 +17,7 @@ from convkit.compress.format import load
 from convkit.compress.model import Model
 from convkit.compress.plan import Plan
 from convkit.compress.training.choices import Choices
-from convkit.compress.training.rounded import Scale, bounds, straight
+from convkit.compress.training.rounded import Norm, Scale, bounds, straight
 from convkit.compress.training.trainable import Network
 from convkit.export.onnx import to_onnx
 from tests.compress.network import EXACT, Net, batches, quantized, residual
@@ -38,6 +39,15 @@ def padded() -> Net:
     stem = net.op("Relu", net.conv("x", 8, 3))
     wide = net.op("Pad", stem, net.weight(np.int64([0, 0, 1, 1, 0, 0, 1, 1])), mode="reflect")
     net.head(net.op("Relu", net.conv(wide, 8, 3)))
+    return net
+
+
+def sized() -> Net:
+    """A size is asked of it, for which OpenVINO's biases stand behind their convolutions."""
+    net = Net("N", 3, "H", "W")
+    stem = net.op("Relu", net.conv("x", 8, 3))
+    net.head(net.op("Relu", net.conv(stem, 8, 3)))
+    net.op("Shape", stem, name="size")
     return net
 
 
@@ -145,6 +155,46 @@ def test_norms_stand_behind_convolutions_and_fold_into_scales(weight: str, granu
         learnt = found.graph(*given)[0]
         settled = found.settle().graph(*given)[0]
     assert float((settled - learnt).square().mean() / learnt.var()) <= 1e-4
+
+
+def test_a_bias_behind_a_convolution_is_learnt() -> None:
+    model, target = sized().model("scores", "size"), targets.load("openvino-cpu")
+    made, _ = quantized(model, target)
+    found, given = Network(made, prepare(model, EXACT)), torch.randn(4, 3, 8, 8)
+    biases = {layer.key: layer.behind for layer in found.layers if layer.behind is not None}
+    assert [tuple(bias.shape) for bias in biases.values()] == [(8, 1, 1)] * 2
+    learnt, _ = found.parameters()
+    assert {id(bias) for bias in biases.values()} <= {id(parameter) for parameter in learnt}
+    found.graph(given)[0].square().sum().backward()
+    assert all(bias.grad is not None and bool(bias.grad.any()) for bias in biases.values())
+    moved(found, torch.Generator().manual_seed(4))
+    with torch.no_grad():
+        wanted = found.graph(given)[0]
+        settled = found.settle().graph(given)[0]
+    for layer in found.layers:
+        if layer.behind is not None:
+            assert torch.equal(behind.bias(layer.node), layer.behind)
+    assert float((settled - wanted).square().mean() / wanted.var()) <= 5e-5
+
+
+def test_a_norm_of_one_number_a_channel_keeps_to_its_statistics() -> None:
+    """Such as that behind a 1x1 image, of a part of a batch that holds one sample: one number has no variance."""
+    chance = torch.Generator().manual_seed(0)
+    seen, one = torch.randn(16, 4, 1, 1, generator=chance), torch.randn(1, 4, 1, 1, generator=chance)
+    norm = Norm(torch.randn(4, generator=chance))
+    norm(seen)
+    norm.begin()
+    before = [norm.get_buffer(name).clone() for name in ("mean", "variance")]
+    norm.train()
+    made = norm(one)
+    made.sum().backward()
+    assert all(torch.equal(norm.get_buffer(name), own) for name, own in zip(("mean", "variance"), before, strict=True))
+    norm.eval()
+    torch.testing.assert_close(made, norm(one))
+    assert bool(made.isfinite().all())
+    norm.train()
+    norm(seen[:2])
+    assert not torch.equal(norm.get_buffer("mean"), before[0])
 
 
 def test_the_file_runs_as_it_was_learnt() -> None:

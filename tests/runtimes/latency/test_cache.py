@@ -6,10 +6,14 @@ from pathlib import Path
 
 import pytest
 
-from convkit.runtimes.latency import cache, disturbance
+from convkit.compress import code
+from convkit.compress import target as targets
+from convkit.runtimes.latency import cache, disturbance, measure
 from convkit.runtimes.latency.cache import cached
 from convkit.runtimes.latency.disturbance import Disturbance
 from convkit.runtimes.latency.table import Fingerprint, LatencyTable
+from convkit.runtimes.session import Options
+from tests.compress.network import Net
 
 PRINT = Fingerprint("model", "target", "onnxruntime", "1.0", {"cpu": "any", "usable": 2}, {"threads": 2})
 OTHERS = {
@@ -127,3 +131,12 @@ def test_a_folder_that_cannot_be_written_to_costs_nothing_but_time(tmp_path: Pat
 def test_it_lies_in_the_users_cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert cache.folder() == tmp_path / "convkit" / "latency"
+
+
+def test_what_another_convkit_measured_is_measured_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    net, target = Net(), targets.load("onnxruntime-cpu")
+    model = net.model(net.head(net.conv("x", 4)))
+    here, again = (measure.fingerprint(model, target, (), Options()) for _ in range(2))
+    monkeypatch.setattr(code, "digest", lambda: "ab" * 32)
+    other = measure.fingerprint(model, target, (), Options())
+    assert here.digest == again.digest != other.digest
