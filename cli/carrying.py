@@ -142,10 +142,10 @@ def job(model: ModelRef, data: DataRef, target: str, settings: Settings) -> Job:
     from convkit.runtimes.bench import machine
 
     plan = plans.read(settings.plan) if settings.plan else None
-    if plan is not None and plan.target != target:
-        raise ConvkitError(f"the plan is for {plan.target}, not {target}", hint=f"give --target {plan.target}")
     torch.set_num_threads(settings.threads)
     chosen = targets.load(target).on(machine.flags())
+    if plan is not None and plan.target != chosen.name:
+        raise ConvkitError(f"the plan is for {plan.target}, not {chosen.name}", hint=f"give --target {plan.target}")
     here = foretold.at_hand(chosen)
     loaded = models.load(replace(model, sizes=data_sets.shapes(data)))
     if plan is not None:

@@ -144,8 +144,8 @@ def _built(training: Training) -> nn.Module:
     model = training.model
     module = factory.build(model)
     _aten_trace.inputs(module, model.shapes, model.path)
-    few = training.learns.whole(min(training.most, training.schedule.batch))
-    ran(module, few.batch(slice(min(training.most, training.schedule.batch))), model.path)
+    size, learns = min(training.most, training.schedule.batch), training.learns
+    ran(module, learns.batch([row % len(learns) for row in range(size)]), model.path)
     return module
 
 

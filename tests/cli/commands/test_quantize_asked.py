@@ -88,3 +88,13 @@ def widths(network: onnx.ModelProto) -> Iterator[int]:
     """Channels that the convolutions make."""
     held = {tensor.name: tensor.dims[0] for tensor in network.graph.initializer if tensor.dims}
     return (held[node.input[1]] for node in network.graph.node if node.op_type == "Conv")
+
+
+def test_a_plan_for_a_target_of_the_users_own_is_applied_to_it(convkit: Convkit, folder: Path, tmp_path: Path) -> None:
+    made = quantizable.job(folder).model
+    (tmp_path / "mine.yaml").write_text(plans.dump(Plan(made.digest, "one", EXACT)))
+    quantize = quantizable.command(convkit, folder, tmp_path / "out")
+    words = ("--plan", str(tmp_path / "mine.yaml"), "--dry-run")
+    assert quantize("--target", str(folder / "one.yaml"), *words).code == 0
+    done = quantize("--target", "onnxruntime-cpu", *words)
+    assert (done.code, done.err) == (2, "error: the plan is for one, not onnxruntime-cpu; give --target one\n")
