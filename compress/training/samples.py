@@ -113,8 +113,6 @@ class Loader:
             )
         if labels is not None and labels.ndim == 1 and not (labels.is_floating_point() or labels.dtype == torch.bool):
             labels = labels.long()
-            if len(labels) and int(labels.min()) < 0:
-                raise ConvkitError(f"{what} has a label {int(labels.min())}", hint="number classes from 0")
         return tuple(one.to(getattr(torch, spec.dtype)) for spec, one in zip(self._specs, arrays, strict=True)), labels
 
     def _parted(self, given: Any) -> tuple[tuple[Any, ...], Tensor | None]:  # noqa: ANN401 - the same

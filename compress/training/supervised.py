@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from convkit.compress.training.loop import Cycle, Schedule
     from convkit.compress.training.samples import Inputs
 
+_NONE = -100
+"""The label of what has no class, as torch has it."""
 LOSSES = ("cross_entropy", "mse", "l1")
 Loss = Callable[["Tensor", "Tensor"], "Tensor"]
 """Of the first output [N, …] and the labels [N, …] of its samples, a number."""
@@ -172,7 +174,10 @@ def _lost(name: str, made: Tensor, labels: Tensor) -> Tensor:
         raise ConvkitError(f"the network makes {list(made.shape)}, labels are {list(labels.shape)}")
     if name == "cross_entropy":
         check(labels.numpy(), made.detach().numpy(), 1)
-        return F.cross_entropy(made, labels)
+        wrong = labels[(labels < 0) & (labels != _NONE)]
+        if len(wrong):
+            raise ConvkitError(f"a label is class {int(wrong[0])}", hint=f"number classes from 0; {_NONE} is none")
+        return F.cross_entropy(made, labels.long(), ignore_index=_NONE)
     return F.mse_loss(made, labels) if name == "mse" else F.l1_loss(made, labels)
 
 

@@ -53,9 +53,6 @@ def of_numpy():
 def scalar():
     return [(torch.zeros(1, 3, 4), torch.tensor(1))]
 
-def negative():
-    return [(torch.zeros(2, 3, 4), torch.tensor([0, -1]))]
-
 def narrow():
     return [(torch.zeros(2, 3, 4), torch.tensor([3, 1], dtype=dtype)) for dtype in (torch.int32, torch.uint8)]
 
@@ -140,7 +137,6 @@ def test_classes_come_in_any_whole_numbers() -> None:
         ("listed", "batch 1 of loaders_here:listed in epoch 1 has labels in a list"),
         ("of_numpy", "has labels in a ndarray"),
         ("scalar", "has labels in a Tensor"),
-        ("negative", "batch 1 of loaders_here:negative in epoch 1 has a label -1"),
         ("nothing", "loaders_here:nothing has no batches"),
         ("number", "loaders_here:number returns a int where batches are wanted"),
         ("text", "is no batch of x"),

@@ -13,7 +13,7 @@ from convkit.compress.errors import ConvkitError
 from convkit.compress.labels import check
 from convkit.compress.training.checkpoint import Checkpoint
 from convkit.compress.training.loop import Schedule
-from convkit.compress.training.supervised import outputs, train, usual_loss
+from convkit.compress.training.supervised import named, outputs, train, usual_loss
 
 SCHEDULE = Schedule(epochs=8, batch=16, rate=0.02)
 
@@ -167,3 +167,11 @@ def test_a_rate_that_is_too_large_is_told() -> None:
     with pytest.raises(ConvkitError, match="the loss of epoch 1 is") as caught:
         train(Net(), wild, replace(SCHEDULE, rate=1e6), "mse")
     assert "--rate" in caught.value.hint
+
+
+def test_a_class_below_none_is_told_and_what_has_none_is_left_out() -> None:
+    loss, made = named("cross_entropy"), torch.tensor([[1.0, 0.0], [0.0, 3.0]])
+    with pytest.raises(ConvkitError, match="a label is class -1; number classes from 0"):
+        loss(made, torch.tensor([0, -1]))
+    alone = loss(made[:1], torch.tensor([0]))
+    assert torch.equal(loss(made, torch.tensor([0, -100], dtype=torch.int32)), alone)
