@@ -41,13 +41,13 @@ class Asked:
         return bool(self.precision or self.plan or self.switch or self.search or limits)
 
     def refuse_beside_labels(self, *, shards: int) -> None:
-        """Raise ConvkitError for what says how a quantized network is trained, where none is."""
+        """Raise ConvkitError for what says how a quantized network is trained, where none is; a target may be the whole
+        recipe's."""
         given = {
             "--loader": self.loader is not None,
             "--teach": self.teach is not None,
             "--ranges": self.ranges != "learned",
             "--norms": self.norms,
-            "--target": self.target is not None,
             "--shards": shards > 1,
         }
         wrong = [name for name, is_given in given.items() if is_given]

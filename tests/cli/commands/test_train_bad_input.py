@@ -94,7 +94,6 @@ def refused(done: Result, said: str) -> None:
         (("--teach", "1"), "--teach"),
         (("--ranges", "followed"), "--ranges"),
         (("--norms",), "--norms"),
-        (("--target", "onnxruntime-cpu"), "--target"),
         (("--shards", "2"), "--shards"),
     ],
 )
