@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.command_line import Convkit, Result
+from tests.command_line import Convkit, Result, refused
 
 NET = """import torch
 from torch import nn
@@ -76,15 +76,6 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def train(convkit: Convkit, net: str, *words: str, data: str = "train.npz") -> Result:
     return convkit("train", f"plain_nets:{net}", "--data", data, "--epochs", "1", *words, "-o", "out")
-
-
-def refused(done: Result, said: str) -> None:
-    assert done.code == 2, done.err
-    assert said in done.err
-    assert sum(line.startswith("error: ") for line in done.err.splitlines()) == 1
-    assert "Traceback" not in done.err
-    assert done.out == ""
-    assert not Path("out").exists()
 
 
 @pytest.mark.parametrize(

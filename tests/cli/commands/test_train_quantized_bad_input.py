@@ -7,7 +7,7 @@ import pytest
 
 from convkit.compress.training import checkpoint
 from tests.cli.quantizable import samples
-from tests.command_line import Convkit, Result
+from tests.command_line import Convkit, Result, refused
 from tests.compress.network import Net, residual
 
 WORDS = """import torch
@@ -55,15 +55,6 @@ class Train:
 def train(convkit: Convkit, folder: Path, monkeypatch: pytest.MonkeyPatch) -> Train:
     monkeypatch.chdir(folder)
     return Train(convkit)
-
-
-def refused(done: Result, said: str) -> None:
-    assert done.code == 2, done.err
-    assert said in done.err
-    assert sum(line.startswith("error: ") for line in done.err.splitlines()) == 1
-    assert "Traceback" not in done.err
-    assert done.out == ""
-    assert not Path("out").exists()
 
 
 def test_targets_are_not_moved_with_images(train: Train) -> None:
