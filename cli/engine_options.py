@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from convkit.cli import values
 from convkit.compress.errors import ConvkitError
 
 if TYPE_CHECKING:
@@ -16,7 +17,6 @@ if TYPE_CHECKING:
     from convkit.export.tensorrt.request import Settings
 
 Function = Callable[..., Any]
-_UNITS = {"": 1, "B": 1, "KIB": 1 << 10, "MIB": 1 << 20, "GIB": 1 << 30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 
 
 def engine(function: Function) -> Function:
@@ -48,7 +48,7 @@ def settings(asked: dict[str, Any], writer: Exporter, target: str) -> Settings |
     found = Settings(
         sm=asked["sm"],
         profile=profile(asked["min_shapes"], asked["opt_shapes"], asked["max_shapes"]),
-        workspace=None if asked["workspace"] is None else _bytes(asked["workspace"]),
+        workspace=asked["workspace"],
         version_compatible=asked["version_compatible"],
         hardware_compatible=asked["hardware_compatible"],
         cache=asked["timing_cache"],
@@ -72,18 +72,6 @@ def kernels(asked: dict[str, Any]) -> tuple[str, ...]:
     return tuple(asked["kernel"])
 
 
-def _bytes(text: str) -> int:
-    number = text.rstrip("BbGgIiKkMm ")
-    unit = text[len(number) :].strip().upper()
-    try:
-        size = float(number)
-    except ValueError:
-        size = -1.0
-    if unit not in _UNITS or size <= 0:
-        raise ConvkitError(f"--workspace {text!r} is no size", hint="write 512MiB or 2GiB")
-    return int(size * _UNITS[unit])
-
-
 def plugin(path: str) -> str:
     """Where the file is; raises ConvkitError where there is none."""
     if not Path(path).is_file():
@@ -100,7 +88,9 @@ _OPTIONS = (
         help="Those the engine is made fast for, alone the only ones: input:1x3x224x224.",
     ),
     click.option("--max-shapes", metavar="INPUT:SHAPE,…", help="The largest."),
-    click.option("--workspace", metavar="SIZE", help="What kernels may take beside their tensors: 512MiB."),
+    click.option(
+        "--workspace", type=values.Size(), metavar="SIZE", help="What kernels may take beside their tensors: 512MiB."
+    ),
     click.option("--version-compatible", is_flag=True, help="Later versions of the package may run the engine."),
     click.option("--hardware-compatible", is_flag=True, help="GPUs of other compute capabilities may run it."),
     click.option("--timing-cache", metavar="FILE", help="Times of kernels, read where there are any, and written."),

@@ -31,7 +31,7 @@ def report(written: Artifact, opened: dict[str, str]) -> dict[str, Any]:
             "engine": written.engine,
             "bytes": sum(file.stat().st_size for file in written.path.parent.glob(f"{written.path.name}*")),
         },
-        "opset": model.opset_import[0].version,
+        "opset": next((one.version for one in model.opset_import if one.domain in ("", "ai.onnx")), 1),
         "opened_by": opened,
         "operators": dict(sorted(operators.items())),
     }

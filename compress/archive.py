@@ -73,7 +73,7 @@ def _stand_in(stream: IO[bytes]) -> np.ndarray:
     return np.broadcast_to(np.zeros((), dtype), shape)
 
 
-def check_memory(size: int, what: str) -> None:
+def check_memory(size: int, what: str, hint: str = "give fewer samples, or set a limit") -> None:
     """Refuse what would take more than half of the free memory, before it is read."""
     import psutil
 
@@ -81,8 +81,15 @@ def check_memory(size: int, what: str) -> None:
     if size > free // 2:
         raise ConvkitError(
             f"{what} takes {size / 2**30:.1f} GiB of the {free / 2**30:.1f} GiB of free memory",
-            hint="give fewer samples, or set a limit",
+            hint=hint,
         )
+
+
+def check_zip(file: Path | IO[bytes], what: str) -> None:
+    """The same of a .zip that is unpacked whole: a file of zeros can be a thousandth of what it holds."""
+    if zipfile.is_zipfile(file):
+        with zipfile.ZipFile(file) as archive:
+            check_memory(sum(entry.file_size for entry in archive.infolist()), what, "give one that fits")
 
 
 def _size(path: Path) -> int:

@@ -53,7 +53,7 @@ class Data:
     def batch(self, index: slice | Sequence[int]) -> Data:
         """The samples at `index`, in its order."""
         rows = list(range(len(self))[index]) if isinstance(index, slice) else [int(i) for i in index]
-        arrays = {name: array[index] for name, array in self.arrays.items()}
+        arrays = {name: array[index] if array.ndim else array for name, array in self.arrays.items()}
         labels = None if self.labels is None else self.labels[index]
         return Data(arrays, labels, record.digest_json([self.digest, rows]))
 

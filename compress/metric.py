@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal, cast
 
@@ -82,6 +82,24 @@ def evaluate(
     if not math.isfinite(value):
         raise ConvkitError(f"metric {name!r} is {value}", hint="return a finite number")
     return value
+
+
+def joined(parts: Mapping[str, Sequence[np.ndarray]]) -> dict[str, np.ndarray]:
+    """Outputs [n, …] of batches by name as those of all samples; one that is no such array, or whose other sizes differ
+    from batch to batch, is left out, but for the first, which is what is scored.
+
+    Raises ConvkitError for that.
+    """
+    import numpy as np
+
+    found = {}
+    for place, (name, arrays) in enumerate(parts.items()):
+        if all(array.ndim and array.shape[1:] == arrays[0].shape[1:] for array in arrays):
+            found[name] = np.concatenate(arrays)
+        elif not place:
+            shapes = ", ".join(dict.fromkeys(str(list(array.shape)) for array in arrays))
+            raise ConvkitError(f"output {name!r} is {shapes}, which no metric joins", hint="score another output")
+    return found
 
 
 def defaults(outputs: Outputs, labels: np.ndarray | None = None) -> tuple[str, ...]:

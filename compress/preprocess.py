@@ -41,6 +41,10 @@ class Preprocess:
             value = getattr(self, name)
             if value is not None:
                 object.__setattr__(self, name, _numbers(name, value))
+        usual = {field.name: field.default for field in fields(self)}
+        if self.colours == "BGR" and (self.mean, self.std) == (usual["mean"], usual["std"]):
+            for name in ("mean", "std"):  # the usual ones are of RGB
+                object.__setattr__(self, name, getattr(self, name)[::-1])
         self._check()
 
     def _check(self) -> None:

@@ -58,8 +58,12 @@ class GraphWriter:
         first = _first_versions().get(operator)
         if first is None:
             raise ConvkitError(f"ONNX has no operator {operator!r}", hint="write it with operators that ONNX has")
-        self.opset = max(self.opset, first)
+        self.opset = max(self.opset, first, _REVISED.get(operator, 0))
         return defs.get_schema(operator, max_inclusive_version=self.opset)
+
+
+_REVISED = {"GridSample": 20, "GroupNormalization": 21}
+"""Operators that came with other words than a Model has, and the opset of these."""
 
 
 @functools.cache

@@ -53,13 +53,16 @@ class TensorRtSession:
         self._device, self._buffers = cuda.Device(), cuda.Buffers()
         self._launch: Callable[[], object] | None = None
         self._made: dict[str, torch.Tensor] = {}
+        self._inner: dict[tuple[str, ...], TensorRtSession] = {}
         self.inputs, self.outputs = self._specs("INPUT"), self._specs("OUTPUT")
 
     def run(self, inputs: Mapping[str, np.ndarray], outputs: Sequence[str] | None = None) -> dict[str, np.ndarray]:
         wanted = [spec.name for spec in self.outputs] if outputs is None else list(outputs)
         inner = sorted(set(wanted) - {spec.name for spec in self.outputs})
         if inner:
-            return self._giving(inner).run(inputs, wanted)
+            if tuple(inner) not in self._inner:
+                self._inner[tuple(inner)] = self._giving(inner)
+            return self._inner[tuple(inner)].run(inputs, wanted)
         self._device.call(self._prepared(inputs))
         return {name: self._made[name].cpu().numpy() for name in wanted}
 
@@ -82,6 +85,9 @@ class TensorRtSession:
         return cuda.reading()
 
     def close(self) -> None:
+        for session in self._inner.values():
+            session.close()
+        self._inner.clear()
         self._launch = self._context = self._engine = None
 
     def _read(self, file: Path) -> tuple[bytes, Sequence[EngineLayer]]:
@@ -147,6 +153,11 @@ class TensorRtSession:
             context.set_tensor_address(name, tensor.data_ptr())
         for spec in self.outputs:
             made = tuple(context.get_tensor_shape(spec.name))
+            if min(made, default=0) < 0:
+                raise ConvkitError(
+                    f"{self._path}: the size of output {spec.name!r} is known behind the call alone",
+                    hint="leave that output out, or run it on another engine",
+                )
             self._made[spec.name] = torch.empty(made, dtype=getattr(torch, spec.dtype), device="cuda")
             context.set_tensor_address(spec.name, self._made[spec.name].data_ptr())
 

@@ -137,14 +137,18 @@ def _version() -> str:
 
 def loaded(path: str, options: Options) -> Model:
     """The network at `path`; a quantized one in the integer arithmetic of the engine that it is for."""
-    from convkit.compress import simulate
     from convkit.compress.model import InputShape, ModelRef, load
 
     shapes = {
         name: InputShape(tuple(shape), tuple(shape), options.dtypes.get(name, ""))
         for name, shape in options.shapes.items()
     }
-    model = load(ModelRef(path, weights=options.weights, shapes=shapes))
+    return _as_it_runs(load(ModelRef(path, weights=options.weights, shapes=shapes)))
+
+
+def _as_it_runs(model: Model) -> Model:
+    from convkit.compress import simulate
+
     return simulate.integers(model) if simulate.is_quantized(model) else model
 
 
@@ -153,6 +157,15 @@ def _open(path: str, options: Options) -> EagerSession:
     return EagerSession(loaded(path, options), options.threads)
 
 
+def _of_model(model: Model, options: Options) -> EagerSession:
+    return EagerSession(_as_it_runs(model), options.threads)
+
+
 PART = Runtime(
-    about="PyTorch on the CPU, the reference", version=_version, open=_open, exact=True, knobs=(THREADS, WEIGHTS)
+    about="PyTorch on the CPU, the reference",
+    version=_version,
+    open=_open,
+    exact=True,
+    knobs=(THREADS, WEIGHTS),
+    of_model=_of_model,
 )

@@ -68,7 +68,9 @@ class OnnxRuntimeSession:
             settings.enable_profiling = True
             settings.profile_file_prefix = str(Path(folder) / "profile")
             optimized = Path(folder) / "optimized.onnx"
-            if self._origins is None and Path(self._path).stat().st_size < _LARGEST:
+            from convkit.runtimes.bench.size import model_size
+
+            if self._origins is None and (model_size(self._path) or 0) < _LARGEST:
                 settings.optimized_model_filepath = str(optimized)
             session = self._open(self._path, settings)
             for _ in range(repeats + 1):

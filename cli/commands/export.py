@@ -108,7 +108,7 @@ def export(
             if own
             else partial(_made, writer, source, _opset(opset, found), asked=opset is not None)
         )
-    report = _write(write, writer, output, _Context(target, digests, decided, build, kernels))
+    report = _write(write, writer, output, _Context(target, digests, decided, build, kernels, seed))
     export_report.tell(report, output, as_json=as_json)
     export_report.check(report)
 
@@ -125,6 +125,7 @@ class _Context:
     plan: Plan | None
     build: Settings | None
     kernels: tuple[str, ...] = ()
+    seed: int = 0
 
 
 def _opset(asked: int | None, target: Target | None) -> int:
@@ -179,7 +180,8 @@ def _write(write: Callable[[Path], Artifact], writer: Exporter, output: str, con
             report["engine"] = asserted.as_dict()
             digests["engine"] = report["engine"]["digest"]
             facts = {"plugins": report["engine"]["plugins"]} if context.build.plugins else {}
-        manifest = record.manifest(command=options.command_line(), digests=digests, target=context.target, **facts)
+        told: dict[str, Any] = {"target": context.target, "seed": context.seed, **facts}
+        manifest = record.manifest(command=options.command_line(), digests=digests, **told)
         artifact.describe(folder, manifest, report, plans.dump(context.plan) if context.plan else None)
     return report
 

@@ -40,11 +40,17 @@ def lint(*, file: str, target: str | None, sm: int | None, plugin: tuple[str, ..
     from convkit.compress import target as targets
     from convkit.compress.errors import VerdictError
     from convkit.export import lint as rules
+    from convkit.export.tensorrt import asserted, package
 
     wanted = targets.load(target or "trt-rtx")
     for path in plugin:
         engine_options.plugin(path)
-    found = rules.lint(_read(file), wanted.engine, rules.Device(sm, bool(plugin)))
+    known = package.PACKAGES.get(wanted.engine)
+    if sm is not None and known is not None and known.sms:
+        package.check_sm(wanted.engine, sm, fp8=False)
+    model = _read(file)
+    asserted.inlined(model)
+    found = rules.lint(model, wanted.engine, rules.Device(sm, bool(plugin)))
     if as_json:
         show.json({"schema_version": 1, "target": wanted.name, "sm": sm, "findings": [_dict(one) for one in found]})
     else:

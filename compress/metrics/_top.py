@@ -7,16 +7,22 @@ from convkit.compress.labels import acceptable
 from convkit.compress.metric import Outputs, class_axis, first
 
 
-def hits(outputs: Outputs, labels: np.ndarray | None, count: int) -> float:
-    """Percent of labels found among the `count` highest scores; equal scores rank by class index.
+def hits(outputs: Outputs, reference: Outputs | None, labels: np.ndarray | None, count: int) -> float:
+    """Percent of labels found among the `count` highest scores; equal scores rank by class index. Classes are on the
+    axis that they have in the `reference`, where there is one.
 
-    Labels are class indices [N] (or [N, …] for scores [N, C, …]), or a boolean matrix [N, K] of acceptable classes.
+    Labels are class indices [N] (or [N, …] for scores [N, C, …]), or a boolean matrix [N, K] of acceptable classes;
+    what has none, such as -100, is left out.
     """
     if labels is None:
         raise ConvkitError("there are no labels to score against")
-    scores = np.moveaxis(first(outputs), class_axis(first(outputs)), -1)
+    scores = np.moveaxis(first(outputs), class_axis(first(reference or outputs)), -1).astype(np.float64)
     if scores.ndim < 2 or scores.shape[-1] < count + 1:  # noqa: PLR2004
         raise ConvkitError(f"an output of shape {list(first(outputs).shape)} has no {count + 1} classes to rank")
     order = np.argsort(-scores, axis=-1, kind="stable")[..., :count]
-    right = np.take_along_axis(acceptable(labels, scores), order, axis=-1).any(axis=-1)
-    return float((right & np.isfinite(scores).all(axis=-1)).mean() * 100)
+    wanted = acceptable(labels, scores)
+    right = np.take_along_axis(wanted, order, axis=-1).any(axis=-1) & np.isfinite(scores).all(axis=-1)
+    counted = np.asarray(right)[np.asarray(wanted.any(axis=-1))]
+    if not counted.size:
+        raise ConvkitError("no sample has a label", hint="check the labels")
+    return float(counted.mean() * 100)

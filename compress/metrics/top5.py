@@ -6,8 +6,8 @@ from convkit.compress.metric import TOP5, Metric, Outputs
 from convkit.compress.metrics._top import hits
 
 
-def _score(outputs: Outputs, _reference: Outputs | None, labels: np.ndarray | None) -> float:
-    return hits(outputs, labels, TOP5)
+def _score(outputs: Outputs, reference: Outputs | None, labels: np.ndarray | None) -> float:
+    return hits(outputs, reference, labels, TOP5)
 
 
 PART = Metric(unit="%", needs="labels", score=_score)

@@ -55,7 +55,7 @@ def Resize(
     for dim, axis in plan.items():
         if axis.wanted == axis.size and axis.scale == 1.0 and coordinate_transformation_mode != "tf_crop_and_resize":
             continue
-        place = _place(axis, coordinate_transformation_mode)
+        place = _place(axis, coordinate_transformation_mode, torch.float32 if mode == "nearest" else torch.float64)
         if mode == "nearest":
             x = x.index_select(dim, _nearest(place, nearest_mode).clamp(0, axis.size - 1).to(x.device))
         else:
@@ -125,20 +125,20 @@ def _by_sizes(full: list[int], sizes: list[int], policy: str) -> tuple[list[int]
     return [math.floor(size * factor + 0.5) for size in full], [factor] * len(full)
 
 
-def _place(axis: _Axis, mode: str) -> Tensor:
-    """For each output element its place along the input axis, in float64."""
-    i = torch.arange(axis.wanted, dtype=torch.float64)
+def _place(axis: _Axis, mode: str, kind: torch.dtype) -> Tensor:
+    """For each output element its place along the input axis; engines have that of the nearest in float32."""
+    i, scale = torch.arange(axis.wanted, dtype=kind), torch.tensor(axis.scale, dtype=kind)
     if mode == "half_pixel":
-        return (i + 0.5) / axis.scale - 0.5
+        return (i + 0.5) / scale - 0.5
     if mode == "pytorch_half_pixel":
-        return (i + 0.5) / axis.scale - 0.5 if axis.wanted > 1 else i * 0.0
+        return (i + 0.5) / scale - 0.5 if axis.wanted > 1 else i * 0.0
     if mode == "asymmetric":
-        return i / axis.scale
+        return i / scale
     if mode == "align_corners":
-        return i * ((axis.size - 1) / (axis.wanted - 1)) if axis.wanted > 1 else i * 0.0
+        return i * (axis.size - 1) / (axis.wanted - 1) if axis.wanted > 1 else i * 0.0
     if mode == "half_pixel_symmetric":
-        adjustment = axis.wanted / (axis.scale * axis.size)
-        return axis.size / 2 * (1 - adjustment) + (i + 0.5) / axis.scale - 0.5
+        adjustment = axis.wanted / (scale * axis.size)
+        return axis.size / 2 * (1 - adjustment) + (i + 0.5) / scale - 0.5
     if mode == "tf_crop_and_resize":
         if axis.wanted == 1:
             return i * 0.0 + 0.5 * (axis.start + axis.end) * (axis.size - 1)

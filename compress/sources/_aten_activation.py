@@ -23,6 +23,14 @@ def _test(operator: str) -> Translate:
     return lambda b, x: b.op(operator, x)
 
 
+def _logical_not(b: Builder, x: Operand) -> Result:
+    return b.op("Not", b.cast(x, torch.bool))
+
+
+def _bitwise_not(b: Builder, x: Operand) -> Result:
+    return b.op("Not" if value(x).dtype == torch.bool else "BitwiseNot", x)
+
+
 def _hardsigmoid(b: Builder, x: Operand) -> Result:
     return b.op("HardSigmoid", x, alpha=1 / 6, beta=0.5)
 
@@ -159,7 +167,7 @@ TABLE: dict[str, Translate] = {
         }.items()
     },
     "round.decimals": _round,
-    "isnan": _test("IsNaN"), "isinf": _test("IsInf"), "logical_not": _test("Not"), "bitwise_not": _test("Not"),
+    "isnan": _test("IsNaN"), "isinf": _test("IsInf"), "logical_not": _logical_not, "bitwise_not": _bitwise_not,
     "hardsigmoid": _hardsigmoid, "silu": _silu, "gelu": _gelu, "leaky_relu": _leaky_relu, "elu": _elu,
     "selu": _selu, "celu": _celu, "softplus": _softplus, "log_sigmoid": _log_sigmoid, "prelu": _prelu,
     "clamp": _clamp, "clamp_min": _clamp, "clamp_max": _clamp_max, "hardtanh": _clamp, "relu6": _relu6,

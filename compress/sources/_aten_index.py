@@ -26,6 +26,8 @@ def _slice(b: Builder, x: Operand, axis: int, begin: Size | None, end: Size | No
 
 
 def _narrow(b: Builder, x: Operand, axis: int, begin: Size, length: Size) -> Result:
+    if isinstance(begin, int) and begin < 0:
+        begin = shape(x)[axis] + begin
     return _cut(b, x, axis, begin, begin + length)
 
 

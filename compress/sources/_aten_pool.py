@@ -102,11 +102,22 @@ def _windows(size: int, wanted: int) -> torch.Tensor:
     return matrix
 
 
+def _of(n: int, translate: Translate) -> Translate:
+    """`translate` for [N, C, …] with `n` axes behind: torch takes them without N as well, ONNX does not."""
+
+    def checked(b: Builder, x: Operand, *arguments: object) -> Result:
+        if len(shape(x)) != n + len(("N", "C")):
+            raise b.refuse(f"a pool of {n} axes on {len(shape(x))} in all")
+        return translate(b, x, *arguments)
+
+    return checked
+
+
 TABLE: dict[str, Translate] = {
-    **{f"max_pool{n}d": _max_pool for n in (1, 2, 3)},
-    **{f"max_pool{n}d_with_indices": _max_pool_with_indices for n in (1, 2, 3)},
-    **{f"avg_pool{n}d": _avg_pool for n in (1, 2, 3)},
-    **{f"adaptive_avg_pool{n}d": _adaptive_avg_pool for n in (1, 2, 3)},
-    **{f"_adaptive_avg_pool{n}d": _adaptive_avg_pool for n in (2, 3)},
-    **{f"adaptive_max_pool{n}d": _adaptive_max_pool for n in (1, 2, 3)},
+    **{f"max_pool{n}d": _of(n, _max_pool) for n in (1, 2, 3)},
+    **{f"max_pool{n}d_with_indices": _of(n, _max_pool_with_indices) for n in (1, 2, 3)},
+    **{f"avg_pool{n}d": _of(n, _avg_pool) for n in (1, 2, 3)},
+    **{f"adaptive_avg_pool{n}d": _of(n, _adaptive_avg_pool) for n in (1, 2, 3)},
+    **{f"_adaptive_avg_pool{n}d": _of(n, _adaptive_avg_pool) for n in (2, 3)},
+    **{f"adaptive_max_pool{n}d": _of(n, _adaptive_max_pool) for n in (1, 2, 3)},
 }

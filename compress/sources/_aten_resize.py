@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 
 from convkit.compress.sources._aten import Result, Translate
 from convkit.compress.sources._aten_graph import Builder, Number, Operand, Size, shape, value
 from convkit.compress.sources._aten_size import expression
 
+_STEPS = 8
+"""Of float32, that a product of two may be off by, and more."""
 _NEAREST = {"mode": "nearest", "coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
 _NEAREST_EXACT = {
     "mode": "nearest",
@@ -26,9 +29,24 @@ def _resize(
     exact = [scale for scale in scales or () if scale is not None]
     known = exact if len(exact) == len(places) else _ratios(places, sizes or b.val.shape[2:])
     if known is not None:
+        known = [_stored(*one) for one in zip(places, known, b.val.shape[2:], strict=True)]
         return b.op("Resize", x, None, b.constant([1.0, 1.0, *known], torch.float32), **how)
     # Of all axes: TensorRT's parser takes no sizes of some of them where a size is free.
     return b.op("Resize", x, None, None, b.sizes((*shape(x)[:2], *(sizes or b.val.shape[2:]))), **how)
+
+
+def _stored(have: Size, scale: float, wanted: Size) -> float:
+    """The float32 nearest to `scale` with which engines, who count in float32, come to the size that torch has, who
+    counts in float64."""
+    if not (isinstance(have, int) and isinstance(wanted, int)):
+        return scale
+    single = np.float32(scale)
+    for _ in range(_STEPS):
+        made = int(np.float32(have) * single)
+        if made == wanted:
+            break
+        single = np.nextafter(single, np.float32(0 if made > wanted else np.inf))
+    return float(single)
 
 
 def _ratios(given: Sequence[Size], wanted: Sequence[Size]) -> list[float] | None:

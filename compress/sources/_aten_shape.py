@@ -159,12 +159,19 @@ def _repeat_interleave(b: Builder, x: Operand, repeats: int, axis: int | None = 
     return b.op("Reshape", tiled, b.sizes(tuple(b.val.shape)))
 
 
+def _check_images(b: Builder, x: Operand) -> None:
+    if len(shape(x)) != len("NCHW"):
+        raise b.refuse(f"a shuffle of pixels on {len(shape(x))} axes")
+
+
 def _pixel_shuffle(b: Builder, x: Operand, factor: int) -> Result:
+    _check_images(b, x)
     return b.op("DepthToSpace", x, blocksize=factor, mode="CRD")
 
 
 def _pixel_unshuffle(b: Builder, x: Operand, factor: int) -> Result:
     """SpaceToDepth puts the block before the channel, torch behind it: so the blocks are cut out by Reshape."""
+    _check_images(b, x)
     batch, channels, height, width = shape(x)
     inner = (batch, channels, height // factor, factor, width // factor, factor)
     blocks = b.op("Reshape", x, _target(b, (), inner) if _free(inner) <= 1 else b.sizes(inner))

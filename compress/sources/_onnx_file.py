@@ -6,7 +6,7 @@ The file is a stranger's: nothing is trusted to be consistent, to stay in its fo
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -23,6 +23,8 @@ OLDEST, NEWEST = 9, 25
 
 _AGAIN = "export it again, or check it with `python -m onnx.checker`"
 _ONE_PIECE = 2**31 - 1
+_NODES = 1_000_000
+"""That functions may come to: far more than any network has."""
 """protobuf holds no larger message; the checker is skipped for one."""
 
 
@@ -118,6 +120,8 @@ def _load_external(path: Path, tensor: TensorProto) -> bytes:
     try:
         offset = int(where.get("offset", "0"))
         length = int(where["length"]) if "length" in where else -1
+        if offset + max(length, 0) > file.stat().st_size:
+            raise ConvkitError(f"{location!r} ends before the data of tensor {tensor.name!r}", hint=_AGAIN)
         with file.open("rb") as stream:
             stream.seek(offset)
             data = stream.read(length)
@@ -126,8 +130,6 @@ def _load_external(path: Path, tensor: TensorProto) -> bytes:
             f"cannot read the external data of tensor {tensor.name!r} from {location!r}: {error}",
             hint=f"keep {location!r} beside {path.name}",
         ) from error
-    if len(data) < length:
-        raise ConvkitError(f"{location!r} ends before the data of tensor {tensor.name!r}", hint=_AGAIN)
     tensor.raw_data = data
     tensor.data_location = TensorProto.DEFAULT
     del tensor.external_data[:]
@@ -149,15 +151,28 @@ def _inside(folder: Path, location: str, name: str) -> Path:
 
 
 def _check_functions(path: Path, model: onnx.ModelProto) -> None:
-    """A function that calls itself cannot be inlined, and the inliner does not notice."""
-    calls = {(f.domain, f.name): {(n.domain, n.op_type) for n in f.node} for f in model.functions}
-    left = dict(calls)
+    """A function that calls itself cannot be inlined, and the inliner does not notice; nor how many nodes a few that
+    call each other come to."""
+    left = {(f.domain, f.name): [(n.domain, n.op_type) for n in _nodes(f.node)] for f in model.functions}
+    sizes: dict[tuple[str, str], int] = {}
     while left:
-        done = [name for name, called in left.items() if not called & left.keys()]
+        done = [name for name, called in left.items() if not left.keys() & called]
         if not done:
             raise ConvkitError(f"{path}: function {next(iter(left))[1]!r} calls itself", hint=_AGAIN)
         for name in done:
-            del left[name]
+            sizes[name] = sum(sizes.get(called, 1) for called in left.pop(name))
+    total = sum(sizes.get((node.domain, node.op_type), 1) for node in _nodes(model.graph.node))
+    if total > _NODES:
+        raise ConvkitError(f"{path}: its functions come to {total:,} nodes", hint="export it without functions")
+
+
+def _nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    """`nodes` and those in their branches."""
+    for node in nodes:
+        yield node
+        for attribute in node.attribute:
+            for graph in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
+                yield from _nodes(graph.node)
 
 
 def _check(path: Path, model: onnx.ModelProto) -> None:

@@ -115,9 +115,19 @@ def _pad(op: Operation, graph: Surroundings) -> list[Operation]:
 
 
 def _upsample(op: Operation, graph: Surroundings) -> list[Operation]:
+    """A Resize of opset 10, which says nothing of rounding, is rounded up where it shrinks, as engines do."""
+    scales = graph.known(op.inputs[1]) if op.kind == "Resize" and op.input(1) else None
+    shrinks = scales is not None and bool((scales <= 1).all()) and bool((scales < 1).any())
     op.kind, op.inputs = "Resize", [op.inputs[0], "", op.input(1)]
-    op.attributes |= {"coordinate_transformation_mode": "asymmetric", "nearest_mode": "floor"}
+    op.attributes |= {
+        "coordinate_transformation_mode": "asymmetric",
+        "nearest_mode": "ceil" if shrinks else "floor",
+    }
     return [op]
+
+
+_HALF_PIXEL = {"floor": "round_prefer_ceil", "round_prefer_floor": "ceil"}
+"""The nearest of (i + 0.5) / scale by that of half a pixel less."""
 
 
 def _resize(op: Operation, graph: Surroundings) -> list[Operation]:
@@ -127,6 +137,13 @@ def _resize(op: Operation, graph: Surroundings) -> list[Operation]:
         value = graph.known(op.inputs[index])
         if value is not None and value.numel() == 0:
             op.inputs[index] = ""
+    if op.attributes.get("coordinate_transformation_mode") == "tf_half_pixel_for_nn":
+        usual = op.attributes.get("nearest_mode", "round_prefer_floor")
+        if usual not in _HALF_PIXEL:
+            raise ConvkitError(
+                f"{op} has nearest_mode {usual!r} at places of TensorFlow's", hint="export it with floor"
+            )
+        op.attributes |= {"coordinate_transformation_mode": "half_pixel", "nearest_mode": _HALF_PIXEL[usual]}
     if op.attributes.get("coordinate_transformation_mode") != "tf_crop_and_resize" and op.input(1):
         op.inputs[1] = ""
     return [op]

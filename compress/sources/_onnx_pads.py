@@ -62,7 +62,7 @@ def _sizes(proto: onnx.ModelProto, given: Mapping[str, Sequence[int | str]]) -> 
     """Shapes by tensor, 0 where a size is free; without those that cannot be inferred."""
     found = {tensor.name: list(tensor.dims) for tensor in proto.graph.initializer}
     try:
-        graph = onnx.shape_inference.infer_shapes(_told(proto, given) if given else proto).graph
+        graph = onnx.shape_inference.infer_shapes(_told(proto, given)).graph
     except (ValueError, RuntimeError, onnx.shape_inference.InferenceError):
         return found
     for value in (*graph.input, *graph.value_info):

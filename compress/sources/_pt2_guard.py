@@ -18,6 +18,7 @@ from typing import Any
 import torch
 from torch.export.pt2_archive._package import PT2ArchiveReader
 
+from convkit.compress import archive
 from convkit.compress.errors import ConvkitError
 from convkit.compress.sources import _pt2_formula
 
@@ -38,6 +39,7 @@ _LARGEST = 2**31
 
 def check(data: bytes) -> None:
     """Raise ConvkitError, or anything torch's reader raises on broken bytes, unless the archive is safe to load."""
+    archive.check_zip(io.BytesIO(data), "the program")
     reader = PT2ArchiveReader(io.BytesIO(data))
     names = reader.get_file_names()
     if any(name.startswith("data/aotinductor/") for name in names):

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from convkit.compress import adopting, package
+from convkit.compress import adopting, archive, package
 from convkit.compress.errors import ConvkitError
 
 _WRAPPERS = ("state_dict", "model", "model_state_dict", "net")
@@ -55,6 +55,7 @@ def _read(path: Path) -> object:
         raise ConvkitError(f"the weights file {path} is empty", hint="fetch it again")
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
+    archive.check_zip(path, str(path))
     try:
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from convkit.compress.errors import ConvkitError
 from convkit.compress.model import InputShape, Model, ModelRef, Source, check_dtype
@@ -106,8 +106,22 @@ def _free_sizes(program: ExportedProgram, inputs: Sequence[str], ref: ModelRef) 
             for symbol in () if isinstance(formula, int) else sorted(map(str, formula.free_symbols)):
                 own = given.shape[axis] if given else None
                 names.setdefault(symbol, own if isinstance(own, str) else _dim_name(axis, tensor.ndim, names))
-                samples.setdefault(symbol, given.sample[axis] if given else _sample(size, axis))
+                wanted = given.sample[axis] if given else _sample(size, axis)
+                samples.setdefault(symbol, _solved(formula, symbol, wanted, name))
     return FreeSizes(names, samples)
+
+
+def _solved(formula: Any, symbol: str, wanted: int, name: str) -> int:  # noqa: ANN401 - sympy's
+    """What `symbol` is where a size that is `formula` of it, such as 32 times it, is `wanted`."""
+    import sympy  # type: ignore[import-untyped]
+
+    if formula.is_Symbol or len(formula.free_symbols) > 1:
+        return wanted
+    own = next(one for one in formula.free_symbols if str(one) == symbol)
+    found = [one for one in sympy.solve(formula - wanted, own) if one.is_Integer and one > 0]
+    if not found:
+        raise ConvkitError(f"{wanted} is no size of input {name!r}, which is {formula}", hint="give one in --shape")
+    return int(found[0])
 
 
 def _check_given(name: str, held: Sequence[object], given: InputShape) -> None:

@@ -16,7 +16,7 @@ def look(file: File) -> Iterator[Broken]:
             continue
         sides = [file.makers.get(name) for name in node.input[:2]]
         codes = [side.input[0] for side in sides if side is not None and side.op_type == "DequantizeLinear"]
-        held = file.tensors.get(codes[-1]) if codes else None
+        held = file.weight(node)
         if len(codes) < len(sides) or held is None or any(file.kind(name) != "FLOAT8E4M3FN" for name in codes):
             continue
         sizes = "x".join(map(str, held.dims[2:]))

@@ -65,7 +65,7 @@ def build_and_assert(name: str, path: Path, settings: Settings) -> Asserted:
 
     package.version(name)
     model = onnx.load(path)
-    changed = _inlined(model)
+    changed = inlined(model)
     found = lint.lint(model, name, lint.Device(settings.sm, bool(settings.plugins)))
     if found:
         first, more = found[0], f", and {len(found) - 1} more" if len(found) > 1 else ""
@@ -84,7 +84,7 @@ def build_and_assert(name: str, path: Path, settings: Settings) -> Asserted:
     return Asserted(name, settings.sm, built, precision.compare(model, built.layers), plugins)
 
 
-def _inlined(model: onnx.ModelProto) -> bool:
+def inlined(model: onnx.ModelProto) -> bool:
     """Write out the bodies of functions, those of nodes that ask for a plugin apart, and give each node a name of its
     own: what is not seen is not asserted. Whether anything changed.
     """

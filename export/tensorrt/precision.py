@@ -219,6 +219,8 @@ def _sizes(model: onnx.ModelProto) -> dict[str, int]:
     """Numbers in the weight of each node."""
     makers = {out: node for node in model.graph.node for out in node.output}
     sizes = {tensor.name: math.prod(tensor.dims) for tensor in model.graph.initializer}
+    constants = (node for node in model.graph.node if node.op_type == "Constant")
+    sizes |= {node.output[0]: math.prod(a.t.dims) for node in constants for a in node.attribute if a.HasField("t")}
     found = {}
     held = _held(model)
     for node in model.graph.node:

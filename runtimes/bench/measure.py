@@ -5,10 +5,9 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from convkit.compress import metric, parts, record
+from convkit.compress import metric, parts
 from convkit.compress.errors import ConvkitError
 from convkit.runtimes.bench import estimate, gpu, inputs, machine
 from convkit.runtimes.bench.candidate import Candidate
@@ -17,7 +16,7 @@ from convkit.runtimes.bench.estimate import Interval
 from convkit.runtimes.bench.gpu import Conditions, conditions
 from convkit.runtimes.bench.others import BUSY
 from convkit.runtimes.bench.rounds import Rounds, Schedule, run_rounds
-from convkit.runtimes.bench.size import model_size
+from convkit.runtimes.bench.size import model_digest, model_size
 from convkit.runtimes.bench.worker import ProcessWorker, Worker
 
 if TYPE_CHECKING:
@@ -204,14 +203,13 @@ def _scores(
 
 def _outputs(worker: Worker, data: Data, batch: int) -> dict[str, np.ndarray]:
     """Outputs on all samples [N, ...], also where the model's batch is fixed and the last one is short."""
-    import numpy as np
-
-    parts = []
+    parts: list[dict[str, np.ndarray]] = []
     for start in range(0, len(data), batch):
         rows = [min(start + i, len(data) - 1) for i in range(batch)]
         sample = {name: array[rows] for name, array in data.arrays.items()}
         parts.append(worker.run(inputs.fitted(worker.inputs, [sample])[0]))
-    return {name: np.concatenate([part[name] for part in parts])[: len(data)] for name in parts[0]}
+    joined = metric.joined({name: [part[name] for part in parts] for name in parts[0]})
+    return {name: array[: len(data)] for name, array in joined.items()}
 
 
 @dataclass(frozen=True, slots=True)
@@ -232,7 +230,7 @@ def _result(candidate: Candidate, worker: Worker, timing: _Timing, scores: Mappi
         name=candidate.name,
         engine=candidate.engine,
         model=candidate.path,
-        digest=record.digest_file(candidate.path) if Path(candidate.path).is_file() else None,
+        digest=model_digest(candidate.path),
         seconds=seconds,
         ratios=ratios,
         throughput=timing.batch / seconds["mean"].value,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from convkit.compress import record
 from convkit.compress.errors import ConvkitError
 
 
@@ -13,6 +14,15 @@ def model_size(path: str) -> int | None:
     if not file.is_file():
         return None
     return file.stat().st_size + sum(weights.stat().st_size for weights in _weights(file))
+
+
+def model_digest(path: str) -> str | None:
+    """sha256 of the file, and of those that hold its weights; None for a model that is no file."""
+    file = Path(path)
+    if not file.is_file():
+        return None
+    digests = [record.digest_file(one) for one in (file, *_weights(file))]
+    return digests[0] if len(digests) == 1 else record.digest_json(digests)
 
 
 def _weights(file: Path) -> list[Path]:

@@ -111,7 +111,12 @@ def _metric(gate: Gate, result: Result, base: Result) -> Interval:
     if gate.quantity not in result.metrics:
         raise ConvkitError(f"{gate.text!r} was not measured", hint="give --data, and the metric's name")
     value = result.metrics[gate.quantity]
-    if gate.kind == "difference" and _by_labels(gate.quantity, base):
+    if gate.kind == "difference" and not _by_labels(gate.quantity, base):
+        raise ConvkitError(
+            f"{gate.text!r}: {gate.quantity} compares with the baseline as it is here",
+            hint="write the limit without a sign, or give labels that it is scored against",
+        )
+    if gate.kind == "difference":
         # 79.5 - 80 must not miss -0.5 by a rounding error.
         return point(round(value - base.metrics[gate.quantity], 9))
     return point(value)

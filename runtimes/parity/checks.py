@@ -121,13 +121,11 @@ def of_metric(
     quantized: bool,
 ) -> list[Check]:
     """The metric of the simulation less that of each engine; one that compares with a reference has the simulation."""
-    import numpy as np
-
     found = metrics.load(name)
-    outputs = {key: np.concatenate(batches) for key, batches in predictions.items()}
+    outputs = metrics.joined(predictions)
     checks = []
     for engine, side in sides.items():
-        got = {key: np.concatenate(batches) for key, batches in side.predictions.items()}
+        got = metrics.joined(side.predictions)
         value = metrics.evaluate(name, got, outputs, data.labels)
         own = metrics.evaluate(name, outputs, outputs, data.labels)
         if found.needs == "labels" or (found.unit == "dB" and own < metrics.LIMIT_DB):

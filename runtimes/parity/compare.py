@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from convkit.compress import graph as graphs
 from convkit.compress import parts, simulate
 from convkit.compress.errors import ConvkitError
+from convkit.compress.model import InputShape, ModelRef, load
 from convkit.runtimes.parity import checks
 from convkit.runtimes.parity import probe as probes
 from convkit.runtimes.parity.checks import Check, Side, Tolerance
@@ -79,7 +80,7 @@ def compare(
     whole = _whole_batches(pair, data)
     predictions: dict[str, list[np.ndarray]] = {}
     with contextlib.ExitStack() as stack:
-        sides = {engine: _open(engine, pair.path, options, drifting, stack) for engine in engines}
+        sides = {engine: _open(engine, pair, options or Options(), drifting, stack) for engine in engines}
         for count, batch in enumerate(whole.batches(size := _batch_size(pair, engines)), 1):
             _run(pair, simulated, found, batch.arrays, sides, predictions)
             progress(min(1.0, count * size / len(whole)))
@@ -95,11 +96,14 @@ def _runtime(engine: str) -> Runtime:
     return runtime
 
 
-def _open(
-    engine: str, path: str, options: Options | None, drifting: frozenset[str], stack: contextlib.ExitStack
-) -> Side:
+def _open(engine: str, pair: Pair, options: Options, drifting: frozenset[str], stack: contextlib.ExitStack) -> Side:
+    """B in the engine; one that reads files as convkit does is told the sizes that B was read with."""
     runtime = _runtime(engine)
-    session = runtime.open(path, options or Options())
+    if runtime.of_model is None:
+        session = runtime.open(pair.path, options)
+    else:
+        shapes = {spec.name: InputShape(spec.shape, spec.sample) for spec in pair.candidate.inputs}
+        session = runtime.of_model(load(ModelRef(pair.path, shapes=shapes)), options)
     stack.callback(session.close)
     return Side(session, runtime.exact, drifting)
 
@@ -127,7 +131,7 @@ def _batch_size(pair: Pair, engines: Sequence[str] = ()) -> int:
 def _whole_batches(pair: Pair, data: Data) -> Data:
     """The samples that fill batches of a fixed size; any number where it is free."""
     specs = (*pair.reference.inputs, *pair.candidate.inputs)
-    if all(spec.shape and isinstance(spec.shape[0], str) for spec in specs):
+    if all(isinstance(spec.shape[0], str) for spec in specs if spec.shape):
         return data
     size = _batch_size(pair)
     if len(data) < size:

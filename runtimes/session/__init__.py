@@ -16,7 +16,7 @@ from convkit.runtimes.session.knobs import Knob
 if TYPE_CHECKING:
     import numpy as np
 
-    from convkit.compress.model import TensorSpec
+    from convkit.compress.model import Model, TensorSpec
     from convkit.runtimes.session.nvml import Reading
 
 OPTIMIZATIONS = ("none", "basic", "extended", "all")
@@ -127,6 +127,7 @@ class Runtime:
 
     `exact`: its integer arithmetic is that of `compress/integer.py`, code for code. `knobs`: the fields of Options that
     it heeds. `precisions`: those that this device computes float layers in; any other it runs in f32, without a word.
+    `of_model`: opens a network that is read already, where the engine reads files as convkit does.
     """
 
     about: str
@@ -135,6 +136,7 @@ class Runtime:
     exact: bool = False
     knobs: tuple[Knob, ...] = ()
     precisions: Callable[[], tuple[str, ...]] = lambda: PRECISIONS[:1]
+    of_model: Callable[[Model, Options], Session] | None = None
 
 
 def open_session(engine: str, path: str, options: Options | None = None) -> Session:
