@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from convkit.compress import arrays
 from convkit.compress.data import Data
 from convkit.compress.errors import ConvkitError
 
@@ -122,7 +123,7 @@ def run(model: Model, data: Data, size: int) -> dict[str, np.ndarray]:
             made = model(tensors(batch))
         except RuntimeError as error:
             raise _alone(model, batch, error) from error
-        parts.append({name: tensor.numpy() for name, tensor in made.items()})
+        parts.append({name: arrays.array(tensor) for name, tensor in made.items()})
     return {name: np.concatenate([part[name] for part in parts])[: len(data)] for name in parts[0]}
 
 

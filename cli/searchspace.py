@@ -277,5 +277,5 @@ def _overhead(builder: Builder, plan: Plan) -> float:
     """Bytes of a file beside its weights."""
     from convkit.compress import promotion
 
-    weights = sum(promotion.plan_bytes(builder.model.graph, plan.layers).values())
+    weights = sum(promotion.plan_bytes(builder.model.graph, plan.layers, packed=builder.target.packed).values())
     return builder.file(builder.network(plan)).stat().st_size - weights

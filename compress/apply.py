@@ -142,6 +142,8 @@ def quantize(graph: fx.GraphModule, plan: Plan, target: Target) -> fx.GraphModul
         if layer is not None and layer.weight is not None and node.op == "call_module":
             rule = target.operators[graphs.operator(node)]
             weights.quantize_layer(graph, node, layer, rule.bias, inputs.get(node))
+    if not target.packed:
+        weights.in_bytes(graph)
     sandwich.keep_float(graph, target)
     graph.graph.eliminate_dead_code()
     graph.recompile()

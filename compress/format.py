@@ -73,9 +73,10 @@ class Format(ABC):
         the file is opened, and saves an eighth."""
         return 8 if self.bits == 7 else self.bits  # noqa: PLR2004 - a byte, and one bit less
 
-    def packed_bytes(self, numbers: int, scales: int = 0) -> int:
-        """Bytes of that many numbers, packed without gaps, and their scales."""
-        return -(-numbers * self.filed_bits // 8) + (scales * _SCALE_BYTES if self.ranged else 0)
+    def filed_bytes(self, numbers: int, scales: int = 0, *, packed: bool = True) -> int:
+        """Bytes of that many numbers, `packed` without gaps or each in its type, and their scales."""
+        bits = self.filed_bits if packed else self.dtype().itemsize * 8
+        return -(-numbers * bits // 8) + (scales * _SCALE_BYTES if self.ranged else 0)
 
 
 @dataclass(frozen=True, slots=True)

@@ -41,10 +41,6 @@ class Promotion:
         """Whether its kernels are others than float32's."""
         return self.kernel != FLOAT.weight
 
-    def bytes(self, numbers: int, scales: int) -> int:
-        """Bytes of that many weights and their scales in the file."""
-        return formats.load(self.option.weight).packed_bytes(numbers, scales)
-
 
 def promote(asked: Option, target: Target) -> Promotion:
     """What `asked` runs as on `target`. Raises ConvkitError for a format that there is none of."""
@@ -80,7 +76,11 @@ def _activation(name: str, target: Target) -> str:
 
 def _sentences(asked: Option, option: Option, kernel: str, target: Target) -> Iterator[str]:
     if option.weight != asked.weight:
-        yield f"Weights in {asked.weight} run in {option.weight} on this processor, whose sums they would overflow."
+        overflows = target.overflow is not None and option.weight == target.overflow.weight
+        where = (
+            "this processor, whose sums they would overflow" if overflows else f"{target.name}, which lacks the type"
+        )
+        yield f"Weights in {asked.weight} run in {option.weight} on {where}."
     if option.activation != asked.activation:
         yield f"Activations in {asked.activation} run in {option.activation} on {target.name}."
     if kernel == FLOAT.weight:
@@ -91,7 +91,7 @@ def _sentences(asked: Option, option: Option, kernel: str, target: Target) -> It
     elif _runs(option.weight, target).whole:
         yield f"{kernel} is a setting of the whole network on {target.name}: all its float layers run in it."
     elif formats.load(option.weight).bits < formats.load(kernel).bits:
-        packed = formats.load(option.weight).filed_bits < formats.load(kernel).bits
+        packed = target.packed and formats.load(option.weight).filed_bits < formats.load(kernel).bits
         filed = "are packed in the file" if packed else "take a byte each in the file"
         yield f"{option.weight} weights {filed} and run as {kernel} on {target.name}."
 
@@ -103,8 +103,9 @@ def notes(plan: Plan, target: Target) -> list[str]:
     return list(dict.fromkeys(note for note in found if note))
 
 
-def plan_bytes(graph: fx.GraphModule, layers: Mapping[str, LayerPlan]) -> dict[str, int]:
-    """Bytes of weight, scales and bias of every layer of `graph`, packed as `layers` say; float32 where they do not.
+def plan_bytes(graph: fx.GraphModule, layers: Mapping[str, LayerPlan], *, packed: bool = True) -> dict[str, int]:
+    """Bytes of weight, scales and bias of every layer of `graph` in the formats of `layers`; float32 where they say
+    none. `packed`: as the Target has it.
 
     A weight that several layers share is in the file once as long as they keep it in float.
     """
@@ -115,14 +116,15 @@ def plan_bytes(graph: fx.GraphModule, layers: Mapping[str, LayerPlan]) -> dict[s
             layer = layers.get(graphs.key(node))
             in_float = layer is None or layer.weight is None
             again = in_float and graphs.weight_id(node) in seen
-            found[graphs.key(node)] = 0 if again else layer_bytes(node, layer)
+            found[graphs.key(node)] = 0 if again else layer_bytes(node, layer, packed=packed)
             if in_float:
                 seen.add(graphs.weight_id(node))
     return found
 
 
-def layer_bytes(node: fx.Node, layer: LayerPlan | None) -> int:
-    """Bytes of the layer that `node` calls: its weight in the format of `layer`, its scales and the rest in float32."""
+def layer_bytes(node: fx.Node, layer: LayerPlan | None, *, packed: bool = True) -> int:
+    """Bytes of the layer that `node` calls: its weight in the format of `layer`, `packed` as the Target has it, its
+    scales and the rest in float32."""
     module = graphs.module(node)
     assert module is not None  # noqa: S101 - the caller looked
     held = sum(t.numel() for t in (*module.parameters(), *module.buffers()) if t.is_floating_point())
@@ -132,7 +134,7 @@ def layer_bytes(node: fx.Node, layer: LayerPlan | None) -> int:
     assert isinstance(weight, Tensor)  # noqa: S101 - a layer with a weight format has one
     number = formats.load(layer.weight)
     count = scale_count(weights.by_output(module, weight), layer.granularity)
-    return number.packed_bytes(weight.numel(), count) + (held - weight.numel()) * _FLOAT_BYTES
+    return number.filed_bytes(weight.numel(), count, packed=packed) + (held - weight.numel()) * _FLOAT_BYTES
 
 
 def scale_count(weight: Tensor, granularity: str) -> int:

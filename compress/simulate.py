@@ -31,15 +31,21 @@ def integers(model: Model) -> Model:
     return model.replace(graph=graph)
 
 
+BF16 = 2.0**-7
+_ROUNDINGS = {"float16": 2.0**-10, "bfloat16": BF16}
+"""A unit in the last place of a number of these types, at most, over it."""
+
+
 def is_quantized(model: Model) -> bool:
     """Whether `model` holds a QuantizeLinear node."""
     return any(graphs.operator(node) == "QuantizeLinear" for node in model.graph.graph.nodes)
 
 
-def has_narrow_floats(model: Model) -> bool:
-    """Whether any tensor of `model` is in fp16 or bf16."""
+def rounding(model: Model) -> float:
+    """How far two roundings to the coarsest of the 16-bit floats that tensors of `model` are in may go apart, over the
+    number itself; 0 where there is none."""
     specs = (node.meta.get("tensor") for node in model.graph.graph.nodes)
-    return any(spec is not None and spec.dtype in ("float16", "bfloat16") for spec in specs)
+    return max((_ROUNDINGS.get(spec.dtype, 0.0) for spec in specs if spec is not None), default=0.0)
 
 
 def _fuse(quantize: fx.Node) -> None:

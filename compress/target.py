@@ -93,6 +93,9 @@ class Target:
     biases: str = "inside"
     """Where the bias of a quantized Conv stands in a network that asks for sizes: "inside" it, or "behind" it in an
     Add of its own."""
+    packed: bool = True
+    """Whether weights of few bits are packed in its files; they take a byte each for an engine that has not what
+    unpacks them."""
     requantizes: tuple[str, ...] = ()
     """Operators whose float weight the engine would quantize by itself where they stand between quantized tensors."""
     stand_in: str = ""
@@ -133,6 +136,7 @@ _TOP: schema.Types = {
     "weight": str,
     "shapes": str,
     "biases": str,
+    "packed": bool,
     "requantizes": list,
     "stand_in": str,
     "roofline": dict,

@@ -159,6 +159,13 @@ def quantize_layer(
     _replace(graph, node, module, weight, added)
 
 
+def in_bytes(graph: fx.GraphModule) -> None:
+    """Write weights of few bits in a byte each: without their mark codes are not packed."""
+    for node in graph.graph.nodes:
+        if node.op == "get_attr":
+            node.meta.pop(FORMAT, None)
+
+
 def _adds_codes(number: Format, layer: LayerPlan) -> bool:
     """Whether products with the weight are 8-bit integers at one scale per channel."""
     return isinstance(number, Integer) and number.dtype().itemsize == 1 and not block_size(layer.granularity)

@@ -26,7 +26,7 @@ _INT32 = torch.int32
 def worth_it(number: Format, codes: Tensor) -> bool:
     """Whether `codes` take much less in bits of their own; their type must have codes of fewer bits."""
     is_coded = isinstance(number, Integer | Floating) and number.bits < min(codes.itemsize * _BYTE, sum(_PLANES) + 1)
-    return is_coded and codes.nbytes - number.packed_bytes(codes.numel()) > _WORTH_IT
+    return is_coded and codes.nbytes - number.filed_bytes(codes.numel()) > _WORTH_IT
 
 
 def write(graph: GraphWriter, name: str, codes: Tensor, number: Format) -> str:

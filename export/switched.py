@@ -33,9 +33,7 @@ _BITS = 8
 
 def plain(model: Model) -> Model:
     """`model`, whose weights of few bits are written in a byte each: shifted codes of the widest are."""
-    for node in model.graph.graph.nodes:
-        if node.op == "get_attr":
-            node.meta.pop(weights.FORMAT, None)
+    weights.in_bytes(model.graph)
     return model
 
 

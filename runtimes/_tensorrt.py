@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from convkit.compress import arrays
 from convkit.compress.errors import ConvkitError, NotAvailableError
 from convkit.compress.model import TensorSpec
 from convkit.export import kernel
@@ -64,7 +65,7 @@ class TensorRtSession:
                 self._inner[tuple(inner)] = self._giving(inner)
             return self._inner[tuple(inner)].run(inputs, wanted)
         self._device.call(self._prepared(inputs))
-        return {name: self._made[name].cpu().numpy() for name in wanted}
+        return {name: arrays.array(self._made[name]) for name in wanted}
 
     def profile(self, inputs: Mapping[str, np.ndarray], repeats: int) -> list[NodeTime]:
         launch, seconds = self._prepared(inputs, plain=True), dict[str, list[float]]()

@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from convkit.compress import arrays
 from convkit.compress.errors import ConvkitError, NotAvailableError
 from convkit.runtimes.session import NodeTime, Options, Runtime, check_inputs, node_time
 from convkit.runtimes.session.knobs import THREADS, WEIGHTS
@@ -72,7 +73,7 @@ class EagerSession:
         return tensors(inputs)
 
     def _array(self, tensor: torch.Tensor) -> np.ndarray:
-        return tensor.numpy()
+        return arrays.array(tensor)
 
     def _timed_by(self, function: Callable[[], Any]) -> tuple[Any, float]:
         started = time.perf_counter()

@@ -240,7 +240,8 @@ def _bytes(node: fx.Node, layer: LayerPlan | None, option: Option, target: Targe
     if node.op != "call_module":
         return 0
     floats = layer is None or formats.is_exact(option.weight) or not is_searched(option.weight, target)
-    return promotion.layer_bytes(node, None if floats or layer is None else layer_plan(layer, option))
+    chosen = None if floats or layer is None else layer_plan(layer, option)
+    return promotion.layer_bytes(node, chosen, packed=target.packed)
 
 
 def float_bops(macs: int) -> float:

@@ -197,9 +197,10 @@ class Graph:
         value = self._constants.get(name)
         if value is None or not value.is_floating_point():
             return self.node(name)
-        finite = bool(torch.isfinite(value).all())
-        if not finite and (op.kind in _WEIGHTED or (value.numel() > 1 and bool(torch.isnan(value).any()))):
-            self._require_finite(name, value)
+        wide = _in_full(value)
+        finite = bool(torch.isfinite(wide).all())
+        if not finite and (op.kind in _WEIGHTED or (value.numel() > 1 and bool(torch.isnan(wide).any()))):
+            self._require_finite(name, wide)
         if name not in self._attributes:
             much = value.numel() > 1 or op.kind == "PRelu"
             trainable = finite and much and index not in SETTINGS.get(op.kind, ())
@@ -238,6 +239,11 @@ class Graph:
         self._examples[node] = example
         self._constants.pop(name, None)
         self._nodes[name] = node
+
+
+def _in_full(value: Tensor) -> Tensor:
+    """`value` in a type that all operators take: numbers of eight bits have few."""
+    return value.float() if value.itemsize == 1 else value
 
 
 def run(op: Operation, call: Callable[[], Any]) -> Any:  # noqa: ANN401 - a tensor or a tuple of them

@@ -25,11 +25,11 @@ class Tolerance:
     """What still counts as the same.
 
     `relative`: largest difference of a float network's tensor, over its largest magnitude. `sqnr`: dB between outputs
-    of quantized networks; `loss`: dB between a float network and its quantized form. `codes`: fraction of integer
-    codes equal at a layer given the same inputs; `end_to_end`: the same with each side's own inputs, asked only of
-    engines whose arithmetic the simulation is, and of what no layer in float comes before. `metric`: difference of a
-    task metric, in its unit; of a quantized network asked of the same only, as elsewhere one code that differs moves
-    all that follow.
+    of quantized networks, and between float codes of a layer, whose sums often lie half way between two of them;
+    `loss`: dB between a float network and its quantized form. `codes`: fraction of integer codes equal at a layer given
+    the same inputs; `end_to_end`: the same with each side's own inputs, asked only of engines whose arithmetic the
+    simulation is, and of what no layer in float comes before. `metric`: difference of a task metric, in its unit; of a
+    quantized network asked of the same only, as elsewhere one code that differs moves all that follow.
     """
 
     relative: float = 1e-4
@@ -84,12 +84,8 @@ def of_side(engine: str, side: Side, pair: Pair, found: Sequence[Probe], toleran
             limit = tolerance.sqnr if all(quantized) else tolerance.loss
             outputs.append(Check(engine, name, "", "sqnr", difference.sqnr, limit, difference.sqnr >= limit))
     good = all(check.passed for check in outputs)
-    limits = tolerance if pair.lowered is None else dataclasses.replace(tolerance, relative=_BF16)
+    limits = dataclasses.replace(tolerance, relative=max(tolerance.relative, pair.rounding))
     return [c for p in found for c in _layer_checks(engine, side, p, limits, outputs_good=good)] + outputs
-
-
-_BF16 = 2.0**-7
-"""Two roundings to bf16 that go apart, over the largest magnitude: how far a layer in such floats may be off."""
 
 
 def _layer_checks(engine: str, side: Side, p: Probe, tolerance: Tolerance, *, outputs_good: bool) -> list[Check]:
@@ -101,6 +97,11 @@ def _layer_checks(engine: str, side: Side, p: Probe, tolerance: Tolerance, *, ou
         passed = alone.relative <= tolerance.relative
         return [Check(engine, p.name, p.layer, "relative", alone.relative, tolerance.relative, passed)]
     whole = side.end_to_end[p.name]
+    if p.kind == probes.CODES and not alone.exact:
+        return [
+            Check(engine, p.name, p.layer, "sqnr", alone.sqnr, tolerance.sqnr, alone.sqnr >= tolerance.sqnr),
+            Check(engine, p.name, p.layer, "codes", alone.equal, None, passed=True),
+        ]
     if p.kind == probes.CODES:
         limit = tolerance.end_to_end if side.exact and p.name not in side.drifting else None
         return [

@@ -8,8 +8,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from convkit.compress import arrays, parts, simulate
 from convkit.compress import graph as graphs
-from convkit.compress import parts, simulate
 from convkit.compress.errors import ConvkitError
 from convkit.compress.model import InputShape, ModelRef, load
 from convkit.runtimes.parity import checks
@@ -143,17 +143,19 @@ def _run(
     pair: Pair,
     simulated: Model,
     found: Sequence[Probe],
-    arrays: Mapping[str, np.ndarray],
+    samples: Mapping[str, np.ndarray],
     sides: Mapping[str, Side],
     predictions: dict[str, list[np.ndarray]],
 ) -> None:
     """One batch through the simulation and every engine."""
-    inputs = {spec.name: arrays[spec.name] for spec in pair.reference.inputs}
+    inputs = {spec.name: samples[spec.name] for spec in pair.reference.inputs}
     outputs, own = probes.run(simulated, inputs, frozenset(p.name for p in found))
     _keep(predictions, outputs)
     theirs = dict(zip((spec.name for spec in pair.candidate.inputs), inputs.values(), strict=True))
     for side in sides.values():
-        results = dict(zip(outputs, side.session.run(theirs).values(), strict=True))
+        made = side.session.run(theirs).values()
+        kinds = (spec.dtype for spec in pair.candidate.outputs)
+        results = {n: arrays.read(found, kind) for n, found, kind in zip(outputs, made, kinds, strict=True)}
         _keep(side.predictions, results)
         for name, result in results.items():
             side.outputs.setdefault(name, Difference()).add(outputs[name], result)

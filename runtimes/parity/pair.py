@@ -29,4 +29,10 @@ class Pair:
     def rounded(self, model: Model) -> bool:
         """Whether one of the two runs in anything but float32."""
         lowered = self.lowered is not None and model is self.candidate
-        return lowered or simulate.is_quantized(model) or simulate.has_narrow_floats(model)
+        return lowered or simulate.is_quantized(model) or simulate.rounding(model) > 0
+
+    @property
+    def rounding(self) -> float:
+        """How far a tensor of one may be off the other's, over the largest magnitude, where both round it."""
+        lowered = simulate.BF16 if self.lowered is not None else 0.0
+        return max(lowered, *map(simulate.rounding, (self.reference, self.candidate)))

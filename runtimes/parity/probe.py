@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from torch import fx
 
+from convkit.compress import arrays, simulate
 from convkit.compress import graph as graphs
-from convkit.compress import simulate
 
 if TYPE_CHECKING:
     import numpy as np
@@ -36,20 +36,20 @@ class Probe:
     fetch: str
     layer: str
     kind: str
+    dtype: str
+    """torch's, of the candidate's tensor."""
     dequantize: fx.Node | None = None
     """The candidate's QuantizeLinear whose codes are turned back into numbers first."""
 
     def read(self, found: np.ndarray) -> np.ndarray:
-        """The candidate's tensor in the reference's terms."""
+        """The candidate's tensor in the reference's terms, as an engine gives it."""
         if self.dequantize is None:
-            return found
-        import torch
-
+            return arrays.read(found, self.dtype)
         from convkit.compress import ops
 
+        made = arrays.tensor(found, self.dtype)
         parameters = [graphs.constant(argument) for argument in self.dequantize.args[1:3]]
-        numbers = ops.function("DequantizeLinear")(torch.from_numpy(found), *parameters, **self.dequantize.kwargs)
-        return numbers.numpy()  # type: ignore[no-any-return]
+        return arrays.array(ops.function("DequantizeLinear")(made, *parameters, **self.dequantize.kwargs))
 
 
 def find(reference: Model, candidate: Model, path: str) -> list[Probe]:
@@ -65,7 +65,10 @@ def find(reference: Model, candidate: Model, path: str) -> list[Probe]:
     else:
         kind, found = FLOAT, {name: (name, None) for name in theirs}
     pairs = ((name, node, *found[name]) for name, node in ours.items() if name in found)
-    return [Probe(name, fetch, layer(node), kind, codes) for name, node, fetch, codes in pairs]
+    return [
+        Probe(name, fetch, layer(node), kind, theirs[fetch].meta["tensor"].dtype, codes)
+        for name, node, fetch, codes in pairs
+    ]
 
 
 def drifting(simulated: Model) -> frozenset[str]:
@@ -107,7 +110,7 @@ def run(
     with torch.no_grad():
         results = _recorder(model.graph, wanted, given or {}, own).run(*tensors)
     names = (spec.name for spec in model.outputs)
-    return {name: result.numpy() for name, result in zip(names, results, strict=True)}, own
+    return {name: arrays.array(result) for name, result in zip(names, results, strict=True)}, own
 
 
 def _recorder(
@@ -121,8 +124,8 @@ def _recorder(
             name = graphs.value(n)
             if n.op in ("placeholder", "output", "get_attr") or name not in wanted:
                 return result
-            own[name] = result.numpy()
-            return torch.from_numpy(given[name]) if name in given else result
+            own[name] = arrays.array(result)
+            return torch.from_numpy(given[name]).to(result.dtype) if name in given else result
 
     return Recorder(graph)
 

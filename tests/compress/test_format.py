@@ -194,9 +194,9 @@ def test_a_format_says_what_it_takes(name: str) -> None:
     number = formats.load(name)
     assert number.about
     assert number.bits <= number.dtype().itemsize * 8
-    assert number.packed_bytes(0) == 0
+    assert number.filed_bytes(0) == 0
     filed = 8 if number.bits == 7 else number.bits
-    assert number.packed_bytes(1000, 10) == -(-1000 * filed // 8) + (40 if number.ranged else 0)
+    assert number.filed_bytes(1000, 10) == -(-1000 * filed // 8) + (40 if number.ranged else 0)
     fractions = number.fractions()
     assert bool((fractions.diff() > 0).all())
     assert bool((fractions > 0).all())

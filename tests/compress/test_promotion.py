@@ -9,6 +9,7 @@ from convkit.compress import target as targets
 from convkit.compress import weights as weight_formats
 from convkit.compress.apply import apply, prepare
 from convkit.compress.errors import ConvkitError
+from convkit.compress.floating import Floating
 from convkit.compress.option import FLOAT, Option
 from convkit.compress.plan import LayerPlan, Plan, Range
 from convkit.compress.search import space as spaces
@@ -57,10 +58,30 @@ def test_what_a_gpu_has_types_for_runs_in_kernels_of_its_own(target: str, name: 
 
 @on_gpus
 @pytest.mark.parametrize("name", ["int2", "int4", "int6"])
-def test_weights_of_few_bits_save_storage_alone_on_a_gpu(target: str, name: str) -> None:
+def test_weights_of_few_bits_are_codes_of_8_bit_kernels_on_a_gpu(target: str, name: str) -> None:
     promoted = promotion.promote(Option(name, "uint8"), targets.load(target))
-    assert (promoted.option, promoted.kernel) == (Option(name, "int8"), "fp32")
-    assert f"{name} only saves storage on {target}: {promoted.option} computes in fp32." in promoted.note
+    assert (promoted.option, promoted.kernel) == (Option(name, "int8"), "int8")
+    assert f"{name} weights take a byte each in the file and run as int8 on {target}." in promoted.note
+
+
+@on_gpus
+@pytest.mark.parametrize("name", ["fp4_e2m1", "e2m1", "e2m2", "e2m3", "e3m1", "e3m2", "e3m3", "e4m1", "e4m2"])
+def test_short_floats_are_numbers_of_fp8_kernels_on_a_gpu(target: str, name: str) -> None:
+    number, carrier = formats.load(name), formats.load("fp8_e4m3")
+    assert isinstance(number, Floating)
+    assert isinstance(carrier, Floating)
+    assert set(number.magnitudes().tolist()) <= set(carrier.magnitudes().tolist())
+    promoted = promotion.promote(Option(name, "fp8_e4m3"), targets.load(target))
+    assert (promoted.option, promoted.kernel) == (promoted.asked, "fp8_e4m3")
+    assert promoted.note == f"{name} weights take a byte each in the file and run as fp8_e4m3 on {target}."
+
+
+@on_gpus
+@pytest.mark.parametrize(("name", "instead"), [("int16", "fp16"), ("fp8_e5m2", "fp8_e4m3")])
+def test_weights_that_a_gpu_has_no_type_for_have_another(target: str, name: str, instead: str) -> None:
+    promoted = promotion.promote(Option(name, name), targets.load(target))
+    assert promoted.option.weight == instead
+    assert f"Weights in {name} run in {instead} on {target}, which lacks the type." in promoted.note
 
 
 @on_gpus
@@ -140,7 +161,7 @@ def test_bytes_are_those_of_the_file(name: str, granularity: str) -> None:
     made = apply(model, Plan(model.digest, ORT.name, (), {"conv0": layer}, ranges), ORT)
     found = promotion.plan_bytes(model.graph, {"conv0": layer})["conv0"]
     scales = GRANULARITIES[granularity] if formats.load(name).ranged else 0
-    assert found == formats.load(name).packed_bytes(48 * 32 * 9, scales) + 48 * 4
+    assert found == formats.load(name).filed_bytes(48 * 32 * 9, scales) + 48 * 4
     table = 2 ** formats.load(name).bits * 4 if name in ("fp4_e2m1", "e3m4") else 0
     zero_points = scales  # a zero point for each scale, a byte each; the bias of integers has both again
     assert 0 <= size_in_bytes(to_onnx(made)) - found - table <= zero_points + 8 * 48 + 500

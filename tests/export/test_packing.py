@@ -1,5 +1,6 @@
 """Packed weights: as small as their bits, and the very codes again in every engine, in its 8-bit kernels."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,12 +14,14 @@ from onnx import helper
 from onnx.reference import ReferenceEvaluator
 
 from convkit.compress import format as formats
+from convkit.compress import promotion
 from convkit.compress import target as targets
 from convkit.compress.apply import apply
 from convkit.compress.model import ModelRef, load
 from convkit.compress.plan import LayerPlan, Plan, Range
-from convkit.export import packing
+from convkit.export import exporter, packing
 from convkit.export.graph import GraphWriter
+from convkit.export.lint import Device, lint
 from convkit.export.onnx import size_in_bytes, to_onnx
 from convkit.runtimes.openvino import OpenVinoSession
 from convkit.runtimes.session import Options
@@ -101,7 +104,7 @@ def test_a_file_is_as_small_as_its_bits_and_runs_in_integers(name: str, tmp_path
     file = to_onnx(made)
     onnx.checker.check_model(file, full_check=True)
     weight = 48 * 32 * 9
-    assert 0 <= size_in_bytes(file) - (formats.load(name).packed_bytes(weight) + 3 * 48 * 4) < 400
+    assert 0 <= size_in_bytes(file) - (formats.load(name).filed_bytes(weight) + 3 * 48 * 4) < 400
     assert fused(made, tmp_path)["QLinearConv"] == 1
 
 
@@ -132,3 +135,32 @@ def test_reading_the_file_gives_the_same_network(tmp_path: Path) -> None:
 def test_the_same_network_gives_the_same_bytes() -> None:
     one, other = (written("int6")[0].SerializeToString(deterministic=True) for _ in range(2))
     assert one == other
+
+
+GPU = targets.load("trt")
+
+
+@pytest.mark.parametrize("name", [*INTEGERS, "fp4_e2m1", "e3m2"])
+def test_an_engine_that_cannot_unpack_takes_a_byte_each(name: str) -> None:
+    activation = GPU.formats[name].speed
+    net, plan, output = planned(name, activation)
+    made = apply(net.model(output), plan, GPU)
+    file = exporter.of_engine(GPU.engine).proto(made, GPU.opset)
+    assert not lint(file, GPU.engine, Device(89))
+    foretold = promotion.plan_bytes(net.model(output).graph, plan.layers, packed=GPU.packed)["conv0"]
+    assert 0 <= size_in_bytes(file) - foretold - 48 < 100  # a zero point for each scale, and the activations' own
+    x = torch.randn(4, 32, 8, 8, generator=torch.Generator().manual_seed(1))
+    session = onnxruntime.InferenceSession(to_onnx(made).SerializeToString(), providers=["CPUExecutionProvider"])
+    assert np.abs(session.run(None, {"x": x.numpy()})[0] - made({"x": x})[output].numpy()).max() < 1e-4
+
+
+@pytest.mark.parametrize(("name", "activation"), [("int4", "int8"), ("fp4_e2m1", "fp8_e4m3")])
+def test_a_packed_file_is_read_and_written_for_such_an_engine(name: str, activation: str, tmp_path: Path) -> None:
+    net, plan, output = planned(name, activation)
+    made = apply(net.model(output), plan, replace(GPU, packed=True))
+    onnx.save(to_onnx(made), tmp_path / "packed.onnx")
+    assert lint(onnx.load(tmp_path / "packed.onnx"), GPU.engine, Device(89))
+    read = load(ModelRef(str(tmp_path / "packed.onnx")))
+    x = torch.randn(4, 32, 8, 8, generator=torch.Generator().manual_seed(1))
+    assert torch.equal(read({"x": x})[output], made({"x": x})[output])
+    assert not lint(exporter.of_engine(GPU.engine).proto(read, GPU.opset), GPU.engine, Device(89))

@@ -63,11 +63,21 @@ def test_a_network_is_quantized_without_its_engine(convkit: Convkit, folder: Pat
     assert 0 < np.abs(low - high).max() < 0.2 * np.abs(high).max()
 
 
-@pytest.mark.parametrize(("asked", "element"), [((), "INT8"), (("fp16",), "FLOAT16"), (("bf16",), "BFLOAT16")])
+_ELEMENTS = [
+    ((), "INT8"),
+    (("fp16",), "FLOAT16"),
+    (("bf16",), "BFLOAT16"),
+    (("int4/int8",), "INT8"),
+    (("fp4_e2m1/fp8_e4m3",), "FLOAT8E4M3FN"),
+    (("fp8_e5m2/fp8_e4m3",), "FLOAT8E4M3FN"),
+]
+
+
+@pytest.mark.parametrize(("asked", "element"), _ELEMENTS)
 def test_the_plan_gives_the_same_file_again(
     convkit: Convkit, folder: Path, tmp_path: Path, asked: tuple[str, ...], element: str
 ) -> None:
-    """Also where the engine wants types that its stand-in has no kernels for."""
+    """Also where the engine wants types that its stand-in has no kernels for, and lacks those that were asked for."""
     words = ("--precision", *asked) if asked else ()
     done = quantizable.command(convkit, folder, tmp_path / "out")(*on(folder), *words)
     assert done.code == 0, done.err
@@ -85,6 +95,8 @@ def test_the_plan_gives_the_same_file_again(
     assert (tmp_path / "again/model.onnx").read_bytes() == (tmp_path / "out/model.onnx").read_bytes()
     held = onnx.load(tmp_path / "out/model.onnx").graph.initializer
     assert {onnx.TensorProto.DataType.Name(each.data_type) for each in held if len(each.dims) == 4} == {element}
+    looked = convkit("lint", str(tmp_path / "out/model.onnx"), *on(folder), "--sm", "89")
+    assert looked.code == 0, looked.out
 
 
 def test_a_search_by_estimates_says_so_everywhere(convkit: Convkit, folder: Path, tmp_path: Path) -> None:
@@ -125,10 +137,12 @@ def test_what_only_saves_storage_is_estimated_as_float(folder: Path) -> None:
     job = replace(quantizable.job(folder), target=targets.load(str(folder / "large.yaml")))
     seconds = foretold.estimator(job)
     layers = {name: layer for name, layer in _uniform(job).layers.items() if layer.weight}
-    low = {name: replace(layer, weight="int4") for name, layer in layers.items()}
+    low, stored = (
+        {name: replace(layer, weight=number) for name, layer in layers.items()} for number in ("int4", "e3m4")
+    )
     usual = ("simplify", "fold_batch_norm")
-    original, int8, int4 = (seconds(Plan("", "trt-rtx", usual, found)) for found in ({}, layers, low))
-    assert int8 < original == int4
+    original, *few = (seconds(Plan("", "trt-rtx", usual, found)) for found in ({}, layers, low, stored))
+    assert few[0] == few[1] < original == few[2]
 
 
 def _uniform(job: quantizing.Job) -> Plan:
