@@ -10,7 +10,7 @@ import inspect
 import keyword
 import operator
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Container, Mapping
 from typing import Any
 
 import torch
@@ -64,6 +64,9 @@ class Graph:
         self._constants: dict[str, Tensor] = {}
         self._nodes: dict[str, fx.Node] = {}
         self._examples: dict[fx.Node, Any] = {}
+        self._whole: set[fx.Node] = set()
+        """Nodes whose examples are numbers still, not sizes and types alone."""
+        self._names: dict[fx.Node, list[str]] = {}
         self._static: set[fx.Node] = set()
         self._attributes: dict[str, fx.Node] = {}
         self._parameters: dict[tuple[str, str], nn.Parameter] = {}
@@ -100,7 +103,7 @@ class Graph:
             self.define(name, self._constants[source])
             return
         self._constants.pop(name, None)
-        self._nodes[name] = self.node(source)
+        self._call(name, self.node(source))
 
     def fresh(self, near: str) -> str:
         name, number = near, 1
@@ -128,6 +131,15 @@ class Graph:
     def readers(self, name: str) -> int:
         """How many inputs and outputs use the tensor."""
         return self._readers[name]
+
+    def keep(self, names: Container[str]) -> None:
+        """Forget the numbers of all that none of the tensors `names` is: nobody reads them any more."""
+        means = {node: [name for name in self._names.get(node, ()) if name in names] for node in self._whole}
+        kept = {node for node, found in means.items() if any(self._nodes.get(name) is node for name in found)}
+        for node in self._whole - kept:
+            example = self._examples[node]
+            self._examples[node] = example.to("meta") if isinstance(example, Tensor) else None
+        self._whole &= kept
 
     def node(self, name: str) -> fx.Node:
         """The FX node of a tensor; a constant becomes a get_attr node that cannot be trained."""
@@ -164,6 +176,7 @@ class Graph:
             return
         node.meta["layer"] = layer
         self._examples[node] = result
+        self._whole.add(node)
         self._pick(op, node, result, layer)
 
     def _pick(self, op: Operation, node: fx.Node, result: tuple[Tensor, ...], layer: str) -> None:
@@ -237,8 +250,13 @@ class Graph:
         spec = TensorSpec(value, shape, str(example.dtype).removeprefix("torch."), shape)
         node.meta |= {"value": value, "layer": layer, "tensor": spec}
         self._examples[node] = example
+        self._whole.add(node)
         self._constants.pop(name, None)
+        self._call(name, node)
+
+    def _call(self, name: str, node: fx.Node) -> None:
         self._nodes[name] = node
+        self._names.setdefault(node, []).append(name)
 
 
 def _in_full(value: Tensor) -> Tensor:

@@ -53,14 +53,24 @@ class Importer:
         for spec in specs:
             self.graph.input(spec, samples[spec.name])
 
-    def nodes(self, source: onnx.GraphProto) -> None:
+    def network(self, source: onnx.GraphProto) -> None:
+        """All nodes of the file; what each makes is held until its last reader, as a run of the network holds it."""
+        left = Counter(_reads(source))
         for node in source.node:
-            if node.op_type == "Constant" or node.output[0] in self._absorbed:
-                continue
-            made, self.graph.told = operation(node), membership.meta(node)
-            self._require_inputs(made)
-            for op in normalised(made, self.graph):
-                self._place(op)
+            self._node(node)
+            for name in _node_reads(node):
+                left[name] -= 1
+                if not left[name]:
+                    del left[name]
+            self.graph.keep(left)
+
+    def _node(self, node: onnx.NodeProto) -> None:
+        if node.op_type == "Constant" or node.output[0] in self._absorbed:
+            return
+        made, self.graph.told = operation(node), membership.meta(node)
+        self._require_inputs(made)
+        for op in normalised(made, self.graph):
+            self._place(op)
 
     def _require_inputs(self, op: Operation) -> None:
         for name in filter(None, op.inputs):
@@ -105,7 +115,8 @@ class Importer:
         if unknown := missing(branch):
             raise_missing(unknown)
         self.constants(branch)
-        self.nodes(branch)
+        for node in branch.node:
+            self._node(node)
         for inner, outer in zip(branch.output, op.outputs, strict=True):
             self._place(Operation("Identity", op.name, [inner.name], [outer]))
 
@@ -173,10 +184,14 @@ def _reads(graph: onnx.GraphProto) -> Iterator[str]:
     """Every use of a tensor, also inside branches."""
     yield from (value.name for value in graph.output)
     for node in graph.node:
-        yield from node.input
-        for attribute in node.attribute:
-            if attribute.HasField("g"):
-                yield from _reads(attribute.g)
+        yield from _node_reads(node)
+
+
+def _node_reads(node: onnx.NodeProto) -> Iterator[str]:
+    yield from node.input
+    for attribute in node.attribute:
+        if attribute.HasField("g"):
+            yield from _reads(attribute.g)
 
 
 def _constant(op: Operation) -> Tensor:

@@ -70,7 +70,7 @@ def from_proto(
         if spec.name in ref.args:
             importer.graph.define(spec.name, _fixed(spec, ref.args[spec.name]))
     importer.inputs(free, samples or sample_inputs(free))
-    importer.nodes(proto.graph)
+    importer.network(proto.graph)
     outputs = _outputs(importer, proto.graph.output)
     return Model(_module(importer, proto.graph.output), free, outputs, Path(ref.path).stem, digest)
 
