@@ -39,8 +39,9 @@ class DataRef:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Data:
-    """Arrays [N, …] by input name; `labels` are class indices [N], a boolean matrix [N, K] of acceptable classes, or
-    target arrays [N, …] (for PSNR). `digest` is the sha256 of all of it and of the preprocessing.
+    """Arrays [N, …] by input name, or one number that all samples share; `labels` are class indices [N], a boolean
+    matrix [N, K] of acceptable classes, or target arrays [N, …] (for PSNR). `digest` is the sha256 of all of it and of
+    the preprocessing.
     """
 
     arrays: Mapping[str, np.ndarray]
@@ -48,7 +49,7 @@ class Data:
     digest: str
 
     def __len__(self) -> int:
-        return len(next(iter(self.arrays.values())))
+        return next((len(array) for array in self.arrays.values() if array.ndim), 1)
 
     def batch(self, index: slice | Sequence[int]) -> Data:
         """The samples at `index`, in its order."""

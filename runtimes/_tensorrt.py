@@ -156,7 +156,7 @@ class TensorRtSession:
             made = tuple(context.get_tensor_shape(spec.name))
             if min(made, default=0) < 0:
                 raise ConvkitError(
-                    f"{self._path}: the size of output {spec.name!r} is known behind the call alone",
+                    f"{self._path}: the size of output {spec.name!r} is known only once it was made",
                     hint="leave that output out, or run it on another engine",
                 )
             self._made[spec.name] = torch.empty(made, dtype=getattr(torch, spec.dtype), device="cuda")

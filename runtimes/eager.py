@@ -144,10 +144,11 @@ def loaded(path: str, options: Options) -> Model:
         name: InputShape(tuple(shape), tuple(shape), options.dtypes.get(name, ""))
         for name, shape in options.shapes.items()
     }
-    return _as_it_runs(load(ModelRef(path, weights=options.weights, shapes=shapes)))
+    return as_it_runs(load(ModelRef(path, weights=options.weights, shapes=shapes)))
 
 
-def _as_it_runs(model: Model) -> Model:
+def as_it_runs(model: Model) -> Model:
+    """`model`, a quantized one in the integer arithmetic of the engine that it is for."""
     from convkit.compress import simulate
 
     return simulate.integers(model) if simulate.is_quantized(model) else model
@@ -159,7 +160,7 @@ def _open(path: str, options: Options) -> EagerSession:
 
 
 def _of_model(model: Model, options: Options) -> EagerSession:
-    return EagerSession(_as_it_runs(model), options.threads)
+    return EagerSession(as_it_runs(model), options.threads)
 
 
 PART = Runtime(

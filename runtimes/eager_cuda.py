@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from convkit.compress import graph as graphs
 from convkit.compress.errors import ConvkitError
-from convkit.runtimes.eager import EagerSession, loaded, tensors
+from convkit.runtimes.eager import EagerSession, as_it_runs, loaded, tensors
 from convkit.runtimes.session import PRECISIONS, Options, Runtime, check_inputs, cuda, engine_error
 from convkit.runtimes.session.knobs import WEIGHTS, Knob, switch
 
@@ -156,11 +156,20 @@ def _precisions() -> tuple[str, ...]:
     return PRECISIONS if cuda.capability() >= _AMPERE else ("f32", "f16")
 
 
-def _open(path: str, options: Options) -> EagerCudaSession:
+def _check(options: Options) -> None:
     cuda.module()
     if options.precision not in _precisions():
         raise ConvkitError(f"{cuda.about()} has no {options.precision}", hint=f"it has {', '.join(_precisions())}")
+
+
+def _open(path: str, options: Options) -> EagerCudaSession:
+    _check(options)
     return EagerCudaSession(loaded(path, options), options)
+
+
+def _of_model(model: Model, options: Options) -> EagerCudaSession:
+    _check(options)
+    return EagerCudaSession(as_it_runs(model), options)
 
 
 PART = Runtime(
@@ -175,4 +184,5 @@ PART = Runtime(
         WEIGHTS,
     ),
     precisions=_precisions,
+    of_model=_of_model,
 )

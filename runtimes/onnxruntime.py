@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from convkit.compress.errors import ConvkitError, NotAvailableError
 from convkit.compress.model import TensorSpec
+from convkit.runtimes.bench.size import model_size
 from convkit.runtimes.session import (
     OPTIMIZATIONS,
     NodeTime,
@@ -29,7 +30,7 @@ _LEVELS = {"none": "DISABLE_ALL", "basic": "ENABLE_BASIC", "extended": "ENABLE_E
 _TYPES = {"float": "float32", "double": "float64"}
 _ERRORS_ONLY = 3
 _LARGEST = 2**30
-"""Bytes of a file up to which the engine also writes what it made of it, to tell which node is which."""
+"""Bytes of a model up to which the engine also writes what it made of it, to tell which node is which."""
 
 
 def engine() -> Any:  # noqa: ANN401 - the package has no types
@@ -68,8 +69,6 @@ class OnnxRuntimeSession:
             settings.enable_profiling = True
             settings.profile_file_prefix = str(Path(folder) / "profile")
             optimized = Path(folder) / "optimized.onnx"
-            from convkit.runtimes.bench.size import model_size
-
             if self._origins is None and (model_size(self._path) or 0) < _LARGEST:
                 settings.optimized_model_filepath = str(optimized)
             session = self._open(self._path, settings)

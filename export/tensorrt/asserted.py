@@ -86,14 +86,20 @@ def build_and_assert(name: str, path: Path, settings: Settings) -> Asserted:
 
 def inlined(model: onnx.ModelProto) -> bool:
     """Write out the bodies of functions, those of nodes that ask for a plugin apart, and give each node a name of its
-    own: what is not seen is not asserted. Whether anything changed.
+    own: what is not seen is not asserted. Whether anything changed. Raises ConvkitError for bodies that do not fit.
     """
-    from onnx import inliner
+    from google.protobuf.message import EncodeError
+    from onnx import checker, inliner
 
     asks = (node for node in model.graph.node if any(a.name == kernels.NAMESPACE for a in node.attribute))
     kept = {(node.domain, node.op_type) for node in asks}
     functions = {(function.domain, function.name) for function in model.functions}
     written_out = bool(functions - kept)
     if written_out:
-        model.CopyFrom(inliner.inline_selected_functions(model, sorted(functions - kept)))
+        try:
+            model.CopyFrom(inliner.inline_selected_functions(model, sorted(functions - kept)))
+        except (RuntimeError, ValueError, EncodeError, checker.ValidationError) as error:
+            line = next(iter(str(error).splitlines()), type(error).__name__)
+            hint = "export it again with one opset, or without functions"
+            raise ConvkitError(f"its functions cannot be written out: {line}", hint=hint) from error
     return artifact.name_nodes(model) or written_out

@@ -8,7 +8,7 @@ size <= 2MB          bytes: B, kB, MB, GB, KiB, MiB, GiB; also for memory
 throughput >= 100/s  samples a second
 top1 >= -0.5         with a sign (or 0): difference to the baseline, in the metric's own unit
 top1 >= 80           without one: the metric itself
-agreement >= 97      metrics that compare with the baseline are always meant themselves
+agreement >= 97      metrics that compare with the baseline have no difference to it: the metric itself
 """
 
 from __future__ import annotations

@@ -64,6 +64,10 @@ def check(gates: Sequence[Gate], candidates: int) -> None:
     for gate in gates:
         if gate.kind != "absolute" and candidates == 1:
             raise ConvkitError(f"{gate.text!r} needs a baseline", hint="give a second candidate to compare with")
+        if gate.kind == "difference":
+            found = metric.load(gate.quantity)
+            if found.needs == "reference" and found.unit != "dB":
+                raise _of_no_difference(gate, "")
 
 
 def metrics_of(gates: Sequence[Gate]) -> tuple[str, ...]:
@@ -112,14 +116,19 @@ def _metric(gate: Gate, result: Result, base: Result) -> Interval:
         raise ConvkitError(f"{gate.text!r} was not measured", hint="give --data, and the metric's name")
     value = result.metrics[gate.quantity]
     if gate.kind == "difference" and not _by_labels(gate.quantity, base):
-        raise ConvkitError(
-            f"{gate.text!r}: {gate.quantity} compares with the baseline as it is here",
-            hint="write the limit without a sign, or give labels that it is scored against",
-        )
+        raise _of_no_difference(gate, ", or give labels that are the outputs wanted")
     if gate.kind == "difference":
         # 79.5 - 80 must not miss -0.5 by a rounding error.
         return point(round(value - base.metrics[gate.quantity], 9))
     return point(value)
+
+
+def _of_no_difference(gate: Gate, otherwise: str) -> ConvkitError:
+    """A loss that is asked of a score which the baseline has the best of: any candidate would pass, or none."""
+    return ConvkitError(
+        f"{gate.text!r} asks for a difference, and {gate.quantity} is one to the baseline by itself",
+        hint=f"give what it must reach, above 0 and without a sign{otherwise}",
+    )
 
 
 def _by_labels(name: str, base: Result) -> bool:

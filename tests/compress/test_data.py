@@ -213,3 +213,9 @@ def test_batches_hold_everything_once_in_order(count: int, size: int) -> None:
     batches = list(_data(count).batches(size))
     assert np.concatenate([b.arrays["x"] for b in batches])[:, 0].tolist() == list(range(count))
     assert all(b.labels is not None and b.labels.tolist() == b.arrays["x"][:, 0].tolist() for b in batches)
+
+
+def test_one_number_for_all_samples_is_in_every_batch() -> None:
+    data = Data({"scale": np.full((), 3, np.float32), "x": _samples(5)}, None, "")
+    assert len(data) == 5
+    assert [(len(part), float(part.arrays["scale"])) for part in data.batches(2)] == [(2, 3.0), (2, 3.0), (1, 3.0)]

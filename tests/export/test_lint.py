@@ -60,6 +60,17 @@ def computed_scale() -> onnx.ModelProto:
     return model(nodes, {"z": codes("z", INT8)})
 
 
+def quantized_weight(kernel: int) -> onnx.ModelProto:
+    """A convolution in FP8 whose weight the file has in float, and quantizes."""
+    found = quantized(E4M3)
+    found.graph.node.insert(2, helper.make_node("QuantizeLinear", ["wf", "ws", "wz"], ["w"], "w_quantized", axis=0))
+    held = {"wf": np.ones((4, 4, kernel, kernel), np.float32), "ws": np.full(4, 0.1, np.float32)}
+    del found.graph.initializer[2:]
+    found.graph.initializer.extend(numpy_helper.from_array(array, name) for name, array in held.items())
+    found.graph.initializer.append(codes("wz", E4M3, 4, shape=(4,)))
+    return found
+
+
 def one_side() -> onnx.ModelProto:
     found = quantized()
     found.graph.node[3].input[1] = "float"
@@ -99,6 +110,7 @@ BROKEN: dict[str, tuple[Callable[[], onnx.ModelProto], str, str, str, int | None
         None,
     ),
     "one side": (one_side, "placement", "conv", "its weight is not", None),
+    "a large kernel": (lambda: quantized_weight(7), "fp8_kernels", "conv", "its kernel of 7x7 has more than 32", 89),
     "deformable": (lambda: single("DeformConv"), "operators", "node", "the parser has no DeformConv", None),
     "unique": (lambda: single("Unique"), "operators", "node", "the parser has no Unique", None),
     "qlinear": (lambda: single("QLinearConv"), "operators", "node", "the parser has no QLinearConv", None),
@@ -143,6 +155,39 @@ def test_a_plugin_or_a_body_makes_an_operator_known() -> None:
     opsets = [helper.make_opsetid("", 21)]
     own.functions.append(helper.make_function("mine", "Rotate", ["a"], ["b"], body, opsets))
     assert lint.lint(own, "tensorrt") == []
+
+
+def in_a_body(operator: str, opset: int = 21) -> onnx.ModelProto:
+    """The operator in the body of a function of the file's own."""
+    found = single("Own", "mine")
+    body = [helper.make_node(operator, ["a"], ["b"], "inner")]
+    found.functions.append(helper.make_function("mine", "Own", ["a"], ["b"], body, [helper.make_opsetid("", opset)]))
+    found.opset_import.append(helper.make_opsetid("mine", 1))
+    return found
+
+
+def test_the_command_looks_into_bodies_as_the_build_does(convkit: Convkit, tmp_path: Path) -> None:
+    for operator, code in (("Relu", 0), ("Unique", 1)):
+        onnx.save(in_a_body(operator), tmp_path / "net.onnx")
+        done = convkit("lint", str(tmp_path / "net.onnx"), "--json")
+        assert done.code == code, done.err
+    assert [one["operator"] for one in json.loads(done.out)["findings"]] == ["Unique"]
+
+
+def test_a_body_that_does_not_fit_is_one_line(convkit: Convkit, tmp_path: Path) -> None:
+    onnx.save(in_a_body("Relu", opset=13), tmp_path / "net.onnx")
+    done = convkit("lint", str(tmp_path / "net.onnx"))
+    assert (done.code, done.err.count("\n")) == (2, 1)
+    assert "its functions cannot be written out" in done.err
+
+
+def test_a_device_that_nothing_is_built_for_is_no_clean_bill(convkit: Convkit, tmp_path: Path) -> None:
+    onnx.save(quantized(), tmp_path / "net.onnx")
+    words = ("lint", str(tmp_path / "net.onnx"), "--sm", "90", "--target")
+    refused = convkit(*words, "trt-rtx")
+    assert (refused.code, refused.out) == (2, "")
+    assert "builds no engine for SM 90; --sm takes one of 75" in refused.err
+    assert convkit(*words, "trt").code == 0  # it builds for the device that is there, whichever that is
 
 
 def test_an_engine_without_rules_is_told(convkit: Convkit, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ import pytest
 from onnx import helper
 
 from convkit.compress.errors import ConvkitError
+from convkit.runtimes import onnxruntime
 from convkit.runtimes.session import Options, Session, open_session
 from tests import here
 from tests.runtimes import network
@@ -67,6 +68,19 @@ def test_profile_has_a_time_for_every_conv(engine: str, net: str) -> None:
     assert len(convs) >= 3
     assert all(node.seconds >= 0 and node.dtype == "float32" for node in convs)
     assert sum(node.seconds for node in nodes) > 0
+
+
+def test_a_profile_writes_no_second_copy_of_weights_that_lie_apart(
+    net: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They count as the file itself does: a model of 2 GiB is none that one file could hold."""
+    apart = {"save_as_external_data": True, "location": "net.bin", "size_threshold": 0}
+    onnx.save(onnx.load(net), tmp_path / "net.onnx", **apart)
+    for limit, copied in ((2**30, True), ((tmp_path / "net.onnx").stat().st_size + 1, False)):
+        monkeypatch.setattr(onnxruntime, "_LARGEST", limit)
+        session = onnxruntime.OnnxRuntimeSession(str(tmp_path / "net.onnx"), Options())
+        assert session.profile(network.sample(), repeats=1)
+        assert (session._origins is not None) == copied
 
 
 def test_an_unknown_tensor_is_named(session: Session) -> None:

@@ -9,12 +9,14 @@ import pytest
 
 from convkit.compress import parts
 from convkit.compress.errors import ConvkitError, NotAvailableError
-from convkit.export.tensorrt import package
+from convkit.export.tensorrt import asserted, package
+from convkit.export.tensorrt.request import Settings
 from convkit.runtimes._tensorrt import TensorRtSession
 from convkit.runtimes.bench import machine
 from convkit.runtimes.session import OnDevice, Options, open_session
 from tests import here
 from tests.command_line import Convkit
+from tests.compress.network import Net
 from tests.runtimes import network
 
 ON_GPU = ("eager_cuda", "onnxruntime_cuda", "tensorrt", "tensorrt_rtx")
@@ -113,6 +115,35 @@ def test_a_bench_tells_what_the_gpu_was_like(convkit: Convkit, net: str) -> None
 def test_verify_goes_layer_by_layer(convkit: Convkit, net: str) -> None:
     result = convkit("verify", net, "--engines", "eager_cuda", "--layers")
     assert result.code == 0, result.err
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("engine", [name for name in package.PACKAGES if name in here.engines()])
+def test_inner_tensors_are_built_once(engine: str, net: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As outputs of an engine of their own, which takes seconds to build and every batch to run."""
+    built, build = list[str](), asserted.build_and_assert
+    session = open_session(engine, net)
+
+    def counted(name: str, path: Path, settings: Settings) -> asserted.Asserted:
+        built.append(name)
+        return build(name, path, settings)
+
+    monkeypatch.setattr(asserted, "build_and_assert", counted)
+    for seed in (1, 2):
+        inputs = network.sample(seed=seed)
+        wanted = open_session("eager", net).run(inputs, ["sum"])["sum"]
+        np.testing.assert_allclose(session.run(inputs, ["sum"])["sum"], wanted, rtol=1e-3, atol=1e-3)
+    assert built == [engine]
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif("tensorrt" not in here.engines(), reason="TensorRT for RTX has no operator of that kind")
+def test_an_output_whose_size_the_numbers_decide_is_one_line(tmp_path: Path) -> None:
+    net = Net(1, 3, 8, 8)
+    file = net.save(tmp_path / "net.onnx", net.op("Cast", net.op("NonZero", "x"), name="y", to=1))
+    session = open_session("tensorrt", file)
+    with pytest.raises(ConvkitError, match="size of output 'y' is known only once it was made"):
+        session.run({"x": np.ones((1, 3, 8, 8), np.float32)})
 
 
 @pytest.mark.gpu

@@ -234,6 +234,35 @@ def test_size_counts_the_weights_beside_the_file(tmp_path: Path) -> None:
     assert model_size("10ms") is None
 
 
+def test_the_digest_is_of_the_weights_beside_the_file_too(tmp_path: Path) -> None:
+    import onnx
+
+    files = []
+    for seed in (0, 9):
+        folder = tmp_path / str(seed)
+        folder.mkdir()
+        model = onnx.load(network.write(folder / "net.onnx", seed=seed))
+        onnx.save(model, folder / "net.onnx", save_as_external_data=True, location="net.bin", size_threshold=0)
+        files.append(folder / "net.onnx")
+    assert files[0].read_bytes() == files[1].read_bytes()
+    measured = measure([Candidate(str(file), "onnxruntime", str(file)) for file in files], settings=QUICK)
+    assert len({result.digest for result in measured.results}) == 2
+
+
+def test_metrics_leave_out_what_batches_do_not_join(tmp_path: Path) -> None:
+    """An output without samples beside the one that is scored."""
+    import onnx
+
+    model = onnx.load(network.write(tmp_path / "net.onnx", batch="N"))
+    model.graph.node.append(onnx.helper.make_node("ReduceMean", ["scores"], ["mean"], "mean", keepdims=0))
+    model.graph.output.append(onnx.helper.make_tensor_value_info("mean", onnx.TensorProto.FLOAT, []))
+    onnx.save(model, tmp_path / "net.onnx")
+    data = Data(network.sample(6), None, "d")
+    given = Settings(budget=0.1, batch=2, metrics=("agreement",))
+    measured = measure([Candidate("a", "onnxruntime", str(tmp_path / "net.onnx"))], data=data, settings=given)
+    assert measured["a"].metrics == {"agreement": 100}
+
+
 def test_size_refuses_weights_outside_the_folder(tmp_path: Path) -> None:
     import onnx
 

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from convkit.compress import parts
+from convkit.compress.errors import ConvkitError
 from convkit.runtimes.bench.estimate import Interval
 from convkit.runtimes.bench.gate import parse
 from convkit.runtimes.bench.measure import Measurement, Result, Settings
@@ -76,6 +77,15 @@ def test_what_is_lost_of_psnr_against_targets(base: float, own: float, text: str
     results = (dataclasses.replace(float_, metrics={"psnr": base}), dataclasses.replace(other, metrics={"psnr": own}))
     found = dataclasses.replace(measurement(), results=results)
     assert judge(found, [parse(text)]).judgements[0].state == state
+
+
+@pytest.mark.parametrize("text", ["agreement >= -3", "agreement >= 0", "psnr >= -0.5"])
+def test_what_is_a_difference_by_itself_is_asked_for_no_other(text: str) -> None:
+    """The number itself is never below such a limit: the gate would hold for any candidate."""
+    metrics = {"agreement": 100.0, "psnr": 200.0}
+    results = tuple(dataclasses.replace(one, metrics=metrics) for one in measurement().results)
+    with pytest.raises(ConvkitError, match="is one to the baseline by itself"):
+        judge(dataclasses.replace(measurement(), results=results), [parse(text)])
 
 
 @pytest.mark.parametrize(
@@ -206,6 +216,7 @@ def test_data_and_metrics(convkit: Convkit, tmp_path: Path) -> None:
         (("null:1ms", "null:2ms", "--gate", "top1 >= -0.5"), "--data"),
         (("null:1ms", "--gate", "top1 >= -0.5"), "baseline"),
         (("null:1ms", "--gate", "topp1 >= -0.5"), "top1"),
+        (("null:1ms", "null:2ms", "--gate", "agreement >= -3", "--data", "none.npz"), "without a sign"),
         (("null:1ms", "null:2ms", "--gate", "size <= 2MB"), "no file"),
         (("null:1ms", "--json", "--markdown"), "choose one"),
         (("null:1ms", "--junit", "/nowhere/at/all.xml"), "/nowhere/at/all.xml"),

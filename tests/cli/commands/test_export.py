@@ -6,9 +6,11 @@ from pathlib import Path
 import onnx
 import pytest
 
+from convkit.cli import export_report
 from convkit.compress import record
 from convkit.compress.model import Model, ModelRef, load
 from convkit.compress.plan import Plan, dump, read
+from convkit.export.artifact import Artifact
 from convkit.export.onnx import to_onnx
 from tests import here
 from tests.command_line import Convkit
@@ -85,6 +87,24 @@ def test_a_plan_is_applied_and_kept(convkit: Convkit, planned: tuple[str, str, M
     assert digests["plan"] == record.digest_file(plan)
     assert json.loads(files["report.json"])["operators"]["QuantizeLinear"] > 5
     assert convkit("verify", str(tmp_path / "out" / "model.onnx"), "--layers").code == 0
+
+
+def test_the_seed_that_draws_the_samples_is_kept(
+    convkit: Convkit, planned: tuple[str, str, Model], tmp_path: Path
+) -> None:
+    file, plan, _ = planned
+    words = ("--plan", plan, "--target", "onnxruntime-cpu", "--seed", "7")
+    assert json.loads(exported(convkit, Path(file), tmp_path / "out", *words)["manifest.json"])["seed"] == 7
+
+
+def test_the_opset_told_is_that_of_onnx(net: Path) -> None:
+    """A file may name another domain before it."""
+    proto = onnx.load(net)
+    told = next(one.version for one in proto.opset_import if not one.domain)
+    proto.opset_import.insert(0, onnx.helper.make_opsetid("mine", 77))
+    onnx.save(proto, net.with_name("domains.onnx"))
+    written = Artifact(net.with_name("domains.onnx"), "", "")
+    assert export_report.report(written, {})["opset"] == told
 
 
 def test_a_plan_that_quantizes_nothing_gives_the_original(

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from tests.command_line import Convkit
+from tests.compress.network import Net
 from tests.runtimes import network, quantized
 
 
@@ -70,6 +71,20 @@ def test_a_factory_against_its_file(convkit: Convkit, tmp_path: Path) -> None:
     assert both.code == 0, both.err
     alone = convkit("verify", "tests.nets.watch:net", *shape, "--engines", "onnxruntime")
     assert alone.code == 0, alone.err
+
+
+@pytest.mark.parametrize("engine", ["eager", pytest.param("eager_cuda", marks=pytest.mark.gpu)])
+@pytest.mark.parametrize("told", ["shape", "data"])
+def test_the_reference_engine_is_told_sizes_that_the_file_leaves_free(
+    convkit: Convkit, tmp_path: Path, engine: str, told: str
+) -> None:
+    """Its product takes one of them alone, and not the usual."""
+    net = Net("N", 3, "side", "side")
+    file = net.save(tmp_path / "net.onnx", net.op("Gemm", net.op("Flatten", "x"), net.weight(net.normal(192, 5))))
+    np.savez(tmp_path / "data.npz", x=net.normal(4, 3, 8, 8))
+    words = {"shape": "x:Nx3xside=8xside=8", "data": str(tmp_path / "data.npz")}
+    result = convkit("verify", file, f"--{told}", words[told], "--engines", engine)
+    assert result.code == 0, result.err
 
 
 def test_a_tolerance_that_nothing_meets(convkit: Convkit, net: Path) -> None:

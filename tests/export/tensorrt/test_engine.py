@@ -277,3 +277,17 @@ def test_onnxruntime_computes_the_same_numbers(files: Files, number: str) -> Non
         wanted = model({"x": torch.from_numpy(x)})["scores"].numpy()
     found = session.run({"x": x})["scores"]
     assert ((found - wanted) ** 2).sum() <= 1e-5 * (wanted**2).sum()
+
+
+def test_a_weight_in_a_node_has_its_numbers_too() -> None:
+    """The layer that holds them is the one that computes the node; what only scales names it as well."""
+    net = Net("N", 4, 8, 8)
+    proto = net.proto(net.conv("x", 4, 3, bias=False))
+    weight = proto.graph.initializer.pop()
+    proto.graph.node.insert(0, onnx.helper.make_node("Constant", [], [weight.name], "weight", value=weight))
+    (name,) = precision.planned(proto)
+    read, low = Tensor("x", (1, 4, 8, 8), "fp32"), Tensor("q", (1, 4, 8, 8), "int8")
+    scale = EngineLayer("scale", "scale", (low,), (Tensor("s", (), "fp32"),), (low,), (name,))
+    whole = EngineLayer("whole", "conv", (read,), (Tensor("w", (4, 4, 3, 3), "fp32"),), (read,), (name,))
+    (found,) = precision.compare(proto, [scale, whole])
+    assert (found.layer, found.ran) == ("whole", "fp32")

@@ -136,6 +136,40 @@ def test_a_fixed_batch_is_kept(tmp_path: Path) -> None:
         compare(pair, samples(1), ["onnxruntime"], Tolerance())
 
 
+def scaled(path: Path, *outputs: str) -> Pair:
+    """Scores times an input that is one number, and the mean of them, which is another."""
+    net = Net("N", 3, 8, 8, seed=0)
+    net.op("ReduceMean", net.op("Mul", net.head(net.conv("x", 4, 3)), "scale", name="y"), name="mean", keepdims=0)
+    proto = net.proto(*outputs)
+    proto.graph.input.insert(0, onnx.helper.make_tensor_value_info("scale", onnx.TensorProto.FLOAT, []))
+    onnx.save(onnx.shape_inference.infer_shapes(proto), path)
+    model = load(ModelRef(str(path)))
+    return Pair(model, model, str(path))
+
+
+def scalars(count: int) -> Data:
+    x = np.random.default_rng(0).standard_normal((count, 3, 8, 8)).astype(np.float32)
+    return Data({"scale": np.ones((), np.float32), "x": x}, None, "")
+
+
+@pytest.mark.parametrize("count", [1, 6])
+def test_an_input_of_one_number_fixes_no_batch(tmp_path: Path, count: int) -> None:
+    found = compare(scaled(tmp_path / "net.onnx", "y"), scalars(count), ENGINES, Tolerance())
+    assert (found.passed, found.samples) == (True, count)
+
+
+def test_an_output_that_batches_do_not_join_is_left_out_of_metrics(tmp_path: Path) -> None:
+    """All but the first, which is what is scored."""
+    found = compare(
+        scaled(tmp_path / "net.onnx", "y", "mean"), scalars(6), ["onnxruntime"], Tolerance(), metric=["agreement"]
+    )
+    assert [check.value for check in of(found, "onnxruntime", "metric")] == [100.0]
+    with pytest.raises(ConvkitError, match="output 'mean' is \\[\\], which no metric joins"):
+        compare(
+            scaled(tmp_path / "net.onnx", "mean", "y"), scalars(6), ["onnxruntime"], Tolerance(), metric=["agreement"]
+        )
+
+
 def test_networks_of_different_interfaces_are_refused(files: dict[str, str], tmp_path: Path) -> None:
     model = onnx.load(files["float"])
     model.graph.output.append(onnx.ValueInfoProto(name="sum", type=model.graph.output[0].type))
