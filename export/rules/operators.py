@@ -4,6 +4,9 @@ from collections.abc import Iterator
 
 from convkit.export.lint import Broken, File, Rule
 
+_NUMBERS = ("Bernoulli", "Col2Im", "CumProd", "Det", "DFT", "MelWeightMatrix", "Unique")
+_BITS = ("BitCast", "BitShift", "BitwiseAnd", "BitwiseNot", "BitwiseOr", "BitwiseXor")
+_LOSSES = ("NegativeLogLikelihoodLoss", "SoftmaxCrossEntropyLoss")
 _REFUSED = {
     "DeformConv": "build convkit's kernel in (`convkit export --kernel deform_conv`), or give a plugin",
     "QLinearConv": "write Conv between QuantizeLinear and DequantizeLinear",
@@ -11,9 +14,16 @@ _REFUSED = {
     "ConvInteger": "write Conv between QuantizeLinear and DequantizeLinear",
     "MatMulInteger": "write MatMul between QuantizeLinear and DequantizeLinear",
     "DynamicQuantizeLinear": "calibrate, and quantize with constant scales",
-    "Unique": "compute it outside of the network",
+    **dict.fromkeys(_NUMBERS, "compute it outside of the network"),
+    **dict.fromkeys(_BITS, "compute with integers' sums and products, or outside of the network"),
+    **dict.fromkeys(_LOSSES, "leave the loss out: export the network as it is deployed"),
+    "AffineGrid": "write the grid as a constant, or as products",
+    "CenterCropPad": "write Slice and Pad",
+    "Compress": "write Gather with constant places",
+    "MaxUnpool": "write Resize, or ConvTranspose",
+    "SwiGLU": "write Sigmoid and Mul",
     "FusedConv": "it is another engine's own: export the network before that optimized it",
-    "Optional": "leave it out",
+    **dict.fromkeys(("Optional", "OptionalGetElement", "OptionalHasElement"), "leave it out"),
     "SequenceConstruct": "leave sequences out",
     "StringNormalizer": "read text outside of the network",
     "TfIdfVectorizer": "read text outside of the network",

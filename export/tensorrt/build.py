@@ -147,7 +147,7 @@ def _crashed(about: str, done: subprocess.CompletedProcess[str], plugins: Sequen
 
 def _refused(name: str, model: Path, error: dict[str, str]) -> ConvkitError:
     where = f" at {error['operator']} {error['node']!r}" if error["node"] else ""
-    hint = f"`convkit lint {model.name} --target {package.PACKAGES[name].extra}` says what to do"
+    hint = "leave that operator out, or give a plugin that has it (--plugin)"
     words = error["words"].strip()[:400]
     if "Plugin not found" in words:
         words, hint = "there is no such operator, and no plugin of its name, version and namespace", plugin.GIVE
