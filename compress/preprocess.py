@@ -23,9 +23,9 @@ LAYOUTS = ("NCHW", "NHWC")
 class Preprocess:
     """`(resize(crop(image)) - mean) / std`, mean and std per channel on the scale 0-255.
 
-    The defaults are those of most ImageNet networks of the last years. `crop` is the share of the largest centred
-    window of the input's aspect ratio that is kept (0.875 = 224/256 for S/(S+32)); None squeezes the whole image.
-    `size` is (height, width) where the input's own is free; an unsigned 8-bit input is never normalised.
+    The defaults are those of most ImageNet networks of the last years, in the order of `colours`. `crop` is the share
+    of the largest centred window of the input's aspect ratio that is kept (0.875 = 224/256 for S/(S+32)); None squeezes
+    the whole image. `size` is (height, width) where the input's own is free; an unsigned 8-bit input is not normalised.
     """
 
     crop: float | None = 0.875
@@ -37,14 +37,13 @@ class Preprocess:
     size: tuple[int, int] | None = None
 
     def __post_init__(self) -> None:
+        usual: dict[str, Any] = {field.name: field.default for field in fields(self)}
         for name in ("mean", "std", "size"):
             value = getattr(self, name)
+            if self.colours == "BGR" and name != "size" and value is usual[name]:  # equal ones were given, as BGR
+                value = value[::-1]
             if value is not None:
                 object.__setattr__(self, name, _numbers(name, value))
-        usual = {field.name: field.default for field in fields(self)}
-        if self.colours == "BGR" and (self.mean, self.std) == (usual["mean"], usual["std"]):
-            for name in ("mean", "std"):  # the usual ones are of RGB
-                object.__setattr__(self, name, getattr(self, name)[::-1])
         self._check()
 
     def _check(self) -> None:

@@ -34,7 +34,7 @@ class GraphWriter:
 
     def node(self, operator: str, name: str, inputs: Sequence[str], outputs: Sequence[str], **attributes: Any) -> None:  # noqa: ANN401 - whatever ONNX takes
         """Append one node; attributes that are None are absent."""
-        schema = self._schema(operator)
+        schema = self._schema(operator, attributes)
         node = helper.make_node(operator, _without_trailing_blanks(inputs), outputs, _unique(name, self._node_names))
         node.attribute.extend(_attributes(schema, attributes))
         membership.write(node, self.told)
@@ -54,16 +54,19 @@ class GraphWriter:
         """`name`, or the first of name_1, name_2, … that no tensor has yet."""
         return _unique(name, self._values)
 
-    def _schema(self, operator: str) -> defs.OpSchema:
+    def _schema(self, operator: str, attributes: Mapping[str, Any]) -> defs.OpSchema:
         first = _first_versions().get(operator)
         if first is None:
             raise ConvkitError(f"ONNX has no operator {operator!r}", hint="write it with operators that ONNX has")
-        self.opset = max(self.opset, first, _REVISED.get(operator, 0))
+        words = [_LATER.get((operator, value), 0) for value in attributes.values() if isinstance(value, str)]
+        self.opset = max(self.opset, first, _REVISED.get(operator, 0), *words)
         return defs.get_schema(operator, max_inclusive_version=self.opset)
 
 
 _REVISED = {"GridSample": 20, "GroupNormalization": 21}
 """Operators that came with other words than a Model has, and the opset of these."""
+_LATER = {("Pad", "wrap"): 19, ("Resize", "half_pixel_symmetric"): 19}
+"""Words that an operator was given later, and the opset."""
 
 
 @functools.cache

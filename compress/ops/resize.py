@@ -137,8 +137,8 @@ def _place(axis: _Axis, mode: str, kind: torch.dtype) -> Tensor:
     if mode == "align_corners":
         return i * (axis.size - 1) / (axis.wanted - 1) if axis.wanted > 1 else i * 0.0
     if mode == "half_pixel_symmetric":
-        adjustment = axis.wanted / (scale * axis.size)
-        return axis.size / 2 * (1 - adjustment) + (i + 0.5) / scale - 0.5
+        adjustment = (i.new_tensor(axis.wanted) / (scale * axis.size)).double()
+        return (axis.size / 2 * (1 - adjustment) + (i.double() + 0.5) / scale.double() - 0.5).to(kind)
     if mode == "tf_crop_and_resize":
         if axis.wanted == 1:
             return i * 0.0 + 0.5 * (axis.start + axis.end) * (axis.size - 1)
@@ -146,15 +146,19 @@ def _place(axis: _Axis, mode: str, kind: torch.dtype) -> Tensor:
     raise ValueError(f"Resize has no coordinate_transformation_mode {mode!r}")
 
 
+_TIE = 1e-6
+"""How far from the middle of two a place is between them yet: that of an engine is off by its last bits."""
+
+
 def _nearest(place: Tensor, mode: str) -> Tensor:
     if mode == "floor":
         return torch.floor(place).long()
     if mode == "ceil":
         return torch.ceil(place).long()
-    if mode == "round_prefer_floor":
-        return torch.ceil(place - 0.5).long()
-    if mode == "round_prefer_ceil":
-        return torch.floor(place + 0.5).long()
+    if mode in {"round_prefer_floor", "round_prefer_ceil"}:
+        below = torch.floor(place)
+        tie = (place - below - 0.5).abs() <= _TIE
+        return torch.where(tie, below + (mode == "round_prefer_ceil"), torch.floor(place + 0.5)).long()
     raise ValueError(f"Resize has no nearest_mode {mode!r}")
 
 

@@ -23,9 +23,9 @@ OLDEST, NEWEST = 9, 25
 
 _AGAIN = "export it again, or check it with `python -m onnx.checker`"
 _ONE_PIECE = 2**31 - 1
+"""protobuf holds no larger message; the checker is skipped for one."""
 _NODES = 1_000_000
 """That functions may come to: far more than any network has."""
-"""protobuf holds no larger message; the checker is skipped for one."""
 
 
 def read(path: Path) -> tuple[onnx.ModelProto, str]:

@@ -115,15 +115,23 @@ def _pad(op: Operation, graph: Surroundings) -> list[Operation]:
 
 
 def _upsample(op: Operation, graph: Surroundings) -> list[Operation]:
-    """A Resize of opset 10, which says nothing of rounding, is rounded up where it shrinks, as engines do."""
-    scales = graph.known(op.inputs[1]) if op.kind == "Resize" and op.input(1) else None
-    shrinks = scales is not None and bool((scales <= 1).all()) and bool((scales < 1).any())
-    op.kind, op.inputs = "Resize", [op.inputs[0], "", op.input(1)]
-    op.attributes |= {
-        "coordinate_transformation_mode": "asymmetric",
-        "nearest_mode": "ceil" if shrinks else "floor",
-    }
-    return [op]
+    """A Resize of opset 10, which says nothing of rounding, is rounded up along axes that shrink, as engines do."""
+    scales = graph.known(op.inputs[1]) if op.input(1) and op.attributes.get("mode", "nearest") == "nearest" else None
+    if scales is None or not bool((scales < 1).any()):
+        return [_asymmetric(op, op.inputs[0], op.input(1), op.outputs, "floor")]
+    result, grown = op.outputs[0], graph.fresh(f"{op.outputs[0]}_grown")
+    more, less = (graph.constant(f"{result}_scales", part) for part in (scales.clamp(min=1), scales.clamp(max=1)))
+    if bool((scales <= 1).all()):
+        return [_asymmetric(op, op.inputs[0], less, op.outputs, "ceil")]
+    return [
+        _asymmetric(op, op.inputs[0], more, [grown], "floor"),
+        _asymmetric(op, grown, less, op.outputs, "ceil"),
+    ]
+
+
+def _asymmetric(op: Operation, x: str, scales: str, outputs: list[str], rounding: str) -> Operation:
+    places = {"coordinate_transformation_mode": "asymmetric", "nearest_mode": rounding}
+    return Operation("Resize", op.name, [x, "", scales], outputs, op.attributes | places)
 
 
 _HALF_PIXEL = {"floor": "round_prefer_ceil", "round_prefer_floor": "ceil"}
@@ -138,11 +146,10 @@ def _resize(op: Operation, graph: Surroundings) -> list[Operation]:
         if value is not None and value.numel() == 0:
             op.inputs[index] = ""
     if op.attributes.get("coordinate_transformation_mode") == "tf_half_pixel_for_nn":
-        usual = op.attributes.get("nearest_mode", "round_prefer_floor")
-        if usual not in _HALF_PIXEL:
-            raise ConvkitError(
-                f"{op} has nearest_mode {usual!r} at places of TensorFlow's", hint="export it with floor"
-            )
+        mode, usual = op.attributes.get("mode", "nearest"), op.attributes.get("nearest_mode", "round_prefer_floor")
+        if mode != "nearest" or usual not in _HALF_PIXEL:
+            what = usual if mode == "nearest" else mode
+            raise ConvkitError(f"{op} is {what!r} at places of TensorFlow's nearest", hint="export it with floor")
         op.attributes |= {"coordinate_transformation_mode": "half_pixel", "nearest_mode": _HALF_PIXEL[usual]}
     if op.attributes.get("coordinate_transformation_mode") != "tf_crop_and_resize" and op.input(1):
         op.inputs[1] = ""

@@ -55,9 +55,11 @@ def _read(path: Path) -> object:
         raise ConvkitError(f"the weights file {path} is empty", hint="fetch it again")
     if path.suffix == ".safetensors":
         return _read_safetensors(path)
-    archive.check_zip(path, str(path))
     try:
+        archive.check_zip(path, str(path))
         return torch.load(path, map_location="cpu", weights_only=True)
+    except ConvkitError:
+        raise
     except Exception as error:
         if "weights_only" in str(error) or "Unsupported" in str(error):
             hint = "save model.state_dict() alone, best as .safetensors"

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from convkit.compress.sources._aten_program import FreeSizes
 
 _SPATIAL = {3: ("length",), 4: ("height", "width"), 5: ("depth", "height", "width")}
+_ANOTHER = "give another size in --shape"
 _ARCHIVE = b"PK\x03\x04"
 
 
@@ -64,12 +65,25 @@ def _program(data: bytes, path: str) -> ExportedProgram:
             program: ExportedProgram = torch.export.load(io.BytesIO(data))
             # Guards are Python code in the file; what they check is traced anew.
             program._guards_code = []  # noqa: SLF001 - no public name
+            _forget_bounds_of_formulas(program)
             program = program.run_decompositions({})
     except ConvkitError as error:
         raise ConvkitError(f"{path}: {error.message}", hint=error.hint) from error
     except Exception as error:  # torch raises what it meets in broken bytes
         raise ConvkitError(f"{path} is broken", hint="save the program again with torch.export.save") from error
     return program
+
+
+def _forget_bounds_of_formulas(program: ExportedProgram) -> None:
+    """torch's reader puts the bounds of sizes such as 32 times s0 among those of symbols; its next pass stops there."""
+    from torch import SymInt
+
+    shapes = (getattr(node.meta.get("val"), "shape", ()) for node in program.graph.nodes)
+    for size in (size for shape in shapes for size in shape if isinstance(size, SymInt)):
+        bounds = size.node.shape_env.var_to_range
+        for formula in [key for key in bounds if not key.is_Symbol]:
+            del bounds[formula]
+        return
 
 
 def _input_names(program: ExportedProgram) -> list[str]:
@@ -107,21 +121,26 @@ def _free_sizes(program: ExportedProgram, inputs: Sequence[str], ref: ModelRef) 
                 own = given.shape[axis] if given else None
                 names.setdefault(symbol, own if isinstance(own, str) else _dim_name(axis, tensor.ndim, names))
                 wanted = given.sample[axis] if given else _sample(size, axis)
-                samples.setdefault(symbol, _solved(formula, symbol, wanted, name))
+                found = _solved(formula, symbol, wanted)
+                if found is None and given is not None:
+                    told = str(formula).replace(symbol, names[symbol])
+                    raise ConvkitError(f"{wanted} is no size of input {name!r}, which is {told}", hint=_ANOTHER)
+                samples.setdefault(symbol, found or 1)
     return FreeSizes(names, samples)
 
 
-def _solved(formula: Any, symbol: str, wanted: int, name: str) -> int:  # noqa: ANN401 - sympy's
-    """What `symbol` is where a size that is `formula` of it, such as 32 times it, is `wanted`."""
-    import sympy  # type: ignore[import-untyped]
+def _solved(formula: Any, symbol: str, wanted: int) -> int | None:  # noqa: ANN401 - sympy's
+    """What `symbol` is where a size that is `formula` of it, such as 32 times it, is `wanted`; None where it is none.
 
-    if formula.is_Symbol or len(formula.free_symbols) > 1:
-        return wanted
+    torch frees sizes in no other form than a whole number of times one, and some more.
+    """
     own = next(one for one in formula.free_symbols if str(one) == symbol)
-    found = [one for one in sympy.solve(formula - wanted, own) if one.is_Integer and one > 0]
-    if not found:
-        raise ConvkitError(f"{wanted} is no size of input {name!r}, which is {formula}", hint="give one in --shape")
-    return int(found[0])
+    factor = formula.coeff(own)
+    rest = formula - factor * own
+    if not (factor.is_Integer and rest.is_Integer and factor > 0):
+        return wanted
+    found, over = divmod(wanted - int(rest), int(factor))
+    return found if found > 0 and not over else None
 
 
 def _check_given(name: str, held: Sequence[object], given: InputShape) -> None:

@@ -37,6 +37,33 @@ def test_top_k_by_hand() -> None:
     assert evaluate("top1", OUT, labels=LABELS) == pytest.approx(100 * np.mean(SCORES.argmax(1) == LABELS))
 
 
+@pytest.mark.parametrize("dtype", [np.uint8, np.int8, np.bool_])
+def test_scores_that_are_whole_numbers_rank_as_they_do_in_floats(dtype: type[np.generic]) -> None:
+    """Minus the lowest of int8 is the lowest again, and minus a number without a sign is a high one."""
+    scores = np.array([[0, 255, 3, 128, 7, 1, 100]], np.uint8).astype(dtype)
+    best = scores.astype(np.float32).argmax(axis=1)
+    assert evaluate("top1", {"y": scores}, labels=best) == evaluate("top5", {"y": scores}, labels=best) == 100
+
+
+def test_classes_are_on_the_axis_that_they_have_in_the_reference() -> None:
+    """Outputs in few bits no longer sum to 1, which is how probabilities are told."""
+    odds = RNG.dirichlet(np.ones(9), (4, 12))
+    labels, coarse = odds.argmax(axis=-1), {"y": np.round(odds * 15) / 12}
+    assert evaluate("top5", coarse, {"y": odds}, labels) == 100
+
+
+def test_what_has_no_label_is_left_out() -> None:
+    """As in torch's losses, -100 is no class; a row of no acceptable class is none either."""
+    some = np.where(np.arange(50) % 3 > 0, LABELS, -100)
+    kept = some >= 0
+    for name in ("top1", "top5"):
+        wanted = evaluate(name, {"y": SCORES[kept]}, labels=LABELS[kept])
+        assert evaluate(name, OUT, labels=some) == wanted
+        assert evaluate(name, OUT, labels=np.eye(10, dtype=bool)[LABELS] & kept[:, None]) == wanted
+        with pytest.raises(ConvkitError, match="no sample has a label"):
+            evaluate(name, OUT, labels=np.full(50, -100))
+
+
 def test_several_acceptable_classes_and_a_narrow_matrix() -> None:
     scores = {"y": np.eye(4, 8, dtype=np.float32)}
     acceptable = np.array([[1, 0, 0], [1, 1, 0], [1, 0, 0], [0, 0, 1]], dtype=bool)

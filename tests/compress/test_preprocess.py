@@ -43,6 +43,21 @@ def test_mean_and_std_follow_the_colour_order() -> None:
     assert apply(flat, preprocess, _spec("N", 3, 4, 4))[:, 0, 0].tolist() == [4, 2, 1]
 
 
+@pytest.mark.parametrize("given", [{}, {"mean": (0.0,)}, {"std": (1.0,)}])
+def test_the_usual_mean_and_std_are_in_the_order_of_colours(given: dict[str, tuple[float, ...]]) -> None:
+    rgb, bgr = (Preprocess(colours=colours, **given) for colours in ("RGB", "BGR"))
+    spec = _spec("N", 3, 32, 32)
+    np.testing.assert_array_equal(apply(_photo(), bgr, spec), apply(_photo(), rgb, spec)[::-1])
+    assert from_mapping(bgr.as_dict()) == bgr
+
+
+def test_mean_and_std_that_are_given_stay_as_they_are() -> None:
+    """Even where they are the usual ones."""
+    usual = Preprocess().as_dict()
+    given = from_mapping({**usual, "colours": "BGR"})
+    assert (list(given.mean), list(given.std)) == (usual["mean"], usual["std"])
+
+
 def test_grey_and_whole_image_and_other_aspects() -> None:
     assert apply(_photo(), Preprocess(colours="L", mean=(0,), std=(255,)), _spec("N", 1, 16, 24)).shape == (1, 16, 24)
     whole = apply(_photo(), Preprocess(crop=None, mean=(0,), std=(1,)), _spec("N", 3, 16, 24))

@@ -98,14 +98,32 @@ RESIZE = st.fixed_dictionaries(
 @settings(max_examples=60)
 @given(RESIZE)
 def test_resize(setting: dict[str, Any]) -> None:
-    # Its coordinates meet whole numbers, where the last bit of float32 decides which neighbour is nearest.
-    assume(setting["mode"] != "nearest" or setting["coordinate_transformation_mode"] != "half_pixel_symmetric")
     sizes = np.array([1, 2, setting.pop("height"), setting.pop("width")], np.int64)
     x = _normal(1, 2, 6, 5)
     expected = _onnxruntime("Resize", {"x": x, "sizes": sizes}, setting, ["x", "", "", "sizes"])
     function = ops.find("Resize")
     assert function is not None
     _assert_close(function(torch.from_numpy(x), None, None, torch.from_numpy(sizes), **setting), expected)
+
+
+@pytest.mark.parametrize("rounding", ["floor", "ceil", "round_prefer_floor", "round_prefer_ceil"])
+@pytest.mark.parametrize("places", ["half_pixel", "asymmetric", "align_corners", "half_pixel_symmetric"])
+def test_the_nearest_is_the_same_one_to_the_last_bit(places: str, rounding: str) -> None:
+    """Places meet whole numbers and halves, where the last bit of float32 decides which neighbour is nearest."""
+    function = ops.find("Resize")
+    assert function is not None
+    how = {"mode": "nearest", "coordinate_transformation_mode": places, "nearest_mode": rounding}
+    for rows, columns in ((9, 12), (7, 14), (45, 31), (27, 29)):
+        x = np.arange(rows * columns, dtype=np.float32).reshape(1, 1, rows, columns)
+        for factor in (1 / 3, 0.7, 1.3, 2.5, 7):
+            scales = np.array([1, 1, factor, factor], np.float32)
+            sizes = np.array([1, 1, rows * 7 // 3, columns * 4 // 7], np.int64)
+            by_scales = _onnxruntime("Resize", {"x": x, "scales": scales}, how, ["x", "", "scales"])
+            by_sizes = _onnxruntime("Resize", {"x": x, "sizes": sizes}, how, ["x", "", "", "sizes"])
+            ours = [function(torch.from_numpy(x), None, torch.from_numpy(scales), None, **how)]
+            ours += [function(torch.from_numpy(x), None, None, torch.from_numpy(sizes), **how)]
+            for found, wanted in zip(ours, (by_scales, by_sizes), strict=True):
+                np.testing.assert_array_equal(found.numpy(), wanted)
 
 
 def _assert_close(ours: Tensor, expected: np.ndarray) -> None:

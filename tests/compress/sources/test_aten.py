@@ -8,6 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from convkit.compress.errors import ConvkitError
 from convkit.compress.model import InputShape, Model, ModelRef
 from convkit.compress.sources import _aten_place, _aten_program, _aten_trace, factory
 
@@ -102,7 +103,10 @@ BODIES: dict[str, Callable[[Tensor], object]] = {
     "int_float": lambda x: (x > 0).int() * 0.5, "bool_mul": lambda x: (x > 0) * x, "float_int": lambda x: x.long() * 3,
     "compare": lambda x: [x > 0, x < 0, x >= 0.5, x <= 0.5, x == 0, x != 0], "compare_two": lambda x: x > x.mean(),
     "logical": lambda x: (x > 0) & (x < 1) | ~(x > -1), "logical_xor": lambda x: torch.logical_xor(x > 0, x > 1),
-    "logical_not": lambda x: torch.logical_not(x > 0), "where": lambda x: torch.where(x > 0, x, 0.1 * x),
+    "logical_not": lambda x: torch.logical_not(x > 0), "logical_not_float": lambda x: torch.logical_not(x.floor()),
+    "bitwise_not": lambda x: ~x.floor().int(), "bitwise_not_bool": lambda x: torch.bitwise_not(x > 0),
+    "narrow_end": lambda x: [x.narrow(3, -2, 2), torch.narrow(x, 1, -3, 2)],
+    "where": lambda x: torch.where(x > 0, x, 0.1 * x),
     "where_scalar": lambda x: torch.where(x > 0, x, 0.0), "masked_fill": lambda x: x.masked_fill(x > 0, -1.0),
     "masked_fill_inf": lambda x: x.masked_fill(x > 0, float("-inf")), "nan_to_num": torch.nan_to_num,
     # shapes
@@ -182,6 +186,31 @@ BODIES: dict[str, Callable[[Tensor], object]] = {
 @pytest.mark.parametrize("name", BODIES)
 def test_an_operator_is_torchs_own(name: str) -> None:
     check(Body(BODIES[name]), IMAGE, BATCH)
+
+
+@pytest.mark.parametrize("mode", ["bilinear", "nearest", "nearest-exact"])
+def test_a_scale_gives_the_size_that_torch_has(mode: str) -> None:
+    """The product is just a whole number in float64, as torch counts, or in float32, as engines do, not in both."""
+    body, sizes = Body(lambda x: F.interpolate(x, scale_factor=(1.4, 2.3), mode=mode)), (1, 2, 45, 50)
+    model, x = translated(body, sizes), torch.zeros(sizes)
+    (scales,) = model.graph.buffers()
+    assert model({"x": x})["output"].shape == body(x).shape
+    assert torch.equal((torch.tensor(sizes) * scales).floor(), torch.tensor(body(x).shape))
+
+
+WITHOUT_BATCH: dict[str, Callable[[Tensor], object]] = {
+    "max_pool1d": lambda x: F.max_pool1d(x[0, 0], 2), "max_pool2d": lambda x: F.max_pool2d(x[0], 2),
+    "max_pool3d": lambda x: F.max_pool3d(x, 2), "avg_pool1d": lambda x: F.avg_pool1d(x[0, 0], 2),
+    "avg_pool2d": lambda x: F.avg_pool2d(x[0], 2), "avg_pool3d": lambda x: F.avg_pool3d(x, 2),
+    "adaptive_avg_pool2d": lambda x: F.adaptive_avg_pool2d(x[0], 2), "adaptive_max_pool2d": lambda x: F.adaptive_max_pool2d(x[0], 2),
+    "pixel_shuffle": lambda x: F.pixel_shuffle(x[0], 2), "pixel_unshuffle": lambda x: F.pixel_unshuffle(x.unsqueeze(0), 2),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", WITHOUT_BATCH)
+def test_what_onnx_has_for_images_in_batches_alone_is_torchs_own_or_refused(name: str) -> None:
+    with pytest.raises(ConvkitError, match="has no ONNX form"):
+        check(Body(WITHOUT_BATCH[name]), (2, 4, 6, 8))
 
 
 FUNCTIONAL = ("to", "gather", "chunk", "unbind", "attention_mask", "write_slice", "write_select", "dropout", "einsum", "relu_",

@@ -89,6 +89,15 @@ def test_auto_pad_becomes_numbers_though_the_batch_is_free(tmp_path: Path) -> No
     assert_like_onnxruntime(model, saved(proto, tmp_path), {"x": torch.randn(3, 9, 8, 3)})
 
 
+def test_auto_pad_follows_the_inputs_not_what_is_noted_between(tmp_path: Path) -> None:
+    """Tools that change an input's size leave the sizes of other tensors in the file as they were."""
+    held = weights(v=normal(3, 3, 1, 1), w=normal(4, 3, 3, 3))
+    nodes = [node("Conv", ["x", "v"], ["t"]), node("Conv", ["t", "w"], ["y"], auto_pad="SAME_UPPER", strides=[2, 2])]
+    proto = graph(nodes, {"x": [1, 3, 8, 8]}, ["y"], held)
+    proto.graph.value_info.append(helper.make_tensor_value_info("t", 1, [1, 3, 9, 9]))
+    loaded_like_onnxruntime(proto, tmp_path)
+
+
 def test_auto_pad_of_a_free_size_stays_an_operator(tmp_path: Path) -> None:
     nodes = [node("Conv", ["x", "w"], ["y"], auto_pad="SAME_UPPER", strides=[2, 2])]
     proto = graph(nodes, {"x": [1, 3, "H", "W"]}, ["y"], weights(w=normal(4, 3, 3, 3)))

@@ -75,6 +75,7 @@ def test_one_network_in_every_opset(tmp_path: Path, opset: int) -> None:
     assert_like_onnxruntime(model, str(tmp_path / "net.onnx"), {"x": torch.randn(3, 3, 12, 12)})
 
 
+_TF = "tf_half_pixel_for_nn"
 OLD: dict[str, tuple[int, list[onnx.NodeProto], list[onnx.TensorProto]]] = {
     "Upsample-9": (
         9,
@@ -95,6 +96,26 @@ OLD: dict[str, tuple[int, list[onnx.NodeProto], list[onnx.TensorProto]]] = {
         11,
         [node("Resize", ["x", "none", "none", "z"], ["y"], mode="cubic")],
         weights(none=np.zeros(0, np.float32), z=np.array([2, 4, 9, 7], np.int64)),
+    ),
+    "Resize-10-shrinking": (
+        10,
+        [node("Resize", ["x", "f"], ["y"])],
+        weights(f=np.array([1, 1, 1, 0.4], np.float32)),
+    ),
+    "Resize-10-one-axis-shrinking": (
+        10,
+        [node("Resize", ["x", "f"], ["y"], mode="nearest")],
+        weights(f=np.array([1, 1, 1.5, 0.4], np.float32)),
+    ),
+    "Resize-11-tf": (
+        11,
+        [node("Resize", ["x", "none", "f"], ["y"], nearest_mode="floor", coordinate_transformation_mode=_TF)],
+        weights(none=np.zeros(0, np.float32), f=np.array([1, 1, 2, 0.4], np.float32)),
+    ),
+    "Resize-11-tf-round": (
+        11,
+        [node("Resize", ["x", "none", "f"], ["y"], coordinate_transformation_mode=_TF)],
+        weights(none=np.zeros(0, np.float32), f=np.array([1, 1, 2, 0.4], np.float32)),
     ),
     "TopK-9": (9, [node("TopK", ["x"], ["y", "i"], k=2, axis=1)], []),
     "Softmax-9": (9, [node("Softmax", ["x"], ["y"])], []),
@@ -131,6 +152,15 @@ def test_older_form(tmp_path: Path, name: str, shape: tuple[Any, ...]) -> None:
     path = saved(graph(nodes, {"x": shape}, outputs, held, opset), tmp_path)
     model = load(ModelRef(path, shapes={"x": InputShape(shape, (2, 4, 6, 5))}))
     assert_like_onnxruntime(model, path)
+
+
+@pytest.mark.parametrize("how", [{"mode": "linear"}, {"nearest_mode": "ceil"}])
+def test_places_of_tensorflow_that_have_no_newer_form_are_refused(tmp_path: Path, how: dict[str, str]) -> None:
+    scales = weights(none=np.zeros(0, np.float32), f=np.array([1, 1, 2, 2], np.float32))
+    nodes = [node("Resize", ["x", "none", "f"], ["y"], coordinate_transformation_mode=_TF, **how)]
+    path = saved(graph(nodes, {"x": [1, 1, 4, 4]}, ["y"], scales, 11), tmp_path)
+    with pytest.raises(ConvkitError, match="at places of TensorFlow's nearest"):
+        load(ModelRef(path))
 
 
 def test_inputs_that_hold_the_weights(tmp_path: Path) -> None:

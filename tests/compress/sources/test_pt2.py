@@ -86,6 +86,28 @@ def test_shapes_name_free_sizes(tmp_path: Path, small: bytes) -> None:
     assert "has no input 'y'; its inputs are: x" in _wrong_shape(path, "y:1x3x8x8")
 
 
+@pytest.mark.parametrize(("more", "sample"), [(0, (1, 3, 96, 64)), (1, (1, 3, 97, 64))])
+def test_a_size_that_is_a_multiple_of_a_free_one(tmp_path: Path, more: int, sample: tuple[int, ...]) -> None:
+    """The samples are of the input's sizes, not of the number that these are 32 times."""
+    net, path = nn.Sequential(nn.Conv2d(3, 4, 3, stride=2)).eval(), tmp_path / "net.pt2"
+    dims = ({0: Dim("n"), 2: 32 * Dim("h", max=99) + more},)
+    torch.export.save(torch.export.export(net, (torch.zeros(2, *sample[1:]),), dynamic_shapes=dims), path)
+    assert load(ModelRef(str(path))).inputs[0].sample == sample
+    told = load(ModelRef(str(path), shapes=dict([parse_shape(f"input:Bx3xH={128 + more}x64")])))
+    assert told.inputs[0].sample == (1, 3, 128 + more, 64)
+    x = torch.randn(3, 3, 64 + more, 64)
+    with torch.no_grad():
+        torch.testing.assert_close(told({"input": x})["output"], net(x), rtol=1e-5, atol=1e-5)
+    assert f"100 is no size of input 'input', which is 32*H{' + 1' * more};" in _wrong_shape(path, "input:Bx3xH=100x64")
+
+
+def test_a_batch_that_is_a_multiple_of_a_free_one(tmp_path: Path) -> None:
+    net, path = nn.Sequential(nn.Conv2d(3, 4, 3)).eval(), tmp_path / "net.pt2"
+    dims = ({0: 2 * Dim("n", max=99)},)
+    torch.export.save(torch.export.export(net, (torch.zeros(6, 3, 8, 8),), dynamic_shapes=dims), path)
+    assert load(ModelRef(str(path))).inputs[0].sample == (2, 3, 8, 8)
+
+
 def _wrong_shape(path: Path, shape: str) -> str:
     with pytest.raises(ConvkitError) as caught:
         load(ModelRef(str(path), shapes=dict([parse_shape(shape)])))
