@@ -46,7 +46,8 @@ class Size(click.ParamType[int]):
         if isinstance(value, int):
             return value
         found = re.fullmatch(units.NUMBER, value.strip())
-        size = float(found["sign"] + found["number"]) * units.BYTES.get(found["unit"] or "", 0) if found else 0
+        known = {unit.casefold(): size for unit, size in units.BYTES.items()}
+        size = float(found["sign"] + found["number"]) * known.get((found["unit"] or "").casefold(), 0) if found else 0
         if not 1 <= size < math.inf:
             self.fail(f"{value!r} is no size; write 15MB or 1GiB", param, ctx)
         return int(size)

@@ -34,7 +34,8 @@ _RATE, _QUANTIZED_RATE, _ELASTIC_RATE = 3e-3, 3e-4, 0.1
     "--rate",
     type=click.FloatRange(0, min_open=True),
     callback=values.finite,
-    help=f"Largest learning rate.  [default: {_RATE}; of --precision {_QUANTIZED_RATE}, of --elastic {_ELASTIC_RATE}]",
+    help="Largest learning rate; in low precision that of weights of size 0.1, others move in proportion.  "
+    f"[default: {_RATE}; of --precision {_QUANTIZED_RATE}, of --elastic {_ELASTIC_RATE}]",
 )
 @click.option(
     "--loss",

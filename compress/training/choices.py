@@ -15,6 +15,7 @@ from convkit.compress.errors import ConvkitError
 from convkit.compress.training.rounded import Bias, Dequantize, Quantize, Scale, Weight
 
 if TYPE_CHECKING:
+    from convkit.compress.training.steps import Units
     from convkit.compress.training.trainable import Network
     from convkit.compress.training.widths import Widths
 
@@ -141,6 +142,10 @@ class Choices:
                     self.graph(*batch)
             network.started()
         self.at(next(iter(self.networks)))
+
+    def units(self) -> Units:
+        """How far weights and biases move, which are those of the first."""
+        return self.first.units()
 
     def scales(self) -> dict[str, list[nn.Parameter]]:
         """What is learnt of scales in each choice."""

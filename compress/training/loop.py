@@ -217,11 +217,19 @@ class Cycle:
     rate (Smith and Topin, Super-Convergence, 2019); the first steps of a rate that rises may be long, so the norm of a
     gradient is at most 1.
 
-    `groups`: parameters, and by what the rate and the decay of each group are multiplied.
+    `groups`: parameters, and by what the rate and the decay of each group are multiplied. `units`: by a parameter's id,
+    by what each of its steps is multiplied, number for number.
     """
 
-    def __init__(self, groups: Sequence[tuple[Sequence[Tensor], float, float]], schedule: Schedule, total: int) -> None:
+    def __init__(
+        self,
+        groups: Sequence[tuple[Sequence[Tensor], float, float]],
+        schedule: Schedule,
+        total: int,
+        units: Mapping[int, Tensor] | None = None,
+    ) -> None:
         self._parameters = [parameter for group, _, _ in groups for parameter in group]
+        self._units = [(one, units[id(one)]) for one in self._parameters if id(one) in units] if units else []
         self._sound = True
         rates = [schedule.rate * times for _, times, _ in groups]
         given = [
@@ -259,7 +267,11 @@ class Cycle:
         for group, share in zip(self._optimizer.param_groups, shares or [1.0] * len(rates), strict=True):
             group["lr"] *= share
         torch.nn.utils.clip_grad_norm_(self._parameters, 1.0)
+        before = [parameter.detach().clone() for parameter, _ in self._units]
         self._optimizer.step()
+        with torch.no_grad():
+            for (parameter, unit), known in zip(self._units, before, strict=True):
+                parameter.sub_(known).mul_(unit).add_(known)
         for group, rate in zip(self._optimizer.param_groups, rates, strict=True):
             group["lr"] = rate
         if self._rising is not None:

@@ -88,7 +88,7 @@ class Updates(loop.Cycle):
         scales = list({id(one): one for own in choices.scales().values() for one in own}.values())
         known = {id(one) for one in scales}
         own = [one for one in choices.graph.parameters() if id(one) not in known]
-        super().__init__([(own, 1, 1), (scales, SCALES, 0)], schedule, total)
+        super().__init__([(own, 1, 1), (scales, SCALES, 0)], schedule, total, choices.units())
         self.history = list[list[list[float]]]()
 
     def told(self) -> dict[str, Any]:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from convkit.compress.training.supervised import Loss
     from convkit.compress.training.trainable import Network
 
-SCALES = 10.0
+SCALES = 3.0
 """Times the rate of weights: scales are learned in the log, a hundredth of which is a hundredth of the scale."""
 
 
@@ -74,7 +74,7 @@ def train(
     own, scales = network.parameters()
     least = max(LEAST, shards)  # each part of a batch has a sample
     total = schedule.epochs * samples.steps(schedule.batch, least)
-    updates = loop.Cycle([(own, 1, 1), (scales, SCALES, 0)], schedule, total)
+    updates = loop.Cycle([(own, 1, 1), (scales, SCALES, 0)], schedule, total, network.units())
     learner = QuantizedLearner(network, aim, updates, schedule.batch, (shards, crew))
     state = None if kept is None else loop.unpacked(learner, *kept)
     for now in loop.run(learner, samples, schedule, least=least, augment=augment, state=state):

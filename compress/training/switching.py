@@ -111,7 +111,7 @@ class Adaptive(loop.Cycle):
         own, shared, alone = switch.parameters()
         self._shared, self._alone, self._widest = shared, alone, max(alone)
         groups = [(own, 1.0, 1.0), (shared, SCALES, 0.0), *((scales, SCALES, 0.0) for scales in alone.values())]
-        super().__init__([group for group in groups if group[0]], schedule, total)
+        super().__init__([group for group in groups if group[0]], schedule, total, switch.units())
         self._count = len([group for group in groups[1:] if group[0]])
 
     def update_at(self, bits: int, losses: Iterable[Tensor]) -> float:

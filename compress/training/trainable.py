@@ -20,8 +20,10 @@ from convkit.compress import graph as graphs
 from convkit.compress.floating import ExMy
 from convkit.compress.lockstep import constant
 from convkit.compress.model import Model, clone
+from convkit.compress.training import steps
 from convkit.compress.training.layers import Layer, Read
 from convkit.compress.training.rounded import Bias, Cast, Dequantize, Following, Norm, Quantize, Scale, Weight, bounds
+from convkit.compress.training.steps import Units
 
 
 class Network:
@@ -55,6 +57,10 @@ class Network:
         scales = [module.log for module in self.graph.modules() if isinstance(module, Scale)]
         known = {id(one) for one in scales}
         return [one for one in self.graph.parameters() if id(one) not in known], scales
+
+    def units(self) -> Units:
+        """How far its numbers move, beside one of the usual size."""
+        return steps.units(self.layers)
 
     def begin_norms(self, samples: Sequence[tuple[Tensor, ...]]) -> None:
         """Let norms see what convolutions make of `samples`, and begin with it."""

@@ -22,7 +22,7 @@ from tests.bench.comparison import FLOAT, THREADS
 from tests.bench.limits import Line
 
 PRECISION, TARGET, ENGINE = "int4/uint4", "onnxruntime-cpu", "onnxruntime"
-LEARNT, EPOCHS, BATCH, RATE = 1_200, 3, 16, 5e-4
+LEARNT, EPOCHS, BATCH, RATE = 1_200, 3, 16, 2e-4
 ROUNDINGS: Mapping[str, tuple[str, ...]] = {"rounded": (), "block_round": ("--method", "block_round")}
 """By the usual remedies, and by learning which way to round."""
 TRAINED = "trained"

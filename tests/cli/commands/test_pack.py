@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from convkit.cli import values
 from tests.command_line import Convkit, Result
 
 ENGINE = os.urandom(45_000)
@@ -250,3 +251,8 @@ def test_bad_input_is_one_line_and_leaves_nothing(convkit: Convkit, work: Path, 
     assert (done.code, done.out, done.err.count("\n")) == (2, "", 1), done.err
     assert told in done.err
     assert sorted(work.rglob("*")) == before
+
+
+@pytest.mark.parametrize(("text", "size"), [("1mib", 2**20), ("1MiB", 2**20), ("2 Kb", 2000), ("7b", 7)])
+def test_units_of_sizes_are_read_in_any_case(text: str, size: int) -> None:
+    assert values.Size().convert(text, None, None) == size
