@@ -141,6 +141,12 @@ def class_axis(scores: np.ndarray) -> int:
     return 1
 
 
+def alike(outputs: Outputs, reference: Outputs | None) -> np.ndarray:
+    """The scores by which it is told what those in `outputs` are: the float network's, where they are of one rank."""
+    own, like = first(outputs), first(reference or outputs)
+    return like if like.ndim == own.ndim else own
+
+
 def classes(scores: np.ndarray, axis: int) -> np.ndarray:
     """Index of the highest score along `axis`; -1, which is no class, where any score is NaN or Inf."""
     import numpy as np

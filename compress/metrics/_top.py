@@ -4,7 +4,7 @@ import numpy as np
 
 from convkit.compress.errors import ConvkitError
 from convkit.compress.labels import acceptable
-from convkit.compress.metric import Outputs, class_axis, first
+from convkit.compress.metric import Outputs, alike, class_axis, first
 
 
 def hits(outputs: Outputs, reference: Outputs | None, labels: np.ndarray | None, count: int) -> float:
@@ -16,7 +16,7 @@ def hits(outputs: Outputs, reference: Outputs | None, labels: np.ndarray | None,
     """
     if labels is None:
         raise ConvkitError("there are no labels to score against")
-    scores = np.moveaxis(first(outputs), class_axis(first(reference or outputs)), -1).astype(np.float64)
+    scores = np.moveaxis(first(outputs), class_axis(alike(outputs, reference)), -1).astype(np.float64)
     if scores.ndim < 2 or scores.shape[-1] < count + 1:  # noqa: PLR2004
         raise ConvkitError(f"an output of shape {list(first(outputs).shape)} has no {count + 1} classes to rank")
     order = np.argsort(-scores, axis=-1, kind="stable")[..., :count]

@@ -4,7 +4,7 @@ import numpy as np
 
 from convkit.compress.errors import ConvkitError
 from convkit.compress.labels import LEAST_PROBABILITY, acceptable
-from convkit.compress.metric import Metric, Outputs, class_axis, first, probabilities, require_classes
+from convkit.compress.metric import Metric, Outputs, alike, class_axis, first, probabilities, require_classes
 
 _BROKEN = -float(np.log(np.finfo(np.float32).tiny))
 """What a position costs whose scores are no numbers: as much as a probability that float32 just tells from zero."""
@@ -17,7 +17,7 @@ def _score(outputs: Outputs, reference: Outputs | None, labels: np.ndarray | Non
     """
     if labels is None:
         raise ConvkitError("there are no labels to score against")
-    like = first(reference or outputs)
+    like = alike(outputs, reference)
     require_classes(like, axis := class_axis(like))
     scores = np.moveaxis(first(outputs), axis, -1).astype(np.float64)
     right = acceptable(labels, scores)

@@ -52,6 +52,14 @@ def test_classes_are_on_the_axis_that_they_have_in_the_reference() -> None:
     assert evaluate("top5", coarse, {"y": odds}, labels) == 100
 
 
+def test_a_reference_of_another_rank_says_nothing_of_classes() -> None:
+    odds = RNG.dirichlet(np.ones(9), (4, 12))
+    mean = {"y": odds.mean(axis=1)}
+    for name in ("top1", "cross_entropy"):
+        own = evaluate(name, mean, labels=mean["y"].argmax(axis=1))
+        assert evaluate(name, mean, {"y": odds}, mean["y"].argmax(axis=1)) == own
+
+
 def test_what_has_no_label_is_left_out() -> None:
     """As in torch's losses, -100 is no class; a row of no acceptable class is none either."""
     some = np.where(np.arange(50) % 3 > 0, LABELS, -100)

@@ -1,6 +1,7 @@
 """A network that does otherwise on another size is refused where that size is free, and no other network is."""
 
 import re
+from pathlib import Path
 
 import pytest
 import torch
@@ -119,7 +120,7 @@ def test_what_names_a_free_size_names_it_as_the_user_does() -> None:
 
     with pytest.raises(ConvkitError) as told:
         traced(Grown, "input:Nx3xH=11xW=8")
-    assert re.search(r"\bs\d+\b", str(told.value)) is None
+    assert re.search(r"\bs\d+\b", str(told.value).replace(str(Path.cwd()), "")) is None
     assert "the size" in str(told.value)
     assert re.search(r"\b[HW]\b", str(told.value))
     assert "give the size as a number in --shape" in str(told.value)
