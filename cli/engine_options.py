@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from convkit.cli import values
+from convkit.compress import record
 from convkit.compress.errors import ConvkitError
 
 if TYPE_CHECKING:
@@ -34,7 +35,7 @@ def engine(function: Function) -> Function:
 
 def settings(asked: dict[str, Any], writer: Exporter, target: str) -> Settings | None:
     """What is asked of the build; None where `writer` builds nothing, or is not to. Raises ConvkitError."""
-    given = [name for name, value in asked.items() if value not in (None, False, ())]
+    given = [name for name, value in asked.items() if value is not None and value is not False and value != ()]
     if writer.builds is None:
         if given:
             flag = f"--{given[0].replace('_', '-')}"
@@ -58,7 +59,22 @@ def settings(asked: dict[str, Any], writer: Exporter, target: str) -> Settings |
     package.version(writer.builds)
     package.check_sm(writer.builds, found.sm, fp8=False)
     package.check_cache(writer.builds, found.cache)
+    package.check_hardware(writer.builds, asked=found.hardware_compatible)
     return found
+
+
+def check_cache(settings: Settings | None, output: str) -> None:
+    """Raise ConvkitError for a timing cache that could not be written behind the build, or would go with what was in
+    the output folder before."""
+    if settings is None or settings.cache is None:
+        return
+    file, own = Path(settings.cache).absolute(), record.final_place(output)
+    if file.is_dir() or not file.parent.is_dir():
+        raise ConvkitError(
+            f"--timing-cache {settings.cache} is no file in a folder that is there", hint="make it first"
+        )
+    if own in file.parents:
+        raise ConvkitError(f"--timing-cache {settings.cache} is in the output folder", hint="keep it beside that")
 
 
 def kernels(asked: dict[str, Any]) -> tuple[str, ...]:

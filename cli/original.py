@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     import onnx
 
-    from convkit.compress.model import Model, ModelRef
+    from convkit.compress.model import Model, ModelRef, TensorSpec
 
 
 def own_bytes(path: str, model: Model) -> bytes | None:
     """The user's own ONNX file that `model` was loaded from; None where it is no such file, keeps its weights in
-    another one, or takes inputs that were given a value."""
+    another one, or takes inputs that were given a value or a size."""
     import onnx
 
     from convkit.compress.sources import onnx as source
@@ -24,9 +24,19 @@ def own_bytes(path: str, model: Model) -> bytes | None:
     whole = onnx.load(path, load_external_data=False)
     graph, apart = whole.graph, any(True for _ in source.external(whole))
     stored = {tensor.name for tensor in graph.initializer}
-    inputs = [value.name for value in graph.input if value.name not in stored]
-    as_given = not apart and inputs == [spec.name for spec in model.inputs]
+    inputs = [value for value in graph.input if value.name not in stored]
+    same = [value.name for value in inputs] == [spec.name for spec in model.inputs]
+    as_given = not apart and same and all(map(_fits, inputs, model.inputs))
     return Path(path).read_bytes() if as_given else None
+
+
+def _fits(value: onnx.ValueInfoProto, spec: TensorSpec) -> bool:
+    """Whether the file has the sizes that `spec` fixes."""
+    sizes = [dim.dim_value for dim in value.type.tensor_type.shape.dim]
+    fixed = [size for size in spec.shape if isinstance(size, int)]
+    if len(sizes) != len(spec.shape):
+        return not fixed
+    return all(own == size for own, size in zip(sizes, spec.shape, strict=True) if isinstance(size, int))
 
 
 def as_it_is(ref: ModelRef) -> tuple[onnx.ModelProto, str] | None:

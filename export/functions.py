@@ -78,7 +78,7 @@ def _calls(model: onnx.ModelProto) -> Iterator[onnx.NodeProto | _Call]:
             continue
         made = {name for node in run for name in node.output}
         reads = dict.fromkeys(name for node in run for name in node.input if name and name not in made)
-        makes = [n for node in run for n in node.output if n in leaving or readers.get(n, set()) - {tag}]
+        makes = [n for node in run for n in node.output if n and (n in leaving or readers.get(n, set()) - {tag})]
         op, _, place = tag.partition(":")
         yield _Call(op, place, run, list(reads), makes)
 

@@ -21,6 +21,7 @@ from convkit.compress.membership import DOMAIN
 from convkit.export import kernel as kernels
 from convkit.export.functions import titled
 from convkit.export.kernel import Case, Kernel
+from convkit.export.lint import reads
 from convkit.export.pattern import Network, attributes
 
 CALL, NAMESPACE, VERSION = "call", "plugin_namespace", "plugin_version"
@@ -235,7 +236,7 @@ _OVERLOADS = 10
 def _tidy(model: onnx.ModelProto) -> None:
     """Drop constants that nobody reads any more and what is known of tensors that are gone, and say what is used."""
     made = {name for node in model.graph.node for name in node.output}
-    read = {name for node in model.graph.node for name in node.input} | {out.name for out in model.graph.output}
+    read = {name for node in model.graph.node for name in reads(node)} | {out.name for out in model.graph.output}
     kept = [tensor for tensor in model.graph.initializer if tensor.name in read]
     known = [value for value in model.graph.value_info if value.name in made]
     del model.graph.initializer[:], model.graph.value_info[:]

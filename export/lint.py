@@ -128,11 +128,21 @@ def described(model: onnx.ModelProto, device: Device | None = None) -> File:
     types |= {name: tensor.data_type for name, tensor in tensors.items()}
     readers: dict[str, list[onnx.NodeProto]] = {}
     for node in model.graph.node:
-        for name in node.input:
+        for name in reads(node):
             readers.setdefault(name, []).append(node)
     makers = {name: node for node in model.graph.node for name in node.output}
     shapes = {value.name: tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim) for value in values}
     return File(model, types, makers, readers, tensors, shapes, device or Device())
+
+
+def reads(node: onnx.NodeProto) -> Iterator[str]:
+    """What a node reads, with all that is read in its bodies."""
+    yield from node.input
+    for attribute in node.attribute:
+        for body in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
+            yield from (value.name for value in body.output)
+            for inner in body.node:
+                yield from reads(inner)
 
 
 def inferred(model: onnx.ModelProto) -> onnx.ModelProto:

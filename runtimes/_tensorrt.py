@@ -120,6 +120,9 @@ class TensorRtSession:
         words = next((text for level, text in reversed(self._log.messages) if level.endswith("ERROR")), otherwise)
         about = package.PACKAGES[self._name].about
         hint = f"build it with this version, for this GPU: convkit export --sm {cuda.capability()}"
+        if "EngineHostCodeAllowed" in words:
+            words = "it holds a program of its own, of --version-compatible, and convkit runs none from a file"
+            hint = "measure one that is built without that"
         return ConvkitError(f"{about} refuses {self._path}: {_reason(words)}", hint=hint)
 
     def _specs(self, mode: str) -> tuple[TensorSpec, ...]:

@@ -90,7 +90,8 @@ def export(
     decided = plans.read(plan) if plan else None
     writer, found = exporter.find(target)
     build, kernels = engine_options.settings(asked, writer, target), engine_options.kernels(asked)
-    as_it_is = build is not None and decided is None and opset is None
+    engine_options.check_cache(build, output)
+    as_it_is = writer.builds is not None and decided is None and opset is None
     taken = original.as_it_is(model) if as_it_is else None
     if taken is not None:
         write, digests = partial(_taken, writer, taken[0]), {"model": taken[1]}
@@ -129,11 +130,12 @@ class _Context:
 
 
 def _opset(asked: int | None, target: Target | None) -> int:
-    from convkit.compress.sources._onnx_file import NEWEST, OLDEST
+    from convkit.compress.sources._onnx_file import NEWEST
     from convkit.export.exporter import OPSET
+    from convkit.export.onnx import OLDEST_OPSET
 
-    if asked is not None and not OLDEST <= asked <= NEWEST:
-        raise ConvkitError(f"opset {asked} is none that convkit writes", hint=f"give {OLDEST} to {NEWEST}")
+    if asked is not None and not OLDEST_OPSET <= asked <= NEWEST:
+        raise ConvkitError(f"opset {asked} is none that convkit writes", hint=f"give {OLDEST_OPSET} to {NEWEST}")
     return asked or (target.opset if target is not None else OPSET)
 
 

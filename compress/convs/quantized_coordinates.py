@@ -13,7 +13,8 @@ from convkit.compress.conv import Conv, Example
 
 
 class QuantizedCoordinates(nn.Module):
-    """x […, d] within `bound` of the origin to the centre of its cell of `resolution` - 1 along each axis.
+    """x […, d] within `bound` of the origin to the centre of its cell of `resolution` - 1 along each axis. A cell holds
+    its lower end alone, so that `bound` itself is of the one behind the last, as in the paper.
 
     Its gradient is nothing: training runs on the centres themselves.
     """

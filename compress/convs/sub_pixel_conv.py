@@ -24,6 +24,8 @@ class SubPixelConv2d(nn.Module):
         self, in_channels: int, out_channels: int, kernel_size: int, upscale: int, *, order: str = "crd"
     ) -> None:
         super().__init__()
+        if kernel_size % 2 == 0:
+            raise ValueError(f"a kernel of {kernel_size} positions has no middle, and so does not keep the size")
         if order not in ORDERS:
             raise ValueError(f"channels become places in the order {' or '.join(ORDERS)}, not {order!r}")
         self.conv = nn.Conv2d(in_channels, out_channels * upscale**2, kernel_size, padding=kernel_size // 2)

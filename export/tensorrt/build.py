@@ -50,6 +50,7 @@ def build(name: str, model: Path, settings: Settings, timeout: float = TIMEOUT) 
 
     package.version(name)
     package.check_cache(name, settings.cache)
+    package.check_hardware(name, asked=settings.hardware_compatible)
     proto = onnx.load(model)
     package.check_sm(name, settings.sm, fp8=any(f == "fp8_e4m3" for _, f in precision.planned(proto).values()))
     settings = dataclasses.replace(settings, profile=_shapes(proto, settings.profile))
@@ -112,7 +113,8 @@ def _sizes(value: onnx.ValueInfoProto) -> list[int | None]:
 def _run(name: str, folder: Path, plugins: Sequence[str], timeout: float, *, kernels: bool) -> dict[str, Any]:
     """What the child found. The parser opens its library by a name that the package may lack: a link stands for it."""
     known = package.PACKAGES[name]
-    for library in package.libraries(name):
+    library = package.library(name)
+    if library is not None:
         (folder / f"{known.library}.so").symlink_to(library)
     paths = [str(folder), *filter(None, [os.environ.get("LD_LIBRARY_PATH")])]
     environment = os.environ | {
@@ -122,10 +124,19 @@ def _run(name: str, folder: Path, plugins: Sequence[str], timeout: float, *, ker
     command = [sys.executable, "-P", "-m", "convkit.export.tensorrt.child", str(folder)]
     try:
         done = subprocess.run(  # noqa: S603 - this interpreter and a module of ours
-            command, env=environment, capture_output=True, text=True, timeout=timeout, check=False
+            command,
+            env=environment,
+            capture_output=True,
+            encoding="utf-8",
+            errors="replace",  # libraries of others print what they like
+            timeout=timeout,
+            check=False,
         )
     except subprocess.TimeoutExpired as error:
-        raise ConvkitError(f"{known.about} did not end within {timeout:g} s", hint="try a smaller network") from error
+        raise ConvkitError(
+            f"{known.about} did not end within {timeout:g} s",
+            hint="give a lower --builder-level, or try a smaller network",
+        ) from error
     failed = plugin.raised(done.stderr, plugins, kernels=kernels)
     if failed is not None:  # first of all: what else went wrong may come of it
         raise failed

@@ -18,7 +18,8 @@ class Package:
 
     `sms`: the compute capabilities it builds for without a device that has them; where there are none it builds for
     the device at hand. `library`: the stem of its own, which its ONNX parser opens by a name that the package may lack.
-    `times`: whether it measures kernels as it builds, so that a timing cache is of any use.
+    `times`: whether it measures kernels as it builds, so that a timing cache is of any use. `hardware`: whether its
+    engines can be for GPUs of other compute capabilities too.
     """
 
     name: str
@@ -27,12 +28,19 @@ class Package:
     library: str
     sms: tuple[int, ...] = ()
     times: bool = True
+    hardware: bool = True
 
 
 PACKAGES: Mapping[str, Package] = {
     "tensorrt": Package("tensorrt", "TensorRT", "trt", "libnvinfer"),
     "tensorrt_rtx": Package(
-        "tensorrt_rtx", "TensorRT for RTX", "trt-rtx", "libtensorrt_rtx", (75, 80, 86, 89, 120, 121), times=False
+        "tensorrt_rtx",
+        "TensorRT for RTX",
+        "trt-rtx",
+        "libtensorrt_rtx",
+        (75, 80, 86, 89, 120, 121),
+        times=False,
+        hardware=False,
     ),
 }
 _FP8_SM = 89
@@ -91,8 +99,25 @@ def check_cache(name: str, cache: str | None) -> None:
         raise ConvkitError(f"{about} measures no kernels and keeps no timing cache", hint="leave out --timing-cache")
 
 
+def check_hardware(name: str, *, asked: bool) -> None:
+    """Raise ConvkitError where engines for other GPUs are `asked` of a package that has none: it would say nothing."""
+    if asked and not PACKAGES[name].hardware:
+        about = PACKAGES[name].about
+        raise ConvkitError(
+            f"{about} builds for the compute capability of --sm alone", hint="leave out --hardware-compatible"
+        )
+
+
+def library(name: str) -> Path | None:
+    """The package's shared library, where it ships it under a versioned name alone: that of its own version, where
+    others are beside it."""
+    major = version(name).partition(".")[0]
+    found = libraries(name)
+    return next((file for file in found if file.name.endswith(f".so.{major}")), found[-1] if found else None)
+
+
 def libraries(name: str) -> list[Path]:
-    """The package's shared libraries that it ships under a versioned name alone."""
+    """All that there are."""
     folders = [importlib.util.find_spec(module) for module in (f"{name}_libs", name)]
     places = [Path(place) for spec in folders if spec for place in spec.submodule_search_locations or ()]
     return [file for place in places for file in sorted(place.glob(f"{PACKAGES[name].library}.so.*"))]

@@ -13,6 +13,8 @@ def _gate(pooled: str, behind: str) -> Pattern:
     return P("Unsqueeze", P("Sigmoid", P("GroupNormalization", made, "$scale", "$bias")), behind)
 
 
+_EPSILON = 1e-5
+"""ONNX's, where a file does not say."""
 _ELA = P("Mul", P("Mul", "x", _gate("$across", "$3")), _gate("$down", "$2"))
 
 
@@ -23,7 +25,7 @@ def _found(network: Network, node: onnx.NodeProto) -> Taken | None:
     if match is None or weight is None or scale is None or bias is None or weight.shape[2] % 2 == 0:
         return None
     norm = next(attributes(each) for each in match.nodes if each.op_type == "GroupNormalization")
-    told = {"norms": int(norm["num_groups"]), "eps": float(norm["epsilon"])}
+    told = {"norms": int(norm["num_groups"]), "eps": float(norm.get("epsilon", _EPSILON))}
     return Taken(match.nodes, [match.bound["x"], weight, scale, bias], told)
 
 
