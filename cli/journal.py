@@ -15,7 +15,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from convkit.cli.step import Step, each, expand, of_engine, parameters
+from convkit.cli.step import Step, each, expand, of_engine, parameters, strings
 from convkit.compress import code, package, record
 from convkit.compress.errors import ConvkitError
 
@@ -111,7 +111,8 @@ def digest(step: Step, folders: Mapping[str, Path]) -> str:
     """sha256 of a step's settings, the content of every file they name, and convkit itself; places do not count."""
     places = {name: folder.absolute() for name, folder in folders.items()}
     settings = each(expand(step.settings, places), lambda text: _content(text) or text)
-    return record.digest_json([step.command, settings, code.digest()])
+    plain = json.loads(json.dumps(settings, default=str))  # YAML has dates
+    return record.digest_json([step.command, plain, code.digest()])
 
 
 def _content(text: str) -> str | None:
@@ -122,8 +123,8 @@ def _content(text: str) -> str | None:
         knobs = [[key, _content(value) or value] for key, _, value in (word.partition("=") for word in head.split(","))]
         return record.digest_json([knobs, _content(file) or file])
     match = _FUNCTION.fullmatch(text)
-    if match:
-        return _code(match[1])
+    if match and (found := _code(match[1])):
+        return record.digest_json([text, found])
     if not text.startswith(("/", package.SCHEME)) or "\0" in text:
         return None
     place = Path(package.resolve(text))
@@ -131,11 +132,25 @@ def _content(text: str) -> str | None:
         return code.tree(place, "*")
     if not place.is_file():
         return None
-    return record.digest_json([place.suffix, *map(record.digest_file, [place, *_beside(place)])])
+    named = _named(place) if place.suffix in (".yaml", ".yml") else []
+    return record.digest_json([place.suffix, *map(record.digest_file, [place, *_beside(place)]), *named])
+
+
+def _named(text: Path) -> list[str]:
+    """Digests of the files and folders that a YAML file names, such as those of a set of data."""
+    import yaml
+
+    try:
+        known = strings(yaml.safe_load(text.read_text()))
+    except (yaml.YAMLError, ValueError, OSError):
+        return []  # the step itself says what is wrong with it
+    return [found for word in known if word and (found := _content(str(Path(word).absolute())))]
 
 
 def _beside(model: Path) -> list[Path]:
-    """The files that hold an ONNX file's weights."""
+    """The files that hold a model's weights."""
+    if model.suffix == ".xml":
+        return [file for file in (model.with_suffix(".bin"),) if file.is_file()]
     if model.suffix != ".onnx":
         return []
     import onnx

@@ -98,7 +98,7 @@ def assignments(words: Iterable[str]) -> dict[str, Any]:
             raise ConvkitError(f"argument {word!r} is no NAME=VALUE", hint="such as --arg num_classes=10")
         try:
             found[name] = yaml.safe_load(value)
-        except yaml.YAMLError as error:
+        except (yaml.YAMLError, ValueError) as error:  # a date that there is not
             raise ConvkitError(f"the value of argument {word!r} is no YAML", hint="quote it") from error
     return found
 
@@ -280,13 +280,13 @@ resume = click.option("--resume", is_flag=True, help="Go on after an interruptio
 
 
 def command_line() -> list[str]:
-    """The command as it was typed, without the output folder: what a manifest records."""
+    """The command as it was typed, without the output folder, and whether it went on: what a manifest records."""
     typed: list[str] = ["convkit", *click.get_current_context().meta[COMMAND_LINE]]
     kept: list[str] = []
     words = iter(typed)
     for word in words:
         if word in {"-o", "--output"}:
             next(words, None)
-        elif not word.startswith(("--output=", "-o=")):
+        elif word != "--resume" and not word.startswith(("--output=", "-o")):
             kept.append(word)
     return kept

@@ -18,7 +18,7 @@ import difflib
 import itertools
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
 
@@ -33,6 +33,8 @@ _OWN = ("about", "data", "steps")
 _STEP_OWN = ("command", "name")
 _MODEL = {"path": "model", "weights": "weights", "args": "arg", "shape": "shape"}
 _FILES = ("model", "weights", "data", "reference", "candidate")
+_PLACES = (*_FILES, "path", "paths", "validation", "teacher", "tables", "plan", "wheels", "labels")
+"""Settings that are files or folders, whatever their names look like; those of `_FILES` must be there."""
 _HINT = "give a YAML file, or see `convkit list recipes`"
 _FUNCTION = re.compile(r"[A-Za-z_][\w.]*:[A-Za-z_][\w.]*")
 
@@ -65,9 +67,11 @@ def load(name: str) -> Recipe:
         for step in _each(where, text_of_step):
             made.append(_step(where, step, shared, sets, [s.name for s in made]))
             _check_files(where, made[-1], path.parent)
+            made[-1] = replace(made[-1], settings=cast("Any", _beside(made[-1].settings, path.parent)))
+            _check_values(where, made[-1])
+            _check_target(where, made[-1])
     _check_taken(path, shared, made)
-    located = [Step(s.name, s.command, cast("Any", _beside(s.settings, path.parent))) for s in made]
-    return Recipe(path.stem, str(text.get("about", "")), tuple(located))
+    return Recipe(path.stem, str(text.get("about", "")), tuple(made))
 
 
 def _mapping(where: str, value: object) -> dict[str, Any]:
@@ -144,8 +148,6 @@ def _step(where: str, text: object, shared: Mapping[str, Any], sets: Mapping[str
     step = Step(name, command, settings)
     for needed in step.needs() - set(earlier):
         raise _unknown(f"{where}: ${{…}}", needed, earlier)
-    _check_values(where, step)
-    _check_target(where, step)
     return step
 
 
@@ -230,9 +232,9 @@ def _beside(value: object, folder: Path, *, is_file: bool = False) -> object:
     """`value` with every relative file name that stands beside the recipe made absolute: what is meant to be a file,
     and any other word that looks like one."""
     if isinstance(value, dict):
-        return {key: _beside(entry, folder, is_file=key in (*_FILES, "path")) for key, entry in value.items()}
+        return {key: _beside(entry, folder, is_file=key in _PLACES) for key, entry in value.items()}
     if isinstance(value, list):
-        return [_beside(entry, folder) for entry in value]
+        return [_beside(entry, folder, is_file=is_file) for entry in value]
     if not isinstance(value, str) or value.startswith(("/", package.SCHEME, "${")) or "\0" in value:
         return value
     candidate = of_engine(value)

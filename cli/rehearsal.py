@@ -29,7 +29,7 @@ def check(step: Step, folders: Mapping[str, Path], output: Path) -> None:
 def _check_data(step: Step, given: Mapping[str, Any]) -> None:
     from convkit.compress import data
 
-    key = next((name for name in ("model", "reference") if name in given), None)
+    key = next((name for name in ("model", "reference") if name in given and "shape" in given), None)
     model = None if key is None or _made(step, key) else _model(given, key)
     ref = options.refine(given.get("data"), {name: given.get(name) for name in options.DATA_FIELDS})
     if ref is not None and not _made(step, "data"):

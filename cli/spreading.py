@@ -93,6 +93,8 @@ class Spread:
         if machine is not None:
             show.note(f"{self._title(step)} on {machine.name} …")
             goes_on = self.resume or bool(self.lost[step.name])
+            if self.force and not self.lost[step.name]:
+                self.book.forget(step)  # it may go on, but is not taken as done
             what = step, self.book, digest, self.token, goes_on
             self.under_way[self.cluster.start(machine, there, performing.perform_there, *what)] = step
         elif not self.cluster.machines(there):

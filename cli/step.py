@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 from collections.abc import Callable, Iterator, Mapping
@@ -79,9 +80,19 @@ def _option(option: click.Option, value: object) -> list[str]:
     if option.is_flag:
         return [name] if value else option.secondary_opts[:1]
     if option.multiple and isinstance(value, dict):
-        return [f"{name}={key}={_word(entry)}" for key, entry in value.items()]
+        return [f"{name}={key}={_yaml(entry)}" for key, entry in value.items()]
     entries = value if option.multiple and isinstance(value, list) else [value]
     return [f"{name}={_word(entry)}" for entry in entries]
+
+
+def _yaml(value: object) -> str:
+    """As it is read again: a word that YAML has a meaning for, such as off, in quotes."""
+    import yaml
+
+    with contextlib.suppress(yaml.YAMLError, ValueError):
+        if isinstance(value, str) and yaml.safe_load(value) == value:
+            return value
+    return json.dumps(value, ensure_ascii=False, default=str)
 
 
 def _word(value: object) -> str:

@@ -146,7 +146,7 @@ def _read_labels(file: Path) -> Mapping[str, object]:
     try:
         if file.suffix == ".csv":
             return _read_csv(file)
-        known = json.loads(file.read_text(encoding="utf-8"))
+        known = json.loads(file.read_text(encoding="utf-8-sig"))
     except (OSError, ValueError, csv.Error) as error:
         raise ConvkitError(f"cannot read labels {file}: {error}") from error
     if not isinstance(known, dict):
@@ -156,7 +156,7 @@ def _read_labels(file: Path) -> Mapping[str, object]:
 
 def _read_csv(file: Path) -> Mapping[str, object]:
     """Lines of `file,index` or `file,index,index…`; a first line without a number is a header."""
-    with file.open(newline="", encoding="utf-8") as stream:
+    with file.open(newline="", encoding="utf-8-sig") as stream:  # spreadsheets begin with a mark
         rows = [row for row in csv.reader(stream) if row]
     if rows and not any(cell.strip().isdecimal() for cell in rows[0][1:]):
         rows = rows[1:]

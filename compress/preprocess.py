@@ -54,7 +54,8 @@ class Preprocess:
             raise _refusal("crop", self.crop, "a share of the image above 0 and at most 1, or null")
         if not self.std or min(self.std) <= 0:
             raise _refusal("std", self.std, "numbers above 0")
-        if self.size is not None and (len(self.size) != 2 or min(self.size) < 1):  # noqa: PLR2004
+        whole = all(isinstance(side, int) for side in self.size or ())
+        if self.size is not None and (len(self.size) != 2 or not whole or min(self.size) < 1):  # noqa: PLR2004
             raise _refusal("size", self.size, "[height, width] in pixels")
         for name in ("mean", "std"):
             if len(getattr(self, name)) not in (1, COLOURS[self.colours]):

@@ -10,13 +10,14 @@ import hashlib
 import json
 import os
 import platform
+import re
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convkit.compress.errors import ConvkitError
-from convkit.compress.writing import explained
+from convkit.compress.writing import exchange, explained
 
 if TYPE_CHECKING:
     import numpy as np
@@ -112,7 +113,10 @@ def check_output(path: Path | str) -> None:
     path, final = Path(path), final_place(path)
     with explained(path), _parents(final):
         probe = final.with_name(f".{final.name}.{os.getpid()}.probe")
-        probe.mkdir()
+        try:
+            probe.mkdir()
+        except FileNotFoundError:  # another process that made the folder for a look has removed it
+            probe.mkdir(parents=True, exist_ok=True)
         probe.rmdir()
     if path.exists() and not path.is_dir():
         raise ConvkitError(f"output {path} is a file", hint="give a folder")
@@ -125,7 +129,7 @@ def final_place(path: Path | str) -> Path:
     """Where `path` is, with its name. What is around the current folder is refused: to replace it would take that away,
     and to look through it takes long."""
     final = Path(path).absolute()
-    if final.name == "..":
+    if final.name == ".." or final.is_symlink():
         final = final.resolve()
     if not final.name or final.resolve() in Path.cwd().parents:
         raise ConvkitError(f"output {path} holds the folder that you are in", hint="give a new folder")
@@ -171,7 +175,7 @@ def output_folder(path: Path | str) -> Iterator[Path]:
     check_output(path)
     final = final_place(path)
     _clear_stale(final)
-    part = final.with_name(f".{final.name}.{os.getpid()}.part")
+    part = final.with_name(f".{final.name}.{os.getpid()}@{_host()}.part")
     with explained(path, part):
         part.mkdir(parents=True)
         try:
@@ -183,13 +187,29 @@ def output_folder(path: Path | str) -> Iterator[Path]:
 
 
 def _clear_stale(final: Path) -> None:
-    """Remove what killed processes left beside `final`."""
+    """Remove what killed processes of this machine left beside `final`, and put back what one had aside."""
     import psutil
 
-    for part in final.parent.glob(f".{final.name}.*.part"):
-        owner = part.name.split(".")[-2]
-        if owner.isdecimal() and not psutil.pid_exists(int(owner)):
+    aside = _aside(final)
+    if aside.is_dir():
+        if final.exists():
+            shutil.rmtree(aside)
+        else:
+            aside.rename(final)
+    own = re.compile(re.escape(f".{final.name}.") + r"(\d+)" + re.escape(f"@{_host()}.part"))
+    for part in final.parent.iterdir() if final.parent.is_dir() else ():
+        owner = own.fullmatch(part.name)
+        if owner is not None and not psutil.pid_exists(int(owner[1])):
             shutil.rmtree(part, ignore_errors=True)
+
+
+def _host() -> str:
+    """This machine, in a file's name: another one may have the same folder, and the same numbers of processes."""
+    return re.sub(r"[^A-Za-z0-9-]", "-", platform.node()) or "here"
+
+
+def _aside(final: Path) -> Path:
+    return final.with_name(f".{final.name}.old")
 
 
 def _seal(part: Path) -> None:
@@ -215,9 +235,9 @@ def _swap(part: Path, final: Path) -> None:
     """Put `part` where `final` is; afterwards `part` holds the old content, if there was any."""
     if not final.exists():
         part.rename(final)
-    elif not _exchange(part, final):
+    elif not exchange(part, final):
         # Without an exchange in the file system: the old folder is aside for a moment, and comes back on failure.
-        aside = final.with_name(f".{final.name}.old")
+        aside = _aside(final)
         final.rename(aside)
         try:
             part.rename(final)
@@ -226,18 +246,6 @@ def _swap(part: Path, final: Path) -> None:
             raise
         shutil.rmtree(aside)
     _sync(final.parent)
-
-
-def _exchange(one: Path, other: Path) -> bool:
-    """Swap two folders in one step (Linux's renameat2); False where the system cannot."""
-    import ctypes
-
-    at_cwd, exchange = -100, 2
-    try:
-        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
-    except (AttributeError, OSError):
-        return False
-    return bool(renameat2(at_cwd, os.fsencode(one), at_cwd, os.fsencode(other), exchange) == 0)
 
 
 def versions() -> dict[str, str]:

@@ -1,9 +1,10 @@
-"""Why something cannot be written, in one line."""
+"""What the system has for writing whole or not at all, and why something cannot be written, in one line."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,3 +38,15 @@ def explained(path: Path, part: Path | None = None) -> Iterator[None]:
         if reason is None:
             raise
         raise ConvkitError(f"cannot write {path}: {reason}", hint="choose another place for the output") from error
+
+
+def exchange(one: Path, other: Path) -> bool:
+    """Swap two folders in one step (Linux's renameat2); False where the system cannot."""
+    import ctypes
+
+    at_cwd, both = -100, 2
+    try:
+        renameat2 = ctypes.CDLL(None, use_errno=True).renameat2
+    except (AttributeError, OSError):
+        return False
+    return bool(renameat2(at_cwd, os.fsencode(one), at_cwd, os.fsencode(other), both) == 0)

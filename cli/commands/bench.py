@@ -56,8 +56,13 @@ if TYPE_CHECKING:
 @options.seed
 @options.json
 @click.option("--markdown", is_flag=True, help="Print the result as Markdown.")
-@click.option("--junit", metavar="FILE", help="Write the gates as JUnit XML.")
-@click.option("--custom-smaller-is-better", metavar="FILE", help="Write the figures for github-action-benchmark.")
+@click.option("--junit", type=values.WORD, metavar="FILE", help="Write the gates as JUnit XML.")
+@click.option(
+    "--custom-smaller-is-better",
+    type=values.WORD,
+    metavar="FILE",
+    help="Write the figures for github-action-benchmark.",
+)
 def bench(
     *,
     candidates: Sequence[str],
@@ -178,6 +183,8 @@ def _check(files: dict[str, str | None], metrics: Sequence[str], data: DataRef |
     for file in files.values():
         if file is not None and not Path(file).absolute().parent.is_dir():
             raise ConvkitError(f"the folder of {file} is not there", hint="make it first")
+        if file is not None and Path(file).is_dir():
+            raise ConvkitError(f"{file} is a folder", hint="name a file in it")
 
 
 def _measure(candidates: Sequence[Candidate], ref: DataRef | None, settings: Settings) -> Measurement:

@@ -6,10 +6,10 @@ A step is the command of that name with the recipe's settings as its options; th
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import shlex
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -83,8 +83,10 @@ def _asked(wanted: recipe.Recipe, *, as_json: bool) -> list[Step]:
 
     def asked(step: Step) -> Step:
         known = parameters(step.command)
-        settings = {"json": True} if as_json and "json" in known and "output" not in known else {}
-        return dataclasses.replace(step, settings={**step.settings, **settings})
+        if not as_json or "json" not in known or "output" in known:
+            return step
+        others = {key: value for key, value in step.settings.items() if key != "markdown"}
+        return replace(step, settings={**others, "json": True})
 
     return [asked(step) for step in wanted.steps]
 
@@ -119,8 +121,9 @@ def _spread(
 def _entry(step: Step, done: Done, book: Journal) -> dict[str, Any]:
     entry = {"name": step.name, "command": ["convkit", *done.command], "digest": done.digest}
     file = book.folder(step) / "report.json"
+    written = "output" in parameters(step.command) and file.exists()
     with contextlib.suppress(ValueError):
-        entry["report"] = json.loads(file.read_text() if file.exists() else done.printed)
+        entry["report"] = json.loads(file.read_text() if written else done.printed)
     return entry
 
 

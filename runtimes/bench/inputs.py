@@ -69,7 +69,7 @@ def fitted(specs: Sequence[TensorSpec], samples: Sequence[Inputs]) -> list[Input
     same = sorted(names) == sorted(spec.name for spec in specs)
     origin = {spec.name: spec.name if same else names[place] for place, spec in enumerate(specs)}
     return [
-        {spec.name: np.ascontiguousarray(sample[origin[spec.name]]).astype(spec.dtype, copy=False) for spec in specs}
+        {spec.name: np.asarray(sample[origin[spec.name]], order="C").astype(spec.dtype, copy=False) for spec in specs}
         for sample in samples
     ]
 

@@ -49,7 +49,7 @@ class _Host:
     def prepare(self, _fields: Mapping[str, Any], arrays: wire.Arrays) -> Reply:
         """Keep the inputs for `time`, stacked: [samples, ...] each."""
         count = len(next(iter(arrays.values())))
-        self.samples = tuple({name: np.ascontiguousarray(a[i]) for name, a in arrays.items()} for i in range(count))
+        self.samples = tuple({name: np.asarray(a[i], order="C") for name, a in arrays.items()} for i in range(count))
         return {}, {}
 
     def time(self, fields: Mapping[str, Any], _arrays: wire.Arrays) -> Reply:

@@ -49,9 +49,9 @@ def facts() -> dict[str, Any] | None:
     """The first GPU's name, memory (bytes), driver and largest clock (MHz), None for what it does not tell; None where
     there is no GPU, or no NVML."""
     nvml = _nvml()
-    if nvml is None or nvml.nvmlDeviceGetCount() == 0:
+    device = None if nvml is None else _told(nvml, lambda: nvml.nvmlDeviceGetHandleByIndex(0))
+    if nvml is None or device is None:
         return None
-    device = nvml.nvmlDeviceGetHandleByIndex(0)
     asked: dict[str, Callable[[], Any]] = {
         "name": lambda: nvml.nvmlDeviceGetName(device),
         "memory": lambda: int(nvml.nvmlDeviceGetMemoryInfo(device).total),

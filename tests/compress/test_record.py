@@ -103,7 +103,7 @@ def test_an_output_folder_with_the_users_files_is_refused(tmp_path: Path) -> Non
 
 
 def test_without_an_exchange_of_folders_the_swap_still_works(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(record, "_exchange", lambda *_: False)
+    monkeypatch.setattr(record, "exchange", lambda *_: False)
     test_an_output_folder_is_replaced_whole(tmp_path)
 
 
