@@ -68,12 +68,12 @@ def check_cache(settings: Settings | None, output: str) -> None:
     the output folder before."""
     if settings is None or settings.cache is None:
         return
-    file, own = Path(settings.cache).absolute(), record.final_place(output)
+    file, own = Path(settings.cache).resolve(), record.final_place(output).resolve()
     if file.is_dir() or not file.parent.is_dir():
         raise ConvkitError(
             f"--timing-cache {settings.cache} is no file in a folder that is there", hint="make it first"
         )
-    if own in file.parents:
+    if own in (file, *file.parents):
         raise ConvkitError(f"--timing-cache {settings.cache} is in the output folder", hint="keep it beside that")
 
 

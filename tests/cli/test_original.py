@@ -5,7 +5,7 @@ from pathlib import Path
 import onnx
 
 from convkit.cli.original import own_bytes
-from convkit.compress.model import ModelRef, load
+from convkit.compress.model import ModelRef, load, parse_shape
 from convkit.runtimes.bench.size import model_size
 from tests.compress.network import Net, residual
 
@@ -28,6 +28,15 @@ def test_a_file_whose_input_was_given_a_value_is_another_network(tmp_path: Path)
     onnx.save(proto, file)
     assert own_bytes(file, load(ModelRef(file))) == Path(file).read_bytes()
     assert own_bytes(file, load(ModelRef(file, args={"gain": [2.0]}))) is None
+
+
+def test_a_file_with_a_size_that_was_fixed_is_another_network(tmp_path: Path) -> None:
+    """One that the file fixes itself, or that is free by another name, is its own."""
+    free, fixed = residual().save(tmp_path / "free.onnx", "scores"), str(tmp_path / "fixed.onnx")
+    residual(8, 3, 8, 8).save(Path(fixed), "scores")
+    for file, words, same in ((free, "x:8x3x8x8", False), (free, "x:Bx3x8x8", True), (fixed, "x:8x3x8x8", True)):
+        model = load(ModelRef(file, shapes=dict([parse_shape(words)])))
+        assert own_bytes(file, model) == (Path(file).read_bytes() if same else None)
 
 
 def test_a_file_whose_constants_lie_apart_is_not_whole(tmp_path: Path) -> None:

@@ -116,3 +116,10 @@ def test_a_network_of_torch_competes_as_its_engine_wants_it() -> None:
     kinds = {node.op_type for node in onnx.load_from_string(quantizing.original_bytes(work)).graph.node}
     assert "InstanceNormalization" in kinds
     assert "GroupNormalization" not in kinds
+
+
+def test_an_original_whose_batch_was_fixed_is_that_network(folder: Path) -> None:
+    """The file given leaves it free."""
+    ref = ModelRef(str(folder / "net.onnx"), shapes=dict([parse_shape("x:8x3x8x8")]))
+    kept = onnx.load_from_string(quantizing.original_bytes(replace(job(folder), model=models.load(ref))))
+    assert [dim.dim_value for dim in kept.graph.input[0].type.tensor_type.shape.dim] == [8, 3, 8, 8]

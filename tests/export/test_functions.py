@@ -6,8 +6,9 @@ import onnxruntime
 import openvino
 import pytest
 import torch
+from onnx import TensorProto, helper
 
-from convkit.compress import parts
+from convkit.compress import membership, parts
 from convkit.compress.apply import prepare
 from convkit.compress.conv import FOLDER
 from convkit.export import exporter, functions
@@ -65,3 +66,21 @@ def test_like_layers_share_a_body() -> None:
     assert [function.name for function in made.functions] == ["Eca", "Eca_2"]
     given = inputs(shown, 2)
     assert off(run_by_onnxruntime(made, given), shown.layer(**given).detach()) <= CLOSE
+
+
+def test_an_output_that_is_left_out_is_no_result_of_a_body() -> None:
+    """Nor does who leaves an input out read it."""
+    names = [("MaxPool", ["x"], ["large", ""]), ("Relu", ["large"], ["kept"]), ("Clip", ["kept", "", "most"], ["y"])]
+    nodes = [helper.make_node(op, read, made, f"pooled.{op}") for op, read, made in names]
+    nodes[0].attribute.append(helper.make_attribute("kernel_shape", [2, 2]))
+    for node in nodes[:2]:
+        membership.write(node, {"convkit.op": "eca:pooled"})
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [1, 3, 6, 6 - (name == "y")]) for name in "xy"]
+    values[1].type.tensor_type.shape.dim[2].dim_value = 5
+    graph = helper.make_graph(nodes, "net", values[:1], values[1:], [helper.make_tensor("most", 1, [], [0.5])])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 21)], ir_version=10)
+    given = {"x": torch.randn(1, 3, 6, 6)}
+    wanted = run_by_onnxruntime(model, given)
+    made = functions.with_functions(model)
+    assert [(node.op_type, list(node.output)) for node in made.graph.node] == [("Eca", ["kept"]), ("Clip", ["y"])]
+    assert torch.equal(run_by_onnxruntime(made, given), wanted)

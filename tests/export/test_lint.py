@@ -157,6 +157,20 @@ def test_a_plugin_or_a_body_makes_an_operator_known() -> None:
     assert lint.lint(own, "tensorrt") == []
 
 
+def test_who_reads_in_a_body_is_a_reader() -> None:
+    """In that of a node of a body, too, and of what only leaves it."""
+    inner = helper.make_node("If", ["on"], ["b"], "inner", then_branch=branch("x"), else_branch=branch("w"))
+    outer = helper.make_node("If", ["on"], ["y"], "outer", then_branch=branch("b", inner), else_branch=branch("v"))
+    found = lint.described(model([outer], {"on": np.array(True), "w": np.ones(1, np.float32)}))
+    assert {name: len(found.readers[name]) for name in ("x", "w", "v")} == {"x": 1, "w": 1, "v": 1}
+    assert {node.name for name in ("x", "w", "v", "on") for node in found.readers[name]} == {"outer"}
+
+
+def branch(made: str, *nodes: onnx.NodeProto) -> onnx.GraphProto:
+    """A body of `nodes` that makes a tensor."""
+    return helper.make_graph(nodes, "branch", [], [helper.make_tensor_value_info(made, TensorProto.FLOAT, None)])
+
+
 def in_a_body(operator: str, opset: int = 21) -> onnx.ModelProto:
     """The operator in the body of a function of the file's own."""
     found = single("Own", "mine")

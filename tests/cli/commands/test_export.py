@@ -123,6 +123,16 @@ def test_a_plan_that_quantizes_nothing_gives_the_original(
     assert onnx.load_from_string(other["model.onnx"]).opset_import[0].version == 18
 
 
+def test_a_plan_that_quantizes_nothing_keeps_the_size_that_was_fixed(
+    convkit: Convkit, planned: tuple[str, str, Model], tmp_path: Path
+) -> None:
+    file, plan, _ = planned
+    (tmp_path / "empty.yaml").write_text(dump(Plan(read(plan).model, "onnxruntime-cpu")))
+    words = ("--plan", str(tmp_path / "empty.yaml"), "--target", "onnxruntime-cpu", "--shape", "x:8x3x8x8")
+    written = onnx.load_from_string(exported(convkit, Path(file), tmp_path / "out", *words)["model.onnx"])
+    assert [dim.dim_value for dim in written.graph.input[0].type.tensor_type.shape.dim] == [8, 3, 8, 8]
+
+
 def test_a_plan_for_another_target_is_refused(
     convkit: Convkit, planned: tuple[str, str, Model], tmp_path: Path
 ) -> None:
@@ -138,6 +148,7 @@ def test_a_plan_for_another_target_is_refused(
     [
         (["--target", "gameboy"], "onnxruntime-cpu"),
         (["--opset", "11"], "opset 11"),
+        (["--opset", "9"], "opset 9 is none that convkit writes; give 18 to "),
         (["--plan", "nowhere.yaml"], "nowhere.yaml"),
     ],
 )

@@ -1,5 +1,6 @@
 """`convkit export` for TensorRT: the engine, what it runs in, and every way in which there is none."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -10,6 +11,7 @@ import pytest
 from convkit.compress import plan as plans
 from convkit.compress import record
 from convkit.compress.model import ModelRef, load
+from convkit.export.tensorrt import package
 from tests.cli import quantizable
 from tests.command_line import Convkit, Result
 from tests.compress.network import Net, residual
@@ -102,6 +104,8 @@ BAD = {
     "half a byte": ((*RTX, "--sm", "89", "--workspace", "0.5B"), 2, "'0.5B' is no size"),
     "no plugin": ((*RTX, "--sm", "89", "--plugin", "none.so"), 2, "there is no plugin none.so"),
     "a timing cache": ((*RTX, "--sm", "89", "--timing-cache", "t"), 2, "measures no kernels and keeps no timing cache"),
+    "other GPUs": ((*RTX, "--sm", "89", "--hardware-compatible"), 2, "builds for the compute capability of --sm alone"),
+    "a level of nothing": (("--builder-level", "0"), 2, "--builder-level concerns engines that are built; onnx builds"),
     "no TensorRT": (("--target", "trt"), 3, "TensorRT is not installed; pip install 'convkit[trt]'"),
 }
 
@@ -112,6 +116,20 @@ def test_bad_words_are_one_line_and_leave_nothing(convkit: Convkit, folder: Path
     done = export(convkit, folder, tmp_path / "out", *words)
     assert (done.code, message in done.err) == (code, True), done.err
     assert not (tmp_path / "out").exists()
+
+
+def test_words_that_no_engine_is_built_with_are_refused_before_the_network_is_read(
+    convkit: Convkit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The times would be those of a package that keeps some."""
+    own = dataclasses.replace(package.PACKAGES["tensorrt_rtx"], times=True)
+    monkeypatch.setattr(package, "PACKAGES", {"tensorrt_rtx": own})
+    for words, said in (
+        (["--hardware-compatible"], "builds for the compute capability of --sm alone"),
+        (["--timing-cache", str(tmp_path / "none/times")], "is no file in a folder that is there"),
+    ):
+        done = export(convkit, tmp_path / "no network", tmp_path / "out", *RTX, "--sm", "89", *words)
+        assert (done.code, said in done.err) == (2, True), done.err
 
 
 def test_what_lint_finds_is_refused_before_anything_is_built(convkit: Convkit, tmp_path: Path) -> None:
@@ -150,6 +168,17 @@ def test_a_file_with_a_plugin_is_taken_as_it_is(convkit: Convkit, tmp_path: Path
     assert (list(written.graph.node), list(written.functions)) == (list(wanted.graph.node), list(wanted.functions))
     weights = [[onnx.numpy_helper.to_array(t) for t in model.graph.initializer] for model in (written, wanted)]
     assert all(map(np.array_equal, *weights))
+
+
+def test_the_file_alone_is_what_an_engine_is_built_of(convkit: Convkit, tmp_path: Path) -> None:
+    """With a layer of the user's own too, which no Model has."""
+    saved(tmp_path)
+    words = (*RTX, "--sm", "89", "--plugin", str(TWICE))
+    for name, more in (("built", ()), ("alone", ("--no-build",))):
+        done = export(convkit, tmp_path, tmp_path / name, *words, *more)
+        assert done.code == 0, done.err
+    assert (tmp_path / "alone/model.onnx").read_bytes() == (tmp_path / "built/model.onnx").read_bytes()
+    assert not (tmp_path / "alone/engine.trt").exists()
 
 
 def test_a_plan_is_for_networks_that_convkit_knows(convkit: Convkit, folder: Path, tmp_path: Path) -> None:

@@ -124,6 +124,8 @@ def test_what_cannot_be_is_refused() -> None:
         DispersedConv2d(conv, torch.zeros(16, 9))
     with pytest.raises(ValueError, match="crd or dcr, not 'rcd'"):
         SubPixelConv2d(2, 2, 3, 2, order="rcd")
+    with pytest.raises(ValueError, match="a kernel of 4 positions has no middle"):
+        SubPixelConv2d(2, 2, 4, 2)
 
 
 @pytest.mark.parametrize("settings", [{"dilation": 2, "padding": 2}, {"padding_mode": "reflect"}])

@@ -16,6 +16,7 @@ from convkit.compress import parts
 from convkit.compress.conv import FOLDER, Conv, Example
 from convkit.compress.errors import ConvkitError
 from convkit.export import exporter, kernel, kernels
+from convkit.export.pattern import attributes
 from convkit.export.tensorrt import asserted, build
 from convkit.export.tensorrt.request import Profile, Settings
 from tests.compress.convs.test_convs import CLOSE, FOLDS, inputs, made, off, traced
@@ -109,6 +110,18 @@ def test_a_novel_convolution_is_a_kernels_node_and_computes_what_it_did(name: st
         with torch.no_grad():
             assert off(run_by_onnxruntime(model, given), example.layer(**given)) <= CLOSE
     assert found == count
+
+
+def test_an_epsilon_that_a_file_leaves_out_is_that_of_the_standard() -> None:
+    model = written(made("ela")[0], RTX, methods=FOLDS)
+    norms = [node for node in model.graph.node if node.op_type == "GroupNormalization"]
+    for node in norms:
+        (epsilon,) = (each for each in node.attribute if each.name == "epsilon")
+        node.attribute.remove(epsilon)
+    taken = kernels.with_kernels(model, ["strip_gate"])
+    told = [attributes(node)[kernels.CALL] for node in model.graph.node if node.name in taken]
+    assert norms
+    assert [json.loads(call)["eps"] for call in told] == [1e-5]
 
 
 @pytest.mark.parametrize("conv", parts.names(FOLDER))

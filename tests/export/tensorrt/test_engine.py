@@ -208,8 +208,9 @@ def test_a_timing_cache_is_refused_where_it_is_of_no_use(files: Files, tmp_path:
 def test_what_crashes_or_hangs_the_builder_is_one_line(
     files: Files, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    with pytest.raises(ConvkitError, match="did not end within 0.01 s"):
+    with pytest.raises(ConvkitError, match="did not end within 0.01 s") as caught:
         build.build(RTX, files("fp32"), Settings(sm=89), timeout=0.01)
+    assert caught.value.hint.startswith("give a lower --builder-level")
     # The child imports the package by name: one that kills its process stands in front of the real one.
     (tmp_path / "tensorrt_rtx.py").write_text(f"import os\nos.kill(os.getpid(), {int(signal.SIGSEGV)})\n")
     monkeypatch.setattr("sys.path", [str(tmp_path), *sys.path])

@@ -177,6 +177,16 @@ def test_one_that_ends_the_process_is_named(tmp_path: Path) -> None:
     assert caught.value.hint.endswith("unless it was end.py, which ran in it")
 
 
+def test_words_of_one_that_are_no_text_do_no_harm(tmp_path: Path) -> None:
+    """Whether the engine is built or not."""
+    bytes_ = "import os\n\nos.write({}, b'\\xff\\xfe\\n')\n"
+    (tmp_path / "loud.py").write_text("".join(map(bytes_.format, (1, 2))) + TWICE.read_text().partition('"""\n')[2])
+    assert build.build(RTX, saved(tmp_path), with_plugins(tmp_path / "loud.py")).engine
+    (tmp_path / "end.py").write_text(bytes_.format(2) + "os.abort()\n")
+    with pytest.raises(ConvkitError, match="crashed \\(SIGABRT\\)"):
+        build.build(RTX, saved(tmp_path), with_plugins(tmp_path / "end.py"))
+
+
 def test_what_processes_write_otherwise_is_no_failure() -> None:
     assert plugin.raised("[ERROR] Exception caught in clone(): ValueError: no", ["lib.so"]) is None
     assert plugin.raised("Warning: an Exception\n", ["twice.py"]) is None
