@@ -109,10 +109,11 @@ class Journal:
 
 def digest(step: Step, folders: Mapping[str, Path]) -> str:
     """sha256 of a step's settings, the content of every file they name, and convkit itself; places do not count."""
+    import yaml
+
     places = {name: folder.absolute() for name, folder in folders.items()}
     settings = each(expand(step.settings, places), lambda text: _content(text) or text)
-    plain = json.loads(json.dumps(settings, default=str))  # YAML has dates
-    return record.digest_json([step.command, plain, code.digest()])
+    return record.digest_json([step.command, yaml.safe_dump(settings), code.digest()])  # YAML: it has dates
 
 
 def _content(text: str) -> str | None:
@@ -141,10 +142,20 @@ def _named(text: Path) -> list[str]:
     import yaml
 
     try:
-        known = strings(yaml.safe_load(text.read_text()))
-    except (yaml.YAMLError, ValueError, OSError):
+        known = list(strings(yaml.safe_load(text.read_text())))
+    except (yaml.YAMLError, ValueError, OSError, RecursionError):
         return []  # the step itself says what is wrong with it
-    return [found for word in known if word and (found := _content(str(Path(word).absolute())))]
+    return [found for word in known if word and (found := _of_word(word))]
+
+
+def _of_word(word: str) -> str | None:
+    """Digest of what a word in a YAML file names; what a YAML file named there names in turn is not followed."""
+    try:
+        if not word.endswith((".yaml", ".yml")):
+            return _content(word) or _content(str(Path(word).absolute()))
+        return record.digest_file(word) if Path(word).is_file() else None
+    except OSError:
+        return None  # longer than a name may be
 
 
 def _beside(model: Path) -> list[Path]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -86,16 +87,21 @@ def _option(option: click.Option, value: object) -> list[str]:
 
 
 def _yaml(value: object) -> str:
-    """As it is read again: a word that YAML has a meaning for, such as off, in quotes."""
+    """As it is read again: a word that YAML has a meaning for, such as off, in quotes, and 1e-05 with its point."""
     import yaml
 
+    if not isinstance(value, str):
+        text = yaml.safe_dump(value, default_flow_style=True, allow_unicode=True, sort_keys=False, width=math.inf)
+        return text.removesuffix("\n").removesuffix("\n...")
     with contextlib.suppress(yaml.YAMLError, ValueError):
-        if isinstance(value, str) and yaml.safe_load(value) == value:
+        if yaml.safe_load(value) == value:
             return value
-    return json.dumps(value, ensure_ascii=False, default=str)
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _word(value: object) -> str:
+    if isinstance(value, dict):
+        return _yaml(value)
     return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str)
 
 

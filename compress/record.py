@@ -172,9 +172,9 @@ def output_folder(path: Path | str) -> Iterator[Path]:
     by which a later run knows what it may replace. Raises ConvkitError as `check_output` and for a full disk.
     """
     path = Path(path)
-    check_output(path)
     final = final_place(path)
     _clear_stale(final)
+    check_output(path)
     part = final.with_name(f".{final.name}.{os.getpid()}@{_host()}.part")
     with explained(path, part):
         part.mkdir(parents=True)
@@ -197,7 +197,7 @@ def _clear_stale(final: Path) -> None:
         else:
             aside.rename(final)
     own = re.compile(re.escape(f".{final.name}.") + r"(\d+)" + re.escape(f"@{_host()}.part"))
-    for part in final.parent.iterdir() if final.parent.is_dir() else ():
+    for part in final.parent.glob(".*.part"):
         owner = own.fullmatch(part.name)
         if owner is not None and not psutil.pid_exists(int(owner[1])):
             shutil.rmtree(part, ignore_errors=True)

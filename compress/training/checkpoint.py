@@ -59,13 +59,17 @@ class Checkpoint:
         """Keep other trainings out as long as this process lives; those of one crew have its first keep all."""
         if self._lock >= 0 or os.environ.get("RANK", "0") != "0":
             return
-        self._lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
+        lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            fcntl.lockf(self._lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as error:
+            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError) as error:
+            os.close(lock)
             raise ConvkitError(
                 f"another training writes to {self._output}", hint="wait for it, or give another --output"
             ) from error
+        except OSError:
+            pass  # a file system without locks
+        self._lock = lock
 
     def done(self) -> None:
         """The output stands. What says that there is anything goes first, for a removal that is killed."""

@@ -3,6 +3,7 @@
 import dataclasses
 from pathlib import Path
 
+import click
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -53,7 +54,7 @@ def test_arguments_are_read_as_yaml() -> None:
     assert options.assignments(words) == expected
 
 
-@pytest.mark.parametrize("word", ["classes", "=3", "a b=3", "x=[1"])
+@pytest.mark.parametrize("word", ["classes", "=3", "a b=3", "x=[1", "x=2020-13-45"])
 def test_an_argument_that_is_none(word: str) -> None:
     with pytest.raises(ConvkitError):
         options.assignments([word])
@@ -111,3 +112,11 @@ def test_data_with_wrong_fields(text: str, line: str) -> None:
 
 def test_every_field_of_data_has_its_type() -> None:
     assert list(options._DATA_TYPES) == [field.name for field in dataclasses.fields(DataRef)]
+
+
+@pytest.mark.parametrize("place", [["-o", "out"], ["-oout"], ["-o=out"], ["--output", "out"], ["--output=out"]])
+def test_a_command_is_recorded_without_its_place_and_whether_it_went_on(place: list[str]) -> None:
+    """A manifest is the same wherever and in however many goes it was made."""
+    with click.Context(click.Command("train")) as context:
+        context.meta[options.COMMAND_LINE] = ["train", *place, "--resume", "net.onnx"]
+        assert options.command_line() == ["convkit", "train", "net.onnx"]

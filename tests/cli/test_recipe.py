@@ -1,5 +1,6 @@
 """A recipe is checked in full before anything runs; what is wrong is one line that names the key."""
 
+import datetime as dt
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from convkit.cli import journal, recipe
-from convkit.cli.step import Step, strings, words
+from convkit.cli.step import Step, parse, strings, words
 from convkit.compress import parts
 from convkit.compress.errors import ConvkitError
 from tests.command_line import Convkit
@@ -105,6 +106,33 @@ def test_files_are_looked_for_beside_the_recipe(tmp_path: Path) -> None:
         assert wanted.steps[1].settings["data"] == found
 
 
+@pytest.mark.parametrize(
+    ("step", "key"),
+    [
+        ("{command: train, data: m:f, validation: held}", "validation"),
+        ("{command: train, data: m:f, validation: {path: held}}", "validation"),
+        ("{command: distill, data: m:f, teacher: held}", "teacher"),
+        ("{command: pack, paths: [held]}", "paths"),
+        ("{command: pack, paths: ['${list}'], wheels: held}", "wheels"),
+    ],
+)
+def test_a_folder_by_its_bare_name_is_looked_for_beside_the_recipe(tmp_path: Path, step: str, key: str) -> None:
+    (tmp_path / "held").mkdir()
+    (tmp_path / "net.onnx").write_bytes(b"")
+    (_, made) = recipe.load(write(tmp_path, f"model: net.onnx\nsteps: [list, {step}]")).steps
+    assert list(strings(made.settings[key])) == [str(tmp_path / "held")]
+
+
+def test_a_file_of_data_is_read_beside_the_recipe(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Wherever the run is started."""
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    (tmp_path / "net.onnx").write_bytes(b"")
+    (tmp_path / "d.yaml").write_text("{path: photos, limit: 3}")
+    (step,) = recipe.load(write(tmp_path, "steps: [{command: quantize, model: net.onnx, data: d.yaml}]")).steps
+    assert step.settings["data"] == str(tmp_path / "d.yaml")
+
+
 def test_candidates_of_a_bench_are_files_too(tmp_path: Path) -> None:
     for name in ("net.onnx", "plan.yaml"):
         (tmp_path / name).write_bytes(b"")
@@ -141,6 +169,18 @@ def test_a_step_is_spelled_as_a_command_line() -> None:
     settings = {"model": "a:b", "arg": {"classes": 10, "name": "x"}, "shape": ["x:1x3", "y:1"], "json": True}
     spelled = words(Step("inspect", "inspect", settings), {}, Path("out"))
     assert {"--model=a:b", "--arg=classes=10", "--arg=name=x", "--shape=x:1x3", "--shape=y:1", "--json"} <= set(spelled)
+
+
+def test_a_step_is_read_again_as_it_was_written() -> None:
+    """Words that YAML has a meaning for stay words, and numbers numbers."""
+    day = dt.date(2020, 1, 2)
+    args = {"norm": "off", "version": "1.0", "empty": "", "rate": 1e-05, "day": day, "sizes": ["no", 3, day, 1e-05]}
+    settings: dict[str, object] = {"model": "a:b", "arg": args}
+    spelled = words(Step("inspect", "inspect", settings), {}, Path("out"))
+    assert parse("inspect", spelled).params["arg"] == args
+    data = {"path": "a:b", "args": {"norm": "off", "rate": 1e-05}}
+    spelled = words(Step("quantize", "quantize", {"model": "a:b", "data": data}), {}, Path("out"))
+    assert parse("quantize", spelled).params["data"].args == data["args"]
 
 
 TEXTS = st.recursive(

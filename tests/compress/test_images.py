@@ -102,6 +102,17 @@ def test_labels_from_csv(tmp_path: Path) -> None:
     assert labels.tolist() == [4, 5]
 
 
+@pytest.mark.parametrize(("name", "text"), [("l.csv", "0.png,4\n1.png,5\n"), ("l.json", '{"0.png": 4, "1.png": 5}')])
+def test_labels_that_begin_with_a_mark(tmp_path: Path, name: str, text: str) -> None:
+    """As spreadsheets and editors of some systems write UTF-8."""
+    for i in range(2):
+        _image(tmp_path / f"{i}.png", seed=i)
+    (tmp_path / name).write_text(text, encoding="utf-8-sig")
+    labels = load(DataRef(str(tmp_path), labels=name), (X,)).labels
+    assert labels is not None
+    assert labels.tolist() == [4, 5]
+
+
 @pytest.mark.parametrize("text", ['{"0.png": 1}', '{"0.png": -1, "1.png": 0}', "[1]", "{", '{"0.png": [], "1.png": 2}'])
 def test_bad_labels_files(tmp_path: Path, text: str) -> None:
     for i in range(2):

@@ -110,6 +110,7 @@ def test_a_free_size_must_be_set() -> None:
         {"layout": "CHW"},
         {"size": [3]},
         {"size": [0, 3]},
+        {"size": [224.0, 224.0]},
         {"colour": "RGB"},
     ],
 )

@@ -1,5 +1,7 @@
 """What is told of a GPU beside the times, on GPUs that are made up: only the arithmetic is under test here."""
 
+import sys
+import types
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
@@ -110,6 +112,24 @@ def test_clocks_that_move_or_are_held_down_are_warned_of() -> None:
 )
 def test_reasons_are_those_of_nvml(mask: int, names: tuple[str, ...]) -> None:
     assert nvml.held_by(mask) == names
+
+
+def test_a_gpu_that_says_nothing_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A driver without a device, or one that this process may not ask."""
+
+    class Refused(Exception):  # noqa: N818 - as the package names its own
+        pass
+
+    def refuse(*_: object) -> int:
+        raise Refused
+
+    package = types.ModuleType("pynvml")
+    monkeypatch.setitem(sys.modules, "pynvml", package)
+    for name in ("nvmlDeviceGetCount", "nvmlDeviceGetHandleByIndex"):
+        monkeypatch.setattr(package, name, refuse, raising=False)
+    monkeypatch.setattr(package, "NVMLError", Refused, raising=False)
+    monkeypatch.setattr(package, "nvmlInit", lambda: None, raising=False)
+    assert nvml.facts() is None
 
 
 def test_the_masks_are_those_of_the_package() -> None:

@@ -208,6 +208,28 @@ def test_a_dry_run_looks_into_model_and_data(convkit: Convkit, tmp_path: Path, d
     assert not (tmp_path / "out").exists()
 
 
+def test_a_dry_run_of_a_switch(convkit: Convkit, tmp_path: Path) -> None:
+    """A command with a model, but without shapes."""
+    residual().save(tmp_path / "net.onnx", "scores")
+    (tmp_path / "recipe.yaml").write_text("steps: [{command: switch, model: net.onnx, bits: 4}]")
+    assert states(convkit, tmp_path) == ["would run"]
+
+
+def test_a_table_for_people_is_none_in_a_report(convkit: Convkit, tmp_path: Path) -> None:
+    bench = "{command: bench, candidates: ['null:1ms'], budget: 0.1, markdown: true}"
+    (tmp_path / "recipe.yaml").write_text(f"steps: [{bench}]")
+    result = convkit(*words(tmp_path, "--json"))
+    assert result.code == 0, result.err
+    assert json.loads(result.out)["steps"][0]["report"]["candidates"]
+
+
+def test_a_report_that_lies_about_is_no_steps(convkit: Convkit, folder: Path) -> None:
+    """A step of this name had a folder once; what it is now only prints."""
+    (folder / "out" / "list").mkdir(parents=True)
+    (folder / "out" / "list" / "report.json").write_text('"stale"')
+    assert "stale" not in convkit(*words(folder, "--json")).out
+
+
 def test_what_was_tampered_with_is_made_again(convkit: Convkit, exports: Path) -> None:
     assert convkit(*words(exports)).code == 0
     assert states(convkit, exports) == ["kept", "kept"]

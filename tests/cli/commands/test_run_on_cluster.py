@@ -5,15 +5,16 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
 import pytest
 
-from convkit.cli import cluster, performing, spreading
-from convkit.cli.cluster import Cluster, Machine
+from convkit.cli import cluster, journal, performing, spreading
+from convkit.cli.cluster import Cluster, Ended, Machine
 from convkit.cli.journal import Done, Journal
 from convkit.cli.step import Step
 from convkit.compress.errors import ConvkitError, NotAvailableError
@@ -177,6 +178,33 @@ def test_a_step_that_another_process_ended_meanwhile_is_taken(tmp_path: Path) ->
     with pytest.raises(click.UsageError):
         performing.perform_there(failing, book, "digest", "here", goes_on=False)
     assert book.done(failing, "digest") is None
+
+
+class Here(Cluster):
+    """This process in place of the machines that Ray knows."""
+
+    def machines(self, _target: str | None = None) -> list[Machine]:
+        return [Machine("1", "here", 1.0, 0.0, frozenset())]
+
+    def start(self, machine: Machine, _target: str | None, call: Callable[..., object], *given: object) -> object:
+        began = Ended(machine, call(*given))
+        self.under_way[began] = machine
+        return began
+
+    def wait(self) -> tuple[object, Ended[Any]]:
+        began = next(iter(self.under_way))
+        del self.under_way[began]
+        return began, began
+
+
+def test_force_does_steps_again_where_a_run_goes_on(tmp_path: Path) -> None:
+    (tmp_path / ".steps").mkdir()
+    book, step = Journal(tmp_path), Step("one", "list", {"kind": "targets"})
+    kept = Done(journal.digest(step, {}), ("list",), "of before")
+    for force in (False, True):
+        book.write(step, kept)
+        made = spreading.Spread([step], book, Here(sys.stdout, ""), resume=True, force=force, quiet=True).end()
+        assert (made["one"] == kept) is not force
 
 
 def test_a_head_that_is_lost_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
