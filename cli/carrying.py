@@ -2,130 +2,26 @@
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from convkit.cli import options, show, values
+from convkit.cli import show
 
 if TYPE_CHECKING:
     from convkit.cli.checkpoint import Checkpoint
     from convkit.cli.quantizing import Job
+    from convkit.cli.search_options import Settings
     from convkit.cli.searchspace import Wishes
     from convkit.compress.data import DataRef
     from convkit.compress.model import ModelRef
 
 
-_OPTIONS = (
-    click.option(
-        "--max-drop",
-        type=click.FloatRange(0),
-        callback=values.finite,
-        default=5.0,
-        show_default=True,
-        metavar="POINTS",
-        help="Agreement or top-1 that may be lost on held-back samples; of PSNR, 1 dB for 5 points.",
-    ),
-    click.option(
-        "--min-sqnr",
-        type=float,
-        callback=values.finite,
-        metavar="DB",
-        help="Signal to quantization noise at the output, at least.  [default: 10.0 for classes, else 20.0]",
-    ),
-    click.option("--latency", metavar="BUDGET", help='At most so long a call: "<=4ms", or "<=0.6x" the original\'s.'),
-    click.option("--size", metavar="BUDGET", help='A file of at most "<=2MB" or "<=0.25x".'),
-    click.option("--bops", metavar="BUDGET", help='At most "<=20G" bit operations, or "<=0.1x".'),
-    click.option(
-        "--by-labels",
-        is_flag=True,
-        help="Search by the labels of the data: what choices add to cross-entropy, or to squared error where labels "
-        "are the outputs wanted, in place of the distance to the network in float.",
-    ),
-    click.option(
-        "--keep",
-        type=values.WORD,
-        multiple=True,
-        metavar="LAYER|OPERATOR",
-        help="Leave this layer or kind in float.",
-    ),
-    click.option(
-        "--plan",
-        type=values.WORD,
-        metavar="FILE",
-        help="Apply this plan.yaml, edited by hand perhaps; with formats, forms or a budget, search all that it does "
-        "not pin.",
-    ),
-    click.option(
-        "--tables",
-        type=values.WORD,
-        metavar="FILE|FOLDER",
-        help="Search formats with the tables.json of an earlier search: sensitivity and latency are not measured anew.",
-    ),
-    click.option(
-        "--budget",
-        type=click.FloatRange(1),
-        callback=values.finite,
-        default=15.0,
-        show_default=True,
-        metavar="SECONDS",
-        help="Time for measuring latency.",
-    ),
-    click.option(
-        "--tune/--no-tune",
-        default=True,
-        show_default=True,
-        help="Find the engine's fastest knobs first, for the original as for what is made of it.",
-    ),
-    options.threads,
-    options.seed,
-    options.json,
-    options.dry_run,
-    options.resume,
-)
-"""In the order of their help."""
-
-
-@dataclass(frozen=True, slots=True)
-class Settings:
-    """What may be lost, what is asked for, and how it is measured: the options of these commands."""
-
-    max_drop: float
-    min_sqnr: float | None
-    budgets: Mapping[str, str | None]
-    by_labels: bool
-    keep: tuple[str, ...]
-    plan: str | None
-    tables: str | None
-    budget: float
-    tune: bool
-    threads: int
-    seed: int
-    as_json: bool
-    dry_run: bool
-    resume: bool
-
-
-def settings(function: Callable[..., Any]) -> Callable[..., Any]:
-    """The options of Settings; the command gets `settings`."""
-    names = [field.name for field in fields(Settings) if field.name != "budgets"]
-
-    @functools.wraps(function)
-    def with_settings(**others: Any) -> object:  # noqa: ANN401 - click's values
-        budgets = {name: others.pop(name) for name in ("latency", "size", "bops")}
-        own = {name: others.pop(name) for name in names}
-        return function(settings=Settings(budgets=budgets, **own), **others)
-
-    for option in reversed(_OPTIONS):
-        option(with_settings)
-    return with_settings
-
-
-def job(model: ModelRef, data: DataRef, target: str, settings: Settings) -> Job:
-    """What is asked for, with its network and data read."""
+def job(model: ModelRef, data: DataRef, target: str, settings: Settings, *, measured: bool = True) -> Job:
+    """What is asked for, with its network and data read. The target's engine, or what stands in for it, is to be at
+    hand where anything is `measured`.
+    """
     from dataclasses import replace
 
     import torch
@@ -146,7 +42,7 @@ def job(model: ModelRef, data: DataRef, target: str, settings: Settings) -> Job:
     chosen = targets.load(target).on(machine.flags())
     if plan is not None and plan.target != chosen.name:
         raise ConvkitError(f"the plan is for {plan.target}, not {chosen.name}", hint=f"give --target {plan.target}")
-    here = foretold.at_hand(chosen)
+    here = not measured or foretold.at_hand(chosen)
     loaded = models.load(replace(model, sizes=data_sets.shapes(data)))
     if plan is not None:
         fitting.check_model(loaded, plan)
@@ -170,20 +66,29 @@ def job(model: ModelRef, data: DataRef, target: str, settings: Settings) -> Job:
     )
 
 
-def carry_out(job: Job, wishes: Wishes | None, output: str, settings: Settings, note: str = "") -> None:
+def carry_out(
+    job: Job,
+    wishes: Wishes | None,
+    output: str,
+    settings: Settings,
+    note: str = "",
+    known: Mapping[str, Any] | None = None,
+) -> None:
     """Decide, write `output`, and tell; raises VerdictError where a budget is out of reach.
 
-    `note` is told before; a dry run tells what would be done.
+    `note` is told before; a dry run tells what would be done. The search begins with the values that are `known`, by
+    the names under which it would keep them.
     """
     from convkit.cli import quantizing, result, searching
     from convkit.compress.errors import VerdictError
 
-    for words in filter(None, (note, _kept_in_float(job))):
+    for words in filter(None, (note, kept_in_float(job))):
         show.note(words)
     if settings.dry_run:
-        show.text(_intention(job, wishes, output))
+        show.text(_intention(job, wishes, output, known=bool(known)))
         return
     kept = _checkpoint(job, wishes, output, resume=settings.resume)
+    kept.begin(known or {})
     with show.progress(f"{_doing(wishes)} {job.model.name} for {job.target.name}") as say:
         searched = None if wishes is None else searching.search(job, wishes, say, kept)
         outcome = quantizing.quantize(job, say, kept) if searched is None else searched.outcome
@@ -212,7 +117,7 @@ def _fixed() -> tuple[str, ...]:
     return () if source in (None, ParameterSource.DEFAULT) else ("threads",)
 
 
-def _kept_in_float(job: Job) -> str:
+def kept_in_float(job: Job) -> str:
     """What novel convolutions keep in float, by reason."""
     from convkit.compress import membership
 
@@ -235,7 +140,7 @@ def _checkpoint(job: Job, wishes: Wishes | None, output: str, *, resume: bool) -
     return checkpoint.beside(output, key, resume=resume)
 
 
-def _intention(job: Job, wishes: Wishes | None, output: str) -> str:
+def _intention(job: Job, wishes: Wishes | None, output: str, *, known: bool) -> str:
     from convkit.cli import batches, forecast
     from convkit.compress import placement
     from convkit.compress.apply import prepare
@@ -253,4 +158,6 @@ def _intention(job: Job, wishes: Wishes | None, output: str) -> str:
         f"{what} for {job.target.name}, calibrate on {len(calibration)} samples, check on {len(held)}, "
         f"and write {output}"
     )
-    return words if wishes is None else f"{words}\n{forecast.words(forecast.forecast(job, wishes, layers))}"
+    if wishes is None:
+        return words
+    return f"{words}\n{forecast.words(forecast.forecast(job, wishes, layers, known=known))}"

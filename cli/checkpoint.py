@@ -57,6 +57,14 @@ class Checkpoint:
         """Add to the mapping kept under `name`."""
         self.keep(name, {**(self.value(name) or {}), **entries})
 
+    def begin(self, values: Mapping[str, Any]) -> None:
+        """Keep `values` that were found elsewhere: what is kept of a mapping already stays, all else is as they have
+        it.
+        """
+        for name, value in values.items():
+            known = self.value(name) or {} if isinstance(value, Mapping) else None
+            self.keep(name, value if known is None else {**value, **known})
+
     def file(self, name: str) -> Path | None:
         """The file kept under `name`."""
         path = None if self.folder is None else self.folder / name

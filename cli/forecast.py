@@ -41,8 +41,10 @@ class Forecast:
     most: int
 
 
-def forecast(job: Job, wishes: Wishes, layers: Mapping[str, LayerPlan]) -> Forecast:
-    """What a search for `wishes` takes, where `layers` are those that have a choice."""
+def forecast(job: Job, wishes: Wishes, layers: Mapping[str, LayerPlan], *, known: bool = False) -> Forecast:
+    """What a search for `wishes` takes, where `layers` are those that have a choice; remedies and sensitivity take
+    nothing where they are `known`.
+    """
     calibration, held = batches.split(job.data, job.seed)
     by = batches.batching(job.model, calibration)
     single = _pass(job, by.size)
@@ -70,9 +72,12 @@ def forecast(job: Job, wishes: Wishes, layers: Mapping[str, LayerPlan]) -> Forec
     }
     if wishes.tables is not None:
         seconds |= dict.fromkeys(("sensitivity", "latency table", "strongest pairs"), 0.0)
+    if known:
+        seconds |= dict.fromkeys(("remedies", "sensitivity"), 0.0)
     full = searching.ROUNDS * _CANDIDATES + (roomy if timed else 0) if few == len(held) else 0
-    most = (1 if begun else _ALL) + many * (looks + full + _FINALISTS + roomy)
-    return Forecast(seconds, 1 + _LEAST, most)
+    tried = 0 if known else 1 if begun else _ALL
+    most = tried + many * (looks + full + _FINALISTS + roomy)
+    return Forecast(seconds, min(tried, 1) + _LEAST, most)
 
 
 def _pass(job: Job, size: int) -> float:

@@ -35,7 +35,7 @@ HELD = 0.1
 
 def job(training: Training) -> Job:
     """The network, its data and its target, as `convkit quantize` has them."""
-    from convkit.cli import carrying
+    from convkit.cli import carrying, search_options
     from convkit.compress import plan as plans
     from convkit.compress.search import space
 
@@ -45,7 +45,7 @@ def job(training: Training) -> Job:
     if asked.mixed and not asked.switch:
         raise ConvkitError("--mixed belongs to --switch", hint="give --switch, or leave out --mixed")
     _check_search(asked)
-    how = carrying.Settings(
+    how = search_options.Settings(
         max_drop=100.0, min_sqnr=None, budgets=nothing, by_labels=False, keep=(), plan=asked.plan, tables=None,
         budget=SECONDS, tune=False, threads=training.threads, seed=training.schedule.seed, as_json=False,
         dry_run=False, resume=training.resume,

@@ -54,6 +54,11 @@ class Job:
     """The target's engine is not at hand, so that times are estimates."""
 
     @property
+    def pins(self) -> Mapping[str, str]:
+        """What the plan says of layers that are not to be searched."""
+        return {} if self.plan is None else self.plan.pins
+
+    @property
     def engine(self) -> str:
         """The one that runs networks here: the target's, or what stands in for it."""
         return self.target.stand_in if self.estimated else self.target.engine
@@ -136,8 +141,7 @@ def outcome(job: Job, standing: contest.Standing, tried: Sequence[Attempt], held
     seen = held if len(job.data) > 1 else 0
     kept = standing.kept
     if kept is None:
-        pins = {} if job.plan is None else job.plan.pins
-        empty, own = Plan(job.model.digest, job.target.name, engine=knobs, pins=pins), original_bytes(job)
+        empty, own = Plan(job.model.digest, job.target.name, engine=knobs, pins=job.pins), original_bytes(job)
         return Outcome(contest.ORIGINAL, "kept float", standing.why, empty, own, tried, standing, seen, knobs)
     checked = remark(seen) or f"no loss shown on {seen} samples held back"
     verdict = _verdict(kept.plan)

@@ -10,14 +10,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from convkit.cli import contest, narrowing, quantizing, searchspace
+from convkit.cli import contest, narrowing, quantizing, searchspace, sensing
 from convkit.cli.batches import indices_in_range, split
 from convkit.cli.checkpoint import Checkpoint
 from convkit.cli.laboratory import Lab, computed
 from convkit.cli.progress import Progress
 from convkit.cli.quantizing import Job
 from convkit.cli.referee import Referee
-from convkit.cli.searchspace import Means, Space, Wishes
+from convkit.cli.searchspace import Ground, Means, Space, Wishes
+from convkit.cli.sensing import Sensed
 from convkit.cli.work import Work
 from convkit.compress.errors import ConvkitError
 from convkit.compress.search import budget as choices
@@ -52,6 +53,20 @@ ROOMS = {
 time, which is never measured twice alike, several: how far apart two measurements lie is not known before. The network
 in float is within its own time, and the best there is: what else is stands beside it.
 """
+
+
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """What a search is before its target is needed: remedies `tried`, the one `chosen`, and the `ground` that this
+    makes; the `task` judges by all samples `held` back, `glance` by the first of them.
+    """
+
+    held: Data
+    task: Task
+    glance: Task
+    tried: Sequence[Attempt]
+    chosen: Attempt
+    ground: Ground
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,27 +111,43 @@ def search(job: Job, wishes: Wishes, say: Progress, kept: Checkpoint | None = No
         return _searched(Means(job, wishes, say, kept or Checkpoint(), Path(folder), Work()))
 
 
+def sensed(job: Job, wishes: Wishes, say: Progress, kept: Checkpoint) -> tuple[Ground, list[Sensed]]:
+    """The ground of that search, and what its layers lose alone, in each precision; nothing is timed. All that the
+    search would find as well is `kept` as it would be.
+    """
+    with indices_in_range(job.model), tempfile.TemporaryDirectory(prefix="convkit-") as folder:
+        means = _with_pins(Means(job, wishes, say, kept, Path(folder), Work()))
+        ground = _begun(means).ground
+        return ground, [sensing.sensed(means, ground, precision) for precision in wishes.precisions]
+
+
 def _searched(means: Means) -> Searched:
-    means = replace(means, job=_with_pins(means.job, means.wishes))
-    job, work = means.job, means.work
-    data, held = split(job.data, job.seed)
-    task, glance = _tasks(means, data, held)
-    with work.stage("remedies"):
-        tried = quantizing.attempts(_start(job, means.wishes), task, len(held), means.say, means.kept)
-    chosen = remedies.best(tried, task.rank)
-    # Remedies are scored with layers in float as they are, whatever precision a plan sets.
-    means.kept.add("scores", {computed(replace(chosen.plan, engine={})): dict(chosen.scores)})
-    arena = quantizing.arena(job, held, chosen, tried, means.folder)
-    ground = searchspace.ground(means, task, chosen)
+    means = _with_pins(means)
+    begun = _begun(means)
+    job, work, held, task, tried = means.job, means.work, begun.held, begun.task, begun.tried
+    arena = quantizing.arena(job, held, begun.chosen, tried, means.folder)
+    ground = begun.ground
     with work.stage("knobs"):
         ground = replace(ground, knobs=searchspace.tuned(means, ground, arena.original, held))
     arena = quantizing.tuned(arena, job, ground.knobs)
     arena = replace(arena, asked=_asked(means.wishes))
     spaces = searchspace.each(means, narrowing.grounds(means, ground) if means.wishes.narrow else (ground,))
     worth = _worth_a_hunt(means, list(spaces)) if means.wishes.others else spaces
-    hunts = [_hunt(means, Lab(space, task, glance, arena, means.kept, means.say)) for space in worth]
+    hunts = [_hunt(means, Lab(space, task, begun.glance, arena, means.kept, means.say)) for space in worth]
     with work.stage("final"):
         return _ended(means, _promising(hunts) if means.wishes.narrow else hunts, tried)
+
+
+def _begun(means: Means) -> Begun:
+    job = means.job
+    data, held = split(job.data, job.seed)
+    task, glance = _tasks(means, data, held)
+    with means.work.stage("remedies"):
+        tried = quantizing.attempts(_start(job, means.wishes), task, len(held), means.say, means.kept)
+    chosen = remedies.best(tried, task.rank)
+    # Remedies are scored with layers in float as they are, whatever precision a plan sets.
+    means.kept.add("scores", {computed(replace(chosen.plan, engine={})): dict(chosen.scores)})
+    return Begun(held, task, glance, tried, chosen, searchspace.ground(means, task, chosen))
 
 
 def _asked(wishes: Wishes) -> str:
@@ -156,10 +187,14 @@ def _promised(means: Means, space: Space) -> float | None:
     return None if choice is None else seen.cost(known.trials, choice).loss
 
 
-def _with_pins(job: Job, wishes: Wishes) -> Job:
-    """`job` with the pins of the search that made the tables, where it has no plan of its own; of its own plan all but
-    the precision of float, which is what is searched.
+def _with_pins(means: Means) -> Means:
+    """`means` whose job has the pins of the search that made the tables, where it has no plan of its own; of its own
+    plan all but the precision of float, which is what is searched.
     """
+    return replace(means, job=_pinned(means.job, means.wishes))
+
+
+def _pinned(job: Job, wishes: Wishes) -> Job:
     from convkit.compress import plan as plans
 
     if job.plan is not None:

@@ -144,7 +144,7 @@ def ground(means: Means, task: Task, chosen: Attempt) -> Ground:
     from convkit.compress import placement
     from convkit.compress.apply import prepare
 
-    job, pinned = means.job, _pins(means.job)
+    job, pinned = means.job, means.job.pins
     usual = quantizing.placed_methods(job, task, chosen)
     methods = tuple(dict.fromkeys((*chosen.plan.methods, *usual)))
     widths = {} if means.wishes.narrow else chosen.plan.widths
@@ -202,10 +202,6 @@ def _original(job: Job, seconds: float) -> Cost:
     return Cost(seconds=seconds, bytes=len(quantizing.original_bytes(job)), bops=spaces.float_bops(macs))
 
 
-def _pins(job: Job) -> Mapping[str, str]:
-    return {} if job.plan is None else job.plan.pins
-
-
 def _line(given: LayerPlan | None, usual: LayerPlan, pinned: bool) -> LayerPlan:
     """How a layer is quantized before its format is chosen; what an earlier choice says of another is no matter."""
     return given if given is not None and (pinned or given.weight == usual.weight) else usual
@@ -214,39 +210,20 @@ def _line(given: LayerPlan | None, usual: LayerPlan, pinned: bool) -> LayerPlan:
 def _space(means: Means, ground: Ground, precision: Precision) -> Space:
     from convkit.runtimes.latency import table as latency
 
-    builder, job = ground.builder, means.job
-    plan = replace(ground.plan, engine={**ground.knobs.lowered, **precision.knobs})
-    found = _options(means, builder.model, precision)
-    names = {graphs.key(node) for node in graphs.computes(builder.model.graph)}
-    decided = pins.chosen(_pins(job), found, names - set(found), precision.floating, job.target.narrower)
-    found = {n: (precision.floating, decided[n]) if n in decided else options for n, options in found.items()}
-    found = {name: tuple(dict.fromkeys(options)) for name, options in found.items()}
-    made = forming.variants(builder, plan, found, means.wishes, job.keep)
-    with means.work.stage("sensitivity"):
-        asked = forming.opened(found, made)
-        run = f"{precision.name} {ground.level}".strip()
-        losses = sensing.foretold(builder, plan, asked, run, job.seed, means.kept, means.say)
+    builder, job, known = ground.builder, means.job, sensing.sensed(means, ground, precision)
+    plan, found, made, losses = known.plan, known.options, known.variants, known.losses
     with means.work.stage("latency"):
         timed = plan if means.wishes.formats else replace(plan, layers={}, ranges={})
         tables = timing.tables(means, builder, timed, [one.plan for one in made])
     table, floating = tables[0], precision.floating
     rest = Cost(seconds=table.rest, bytes=_overhead(builder, plan))
     times = spaces.Times(table.layers, latency.edges(table))
-    known = spaces.problem(builder.model, builder.target, ground.layers, found, losses, times, rest, floating)
-    known = forming.joined(builder, known, list(zip(made, tables[1:], strict=True)), losses, floating)
-    found = {name: tuple(options) for name, options in known.options.items()}
+    whole = spaces.problem(builder.model, builder.target, ground.layers, found, losses, times, rest, floating)
+    whole = forming.joined(builder, whole, list(zip(made, tables[1:], strict=True)), losses, floating)
+    found = {name: tuple(options) for name, options in whole.options.items()}
     digests = {"latency": table.fingerprint.digest, **({} if table.estimated else timing.device(job))}
-    facts = precision, table.estimated, digests, decided, means.wishes.criterion, made, ground.level
-    return Space(builder, plan, found, known, known.fixed, *facts)
-
-
-def _options(means: Means, model: Model, precision: Precision) -> spaces.Options:
-    """What every layer may run in; the formats that pins ask for only those that are pinned."""
-    job, wanted, pinned = means.job, means.wishes.formats, _pins(means.job)
-    found = spaces.options(model, job.target, wanted, precision.floating, job.keep)
-    asked = (name for name in pins.formats(pinned, job.target.narrower) if spaces.is_searched(name, job.target))
-    wider = spaces.options(model, job.target, (*wanted, *asked), precision.floating, job.keep)
-    return {name: wider[name] if name in pinned else options for name, options in found.items()}
+    facts = precision, table.estimated, digests, known.pins, means.wishes.criterion, made, ground.level
+    return Space(builder, plan, found, whole, whole.fixed, *facts)
 
 
 def _from_tables(job: Job, ground: Ground, tables: Tables) -> Space:
@@ -254,7 +231,7 @@ def _from_tables(job: Job, ground: Ground, tables: Tables) -> Space:
     options = {name: tuple(known) for name, known in tables.problem.options.items()}
     precision = _precision(ground, tables)
     others = {graphs.key(node) for node in graphs.computes(ground.builder.model.graph)} - set(options)
-    decided = pins.chosen(_pins(job), options, others, precision.floating, job.target.narrower)
+    decided = pins.chosen(job.pins, options, others, precision.floating, job.target.narrower)
     facts = precision, tables.estimated, tables.digests, decided, tables.criterion
     # What the earlier search was told to leave in float has no options.
     layers = {name: layer for name, layer in ground.plan.layers.items() if name in options}

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
+from convkit.cli import forming
 from convkit.cli.checkpoint import Checkpoint
 from convkit.cli.progress import Progress
+from convkit.compress import graph as graphs
 from convkit.compress.option import Option
 from convkit.compress.search import budget as choices
+from convkit.compress.search import pins
 from convkit.compress.search import problem as problems
 from convkit.compress.search import space as spaces
 
@@ -18,11 +21,14 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from convkit.cli.building import Builder
-    from convkit.cli.searchspace import Space
+    from convkit.cli.forming import Variant
+    from convkit.cli.precisions import Precision
+    from convkit.cli.searchspace import Ground, Means, Space
     from convkit.cli.work import Work
     from convkit.compress.method import Samples
+    from convkit.compress.model import Model
     from convkit.compress.plan import Plan
-    from convkit.compress.search.problem import Problem
+    from convkit.compress.search.problem import Formats, Problem
     from convkit.compress.search.sensitivity import Losses
 
 _POINTS = 8
@@ -34,6 +40,46 @@ SAMPLES = 4
 _FAR = 10.0
 """What is measured counts for at most so many times what was foretold, or for as small a part of it: a few samples are
 not all of them."""
+
+
+@dataclass(frozen=True, slots=True)
+class Sensed:
+    """The front half of a Space, which needs no device: `options` of the layers, as they are and in the forms of the
+    `variants`, and what each loses alone in them. `run` names what was kept of it.
+    """
+
+    plan: Plan
+    options: spaces.Options
+    pins: Formats
+    variants: Sequence[Variant]
+    losses: Losses
+    run: str
+
+
+def sensed(means: Means, ground: Ground, precision: Precision) -> Sensed:
+    """What layers of `ground` may run in beside float in `precision`, and what they lose by that; nothing is timed."""
+    builder, job = ground.builder, means.job
+    plan = replace(ground.plan, engine={**ground.knobs.lowered, **precision.knobs})
+    found = _options(means, builder.model, precision)
+    names = {graphs.key(node) for node in graphs.computes(builder.model.graph)}
+    decided = pins.chosen(job.pins, found, names - set(found), precision.floating, job.target.narrower)
+    found = {n: (precision.floating, decided[n]) if n in decided else options for n, options in found.items()}
+    found = {name: tuple(dict.fromkeys(options)) for name, options in found.items()}
+    made = forming.variants(builder, plan, found, means.wishes, job.keep)
+    with means.work.stage("sensitivity"):
+        asked = forming.opened(found, made)
+        run = f"{precision.name} {ground.level}".strip()
+        losses = foretold(builder, plan, asked, run, job.seed, means.kept, means.say)
+    return Sensed(plan, found, decided, made, losses, run)
+
+
+def _options(means: Means, model: Model, precision: Precision) -> spaces.Options:
+    """What every layer may run in; the formats that pins ask for only those that are pinned."""
+    job, wanted, pinned = means.job, means.wishes.formats, means.job.pins
+    found = spaces.options(model, job.target, wanted, precision.floating, job.keep)
+    asked = (name for name in pins.formats(pinned, job.target.narrower) if spaces.is_searched(name, job.target))
+    wider = spaces.options(model, job.target, (*wanted, *asked), precision.floating, job.keep)
+    return {name: wider[name] if name in pinned else options for name, options in found.items()}
 
 
 def foretold(
@@ -56,7 +102,12 @@ def foretold(
         drawn = sensitivity.Probes(seed=seed)
         return sensitivity.sensitivity(*known, data.probe, labels=data.labels, chains=builder.chains, probes=drawn)
 
-    return kept.kept(f"sensitivity {run}", made, _packed, _unpacked)
+    return kept.kept(named(run), made, _packed, _unpacked)
+
+
+def named(run: str) -> str:
+    """What the losses of a `run` are kept under."""
+    return f"sensitivity {run}"
 
 
 Met = dict[tuple[str, Option], tuple[float, float]]

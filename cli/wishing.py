@@ -58,10 +58,9 @@ def wishes(
     names = [job.target.weight] if formats is None else _names(formats, "--formats") if formats else []
     layers, whole = precisions.asked(job.target, tuple(dict.fromkeys(names)))
     _check(job, layers)
-    given_pins = {} if job.plan is None else job.plan.pins
-    for name in pins.formats(given_pins):
+    for name in pins.formats(job.pins):
         number_formats.load(name)
-    _check_pinned(job, given_pins)
+    _check_pinned(job, job.pins)
     criterion, asked = _criterion(job) if by_labels else DISTANCE, () if forms is None else _forms(forms)
     return Wishes(layers, given, whole, criterion, forms=asked, narrow=narrow)
 

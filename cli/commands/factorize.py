@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from convkit.cli import carrying, options, show, values
+from convkit.cli import carrying, options, search_options, show, values
 from convkit.cli import output as place
 from convkit.compress import record
 from convkit.compress.errors import ConvkitError
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
-    from convkit.cli.carrying import Settings
+    from convkit.cli.search_options import Settings
     from convkit.compress.data import DataRef
     from convkit.compress.form import Chosen
     from convkit.compress.model import ModelRef
@@ -71,7 +71,7 @@ def dense(weights=None, **arguments):
     metavar="SHARE",
     help="Parameters of the network before training, of those that it has.  [default: <=15%]",
 )
-@carrying.settings
+@search_options.settings
 def factorize(
     *,
     model: ModelRef,

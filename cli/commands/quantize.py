@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import click
 
-from convkit.cli import carrying, options, values
+from convkit.cli import carrying, options, search_options, values
 from convkit.cli import output as place
+from convkit.compress.errors import ConvkitError
 
 if TYPE_CHECKING:
-    from convkit.cli.carrying import Settings
     from convkit.cli.quantizing import Job
+    from convkit.cli.search_options import Settings
+    from convkit.cli.searchspace import Wishes
     from convkit.compress.data import DataRef
     from convkit.compress.model import ModelRef
 
@@ -35,19 +38,15 @@ if TYPE_CHECKING:
     metavar="NAME",
     help="Round by this method, in place of the usual remedies; `convkit list methods`.",
 )
+@search_options.formats()
+@search_options.forms
 @click.option(
-    "--formats",
+    "--sensitivity",
     type=values.WORD,
-    metavar="NAME,...",
-    help="Search the format of each layer among these and float: int8,int4,fp8_e4m3; `convkit list formats`.",
+    metavar="FILE|FOLDER",
+    help="Search with what `convkit sensitivity` found of the same: it is not computed anew.",
 )
-@click.option(
-    "--forms",
-    type=values.WORD,
-    metavar="NAME,...",
-    help="Forms that convolutions may have too, as chains of smaller ones; `convkit list forms`.",
-)
-@carrying.settings
+@search_options.settings
 def quantize(
     *,
     model: ModelRef,
@@ -58,6 +57,7 @@ def quantize(
     methods: tuple[str, ...],
     formats: str | None,
     forms: str | None,
+    sensitivity: str | None,
     settings: Settings,
 ) -> None:
     """Quantize a trained network for a target, measured against the original on it.
@@ -75,6 +75,9 @@ def quantize(
     with the nearest network and the nearest budget. `convkit choose` solves other budgets from the tables.json that it
     leaves, in seconds.
 
+    `convkit sensitivity` does the part of the search that needs no target beforehand, on any machine; --sensitivity
+    goes on from there, to the same result.
+
     What was killed, even by kill -9, goes on with --resume.
 
     \b
@@ -86,26 +89,40 @@ def quantize(
       convkit quantize net.onnx --data calib.npz --formats int8 --latency "<=4ms" -o out/
       convkit quantize net.onnx --data labelled.npz --formats int8,int4 --size "<=0.2x" --by-labels -o out/
       convkit quantize net.onnx --data calib.npz --tables out/tables.json --latency "<=3ms" -o out3/
+      convkit quantize net.onnx --data calib.npz --formats int8,int4 --sensitivity sens/ -o out/
       convkit quantize models:resnet18 --weights r18.safetensors --shape x:Nx3x224x224 --data calib.npz -o out/
     """
     from convkit.cli import wishing
 
+    if sensitivity is not None and settings.tables is not None:
+        raise ConvkitError("--tables has the sensitivity of layers already", hint="leave out --sensitivity")
     place.check(output, settings.plan, dry_run=settings.dry_run)
     job = carrying.job(model, data, target or "onnxruntime-cpu", settings)
     job, note = _with_wishes(job, precision, methods)
     asked = job, formats, settings.tables, settings.budgets
     wishes = wishing.wishes(*asked, by_labels=settings.by_labels, forms=forms)
-    carrying.carry_out(job, wishes, output, settings, note)
+    known = _known(job, wishes, sensitivity)
+    carrying.carry_out(job, wishes, output, settings, note, known)
 
 
 PART = quantize
+
+
+def _known(job: Job, wishes: Wishes | None, sensitivity: str | None) -> Mapping[str, Any]:
+    """What the search begins with."""
+    from convkit.cli import handover
+
+    if sensitivity is None:
+        return {}
+    if wishes is None:
+        raise ConvkitError("--sensitivity is of a search", hint="give --formats or a budget")
+    return handover.read(sensitivity, job, wishes)
 
 
 def _with_wishes(job: Job, precision: str | None, methods: tuple[str, ...]) -> tuple[Job, str]:
     """`job` with the formats and methods that are asked for, checked, and what there is to say of the formats."""
     from dataclasses import replace
 
-    from convkit.compress.errors import ConvkitError
     from convkit.compress.search import remedies, space
 
     if job.plan is not None and (precision or methods):

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import click
 from click.core import ParameterSource
 
-from convkit.cli import carrying, options, show, values
+from convkit.cli import carrying, options, search_options, show, values
 from convkit.compress.errors import ConvkitError
 
 if TYPE_CHECKING:
-    from convkit.cli.carrying import Settings
+    from convkit.cli.search_options import Settings
     from convkit.compress.data import DataRef
     from convkit.compress.model import ModelRef
 
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     metavar="NAME,...",
     help="Search the form of each convolution among these, too: tucker2; `convkit list forms`.",
 )
-@carrying.settings
+@search_options.settings
 def shrink(
     *,
     model: ModelRef,

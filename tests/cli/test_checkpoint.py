@@ -111,3 +111,14 @@ def test_a_place_is_that_of_one_search_at_a_time(
     other.kill()
     other.wait()
     assert checkpoint.beside("out", "a", resume=resume).value("losses") == (1 if resume else None)
+
+
+def test_it_begins_with_what_was_found_elsewhere(tmp_path: Path) -> None:
+    """A mapping that was kept in part is whole then, in the order of what was found, before it is said to be done."""
+    kept = checkpoint.beside(str(tmp_path / "out"), "a", resume=False)
+    kept.add("remedies", {"first": 1})
+    kept.add("scores", {"own": 3})
+    kept.begin({"remedies": {"zeroth": 0, "first": 1}, "remedies done": True, "scores": {"other": 4}})
+    assert list(kept.value("remedies").items()) == [("zeroth", 0), ("first", 1)]
+    assert kept.value("remedies done") is True
+    assert kept.value("scores") == {"own": 3, "other": 4}

@@ -59,6 +59,15 @@ steps:
     target: openvino
   - {command: bench, candidates: ['${net}/model.onnx', '${net}/model.onnx'], budget: 0.3}
 """
+SEARCH = """
+model: {path: 'spread_net:build', shape: 'input:Nx1x6x6'}
+data: {learnt: 'spread_data:samples'}
+target: openvino-cpu
+formats: int8
+steps:
+  - {command: sensitivity, name: sens, data: learnt}
+  - {command: quantize, data: learnt, sensitivity: '${sens}', seed: 1}
+"""
 
 
 @pytest.fixture
@@ -104,6 +113,25 @@ def test_a_run_on_a_cluster_is_the_run_whatever_is_lost(convkit: Convkit, folder
     again = convkit("run", str(folder / "recipe.yaml"), "-o", str(folder / "cluster"))
     assert again.err.count("kept from before") == 4
     assert again.out == spread.out
+
+
+def test_sensitivity_is_found_where_the_target_is_not(
+    convkit: Convkit, folder: Path, address: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The machine with the target reads it there: it knows its seed, before a search takes its time."""
+    where: list[tuple[frozenset[str], str | None]] = []
+    start = Cluster.start
+
+    def noted(self: Cluster, machine: Machine, target: str | None, *words: Any) -> Any:
+        where.append((machine.targets, target))
+        return start(self, machine, target, *words)
+
+    monkeypatch.setattr(Cluster, "start", noted)
+    (folder / "recipe.yaml").write_text(SEARCH)
+    found = convkit("run", str(folder / "recipe.yaml"), "-o", str(folder / "out"), "--ray", address)
+    assert where == [(frozenset(), None), (frozenset({TARGET}), TARGET)], found.err
+    assert (found.code, "sensitivity.json is of another --seed" in found.err) == (2, True), found.err
+    assert (folder / "out" / "sens" / "sensitivity.json").exists()
 
 
 def test_a_step_that_fails_is_named_and_the_others_are_kept(convkit: Convkit, folder: Path, address: str) -> None:
@@ -234,6 +262,7 @@ def test_ray_that_is_not_installed(convkit: Convkit, folder: Path, monkeypatch: 
         ("export", "trt-rtx", "trt-rtx"),
         ("export", "onnxruntime", None),
         ("train", "openvino-cpu", None),
+        ("sensitivity", "openvino-cpu", None),
         ("bench", None, None),
     ],
 )
