@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from convkit.compress import graph as graphs
 from convkit.compress.errors import ConvkitError
 from convkit.compress.training import loop
-from convkit.compress.training.loop import Cycle, Schedule
+from convkit.compress.training.cycle import Cycle
+from convkit.compress.training.loop import Schedule
 from convkit.compress.training.normed import Normed
 from convkit.compress.training.samples import Arrays, Inputs
 
@@ -84,7 +85,7 @@ def distill(
     samples = Arrays(inputs)
     normed = Normed(student.graph, _first(inputs, schedule.batch)) if norms else None
     parameters = [p.requires_grad_() for p in student.graph.parameters()]
-    updates = loop.Cycle([(parameters, 1, 0)], schedule, schedule.epochs * samples.steps(schedule.batch, least))
+    updates = Cycle([(parameters, 1, 0)], schedule, schedule.epochs * samples.steps(schedule.batch, least))
     target = Target(teacher, tensors(student, held), schedule.batch)
     learner = _Student(student, target, updates, normed)
     state = loop.State()

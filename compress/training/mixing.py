@@ -12,6 +12,7 @@ from torch import Tensor
 from convkit.compress import parts
 from convkit.compress.training import loop
 from convkit.compress.training.crew import Crew
+from convkit.compress.training.cycle import Cycle
 from convkit.compress.training.quantized import LEAST, SCALES, Aim, QuantizedLearner
 
 if TYPE_CHECKING:
@@ -81,7 +82,7 @@ def train(
         yield learner, now
 
 
-class Updates(loop.Cycle):
+class Updates(Cycle):
     """The optimizers of weights and of the scales of all formats; `history`: a policy before every epoch."""
 
     def __init__(self, choices: Choices, schedule: Schedule, total: int) -> None:

@@ -13,12 +13,13 @@ from convkit.compress import graph as graphs
 from convkit.compress.errors import ConvkitError
 from convkit.compress.training import loop
 from convkit.compress.training.crew import Crew
+from convkit.compress.training.cycle import Cycle
 from convkit.compress.weights import FORMAT
 
 if TYPE_CHECKING:
     from convkit.compress.training.augment import Augment
     from convkit.compress.training.distilled import Target
-    from convkit.compress.training.loop import Cycle, Schedule, State
+    from convkit.compress.training.loop import Schedule, State
     from convkit.compress.training.samples import Inputs, Samples
     from convkit.compress.training.supervised import Loss
     from convkit.compress.training.trainable import Network
@@ -74,7 +75,7 @@ def train(
     own, scales = network.parameters()
     least = max(LEAST, shards)  # each part of a batch has a sample
     total = schedule.epochs * samples.steps(schedule.batch, least)
-    updates = loop.Cycle([(own, 1, 1), (scales, SCALES, 0)], schedule, total, network.units())
+    updates = Cycle([(own, 1, 1), (scales, SCALES, 0)], schedule, total, network.units())
     learner = QuantizedLearner(network, aim, updates, schedule.batch, (shards, crew))
     state = None if kept is None else loop.unpacked(learner, *kept)
     for now in loop.run(learner, samples, schedule, least=least, augment=augment, state=state):

@@ -17,7 +17,8 @@ if TYPE_CHECKING:
     from convkit.compress.data import Data
     from convkit.compress.training.augment import Augment
     from convkit.compress.training.checkpoint import Checkpoint
-    from convkit.compress.training.loop import Cycle, Schedule
+    from convkit.compress.training.cycle import Cycle
+    from convkit.compress.training.loop import Schedule
     from convkit.compress.training.samples import Inputs
 
 _NONE = -100
@@ -47,13 +48,12 @@ def train(
     Raises ConvkitError for labels that `loss` does not take, and where the loss is no number any more.
     """
     from convkit.compress.training import loop
+    from convkit.compress.training.cycle import Cycle
     from convkit.compress.training.samples import Arrays
 
     samples = Arrays(tuple(_tensor(array) for array in data.arrays.values()), labels(data, loss))
     total = schedule.epochs * samples.steps(schedule.batch, _LEAST)
-    learner = Supervised(
-        module, tuple(data.arrays), loss, loop.Cycle([([*module.parameters()], 1, 1)], schedule, total)
-    )
+    learner = Supervised(module, tuple(data.arrays), loss, Cycle([([*module.parameters()], 1, 1)], schedule, total))
     module.train()
     state = loop.State()
     for state in loop.keeping(learner, samples, schedule, kept, least=_LEAST, augment=augment):

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from convkit.compress.training import draws, loop
 from convkit.compress.training.choices import Choices
 from convkit.compress.training.crew import Crew
+from convkit.compress.training.cycle import Cycle
 from convkit.compress.training.quantized import LEAST, SCALES, Aim, QuantizedLearner
 from convkit.compress.training.shifted import share
 
@@ -100,7 +101,7 @@ class Draws:
         }
 
 
-class Adaptive(loop.Cycle):
+class Adaptive(Cycle):
     """The optimizer of a Switch: scales learn at a rate that adapts to their width and to their gradients (ALRS).
 
     The paper's rate is η · (λ - mean of min(max |gradient|, 1)) with λ of about 1, at η = 10^(-Δ/2) for even Δ and

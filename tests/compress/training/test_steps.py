@@ -9,7 +9,8 @@ from convkit.compress import patches
 from convkit.compress import target as targets
 from convkit.compress.apply import apply_prepared, prepare
 from convkit.compress.model import Model
-from convkit.compress.training import loop, quantized, steps
+from convkit.compress.training import quantized, steps
+from convkit.compress.training.cycle import Cycle
 from convkit.compress.training.distilled import Target
 from convkit.compress.training.layers import Layer
 from convkit.compress.training.loop import Schedule
@@ -58,7 +59,7 @@ def test_a_step_is_a_part_of_what_it_changes() -> None:
     found = four_bits()
     own, _ = found.parameters()
     before = [one.detach().clone() for one in own]
-    updates = loop.Cycle([(own, 1, 0)], Schedule(1, rate=1e-3, decay=0.0), 1, found.units())
+    updates = Cycle([(own, 1, 0)], Schedule(1, rate=1e-3, decay=0.0), 1, found.units())
     updates.update([found.graph(*inputs(16, 0))[0].square().mean()])
     units = found.units()
     for layer in found.layers:
