@@ -80,6 +80,9 @@ def test_every_layer_in_every_format(folder: Path) -> None:
         assert all(loss > 0 for option, loss in layer["loss"].items() if option != "fp32")
     assert sorted(file.name for file in (folder / "small").iterdir()) == WRITTEN
     assert not (folder / ".small.search").exists()
+    kept = read(folder / "small" / handover.FILE)["values"]
+    assert list(kept) == ["remedies", "remedies done", "scores", "sensitivity f32"]
+    assert all(kept.values())
 
 
 def test_the_most_sensitive_layers_come_first(convkit: Convkit, folder: Path, tmp_path: Path) -> None:
