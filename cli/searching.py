@@ -116,13 +116,13 @@ def sensed(job: Job, wishes: Wishes, say: Progress, kept: Checkpoint) -> tuple[G
     search would find as well is `kept` as it would be.
     """
     with indices_in_range(job.model), tempfile.TemporaryDirectory(prefix="convkit-") as folder:
-        means = _with_pins(Means(job, wishes, say, kept, Path(folder), Work()))
+        means = Means(_with_pins(job, wishes), wishes, say, kept, Path(folder), Work())
         ground = _begun(means).ground
         return ground, [sensing.sensed(means, ground, precision) for precision in wishes.precisions]
 
 
 def _searched(means: Means) -> Searched:
-    means = _with_pins(means)
+    means = replace(means, job=_with_pins(means.job, means.wishes))
     begun = _begun(means)
     job, work, held, task, tried = means.job, means.work, begun.held, begun.task, begun.tried
     arena = quantizing.arena(job, held, begun.chosen, tried, means.folder)
@@ -187,14 +187,10 @@ def _promised(means: Means, space: Space) -> float | None:
     return None if choice is None else seen.cost(known.trials, choice).loss
 
 
-def _with_pins(means: Means) -> Means:
-    """`means` whose job has the pins of the search that made the tables, where it has no plan of its own; of its own
-    plan all but the precision of float, which is what is searched.
+def _with_pins(job: Job, wishes: Wishes) -> Job:
+    """`job` with the pins of the search that made the tables, where it has no plan of its own; of its own plan all but
+    the precision of float, which is what is searched.
     """
-    return replace(means, job=_pinned(means.job, means.wishes))
-
-
-def _pinned(job: Job, wishes: Wishes) -> Job:
     from convkit.compress import plan as plans
 
     if job.plan is not None:
