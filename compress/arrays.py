@@ -22,7 +22,7 @@ def tensor(found: np.ndarray, dtype: str) -> torch.Tensor:
     import torch
 
     wanted: torch.dtype = getattr(torch, dtype)
-    held = torch.from_numpy(np.ascontiguousarray(found))
+    held = torch.from_numpy(np.asarray(found, order="C"))
     if not _lacks(wanted):
         return held
     return held.to(wanted) if found.dtype.kind == "f" else held.view(wanted)

@@ -88,3 +88,4 @@ def test_bits_and_numbers_of_an_engine_are_the_same_tensor(name: str) -> None:
     for given in (bits, arrays.array(held)):
         assert torch.equal(arrays.tensor(given, name).float(), held.float())
         assert np.array_equal(arrays.read(given, name), held.float().numpy())
+        assert arrays.tensor(given[0:1].reshape(()), name).shape == ()  # one number stays one
