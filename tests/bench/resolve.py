@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from convkit.compress.option import FLOAT
 from convkit.compress.search import budget, tables
 from convkit.compress.search.problem import Problem
 from tests.compress.search import instance
@@ -36,15 +37,22 @@ class Resolved:
 
 def resolve(say: Callable[[str], None]) -> Resolved:
     """On tables of 80 layers, 8 options each and 90 edges, made up from a seed."""
-    problem = instance.network(LAYERS, EDGES)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "tables.json"
-        tables.write(file, tables.Tables("made up", problem, {}))
+        problem = made_up(file, LAYERS, EDGES)
         say("resolve: budgets")
         budgets = tuple(_timed(_SOLVE, file, limit)[0] for limit in _limits(problem))
         say("resolve: the front")
         front, found = _timed(_FRONT, file, POINTS)
     return Resolved(budgets, front, len(found))
+
+
+def made_up(file: Path, layers: int, edges: int) -> Problem:
+    """What stands in the tables that are written."""
+    problem = instance.network(layers, edges)
+    original = problem.cost(dict.fromkeys(problem.options, FLOAT))
+    tables.write(file, tables.Tables("made up", problem, {}, original=original))
+    return problem
 
 
 def _limits(problem: Problem) -> list[float]:
