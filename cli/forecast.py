@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from convkit.cli import batches, forming, laboratory, searching, sensing, tuning
+from convkit.cli import batches, finishing, forming, laboratory, searching, sensing, tuning
 from convkit.cli import timing as timings
 
 if TYPE_CHECKING:
@@ -68,7 +68,9 @@ def forecast(job: Job, wishes: Wishes, layers: Mapping[str, LayerPlan], *, known
         "strongest pairs": single * sensing.SAMPLES * sensing.PAIRS,
         "rounds": many * looks * evaluation
         + many * searching.ROUNDS * (timing * laboratory.ROUND_SHARE + _CANDIDATES * (evaluation + glance)),
-        "final contest": timing + single * probe * _LEARNING + many * (_FINALISTS + roomy) * evaluation,
+        "final contest": timing * (1 + finishing.SHARE)
+        + 2 * single * probe * _LEARNING
+        + many * (_FINALISTS + roomy) * evaluation,
     }
     if wishes.tables is not None:
         seconds |= dict.fromkeys(("sensitivity", "latency table", "strongest pairs"), 0.0)

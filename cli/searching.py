@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from convkit.cli import contest, narrowing, quantizing, searchspace, sensing
+from convkit.cli import contest, finishing, narrowing, quantizing, searchspace, sensing
 from convkit.cli.batches import indices_in_range, split
 from convkit.cli.checkpoint import Checkpoint
 from convkit.cli.laboratory import Lab, computed
@@ -21,6 +21,7 @@ from convkit.cli.searchspace import Ground, Means, Space, Wishes
 from convkit.cli.sensing import Sensed
 from convkit.cli.work import Work
 from convkit.compress.errors import ConvkitError
+from convkit.compress.plan import Plan
 from convkit.compress.search import budget as choices
 from convkit.compress.search import refine as refining
 from convkit.compress.search import remedies, seen
@@ -281,9 +282,14 @@ def _ended(means: Means, hunts: Sequence[Hunt], tried: Sequence[Attempt]) -> Sea
     wide = [hunt for hunt in hunts if budgets or hunt.refined.allowed or not hunt.lab.space.level]
     candidates = [candidate for hunt in wide for candidate in hunt.lab.finalists(hunt.refined.best, hunt.roomy)]
     referee = Referee(budgets, [hunt.lab.space for hunt in hunts], lab.space.criterion)
-    standing = contest.hold(lab.arena, candidates, means.say, referee if budgets else None)
+    first = contest.hold(lab.arena, candidates, means.say, referee if budgets else None)
+    plan = Plan("", "", engine=lab.arena.knobs) if first.kept is None else first.kept.plan
+    kept = next((hunt for hunt in hunts if hunt.lab.space.makes(plan)), hunts[0])
+    standing = finishing.learned(first, kept.lab)
     outcome = quantizing.outcome(means.job, standing, tried, len(lab.arena.held), lab.arena.knobs)
-    kept = next((hunt for hunt in hunts if hunt.lab.space.makes(outcome.plan)), hunts[0])
     others = [hunt for hunt in hunts if hunt is not kept]
-    over = referee.over(standing) if budgets else None
-    return Searched(outcome, kept, others, tuple(referee.missed(standing)), over, means.work)
+    # What is learnt takes the time of the network that it was made of: a budget is kept to by both or by none.
+    over, missed = referee.over(first) if budgets else None, tuple(referee.missed(first))
+    if over is not None and first.kept and standing.kept and first.kept.name in over:
+        over |= {standing.kept.name}
+    return Searched(outcome, kept, others, missed, over, means.work)
