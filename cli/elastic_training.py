@@ -109,9 +109,10 @@ def _run(training: Training, crew: Crew) -> dict[str, Any] | None:
 def _written(ref: ModelRef) -> tuple[bytes, Model]:
     """The network as an ONNX file, which a family keeps so that no code is needed to read it, and read from that."""
     from convkit.compress import model as models
+    from convkit.export import artifact
     from convkit.export.onnx import to_onnx
 
-    written = bytes(to_onnx(models.load(ref)).SerializeToString(deterministic=True))
+    written = artifact.serialized(to_onnx(models.load(ref)))
     with tempfile.TemporaryDirectory(prefix="convkit-") as folder:
         path = Path(folder) / family.NETWORK
         path.write_bytes(written)
@@ -220,12 +221,12 @@ def top1(member: Member, model: Model, judged: Data) -> float:
     """Percent of the samples that `member`, as its norms are now, classifies as labelled."""
     import torch
 
-    arrays, labels = tensors(model, judged)
+    from convkit.compress import metric
+
+    arrays, _ = tensors(model, judged)
     member.shape.eval()
-    right = 0
     with torch.inference_mode():
-        for at in range(0, len(labels), _BATCH):
-            (made, *_) = member(*(array[at : at + _BATCH] for array in arrays))
-            right += int((made.argmax(1) == labels[at : at + _BATCH]).sum())
+        starts = range(0, len(arrays[0]), _BATCH)
+        made = [member(*(array[at : at + _BATCH] for array in arrays))[0] for at in starts]
     member.shape.train()
-    return 100 * right / len(labels)
+    return metric.evaluate("top1", {model.outputs[0].name: torch.cat(made).numpy()}, None, judged.labels)

@@ -49,7 +49,9 @@ class Picked:
 def shrink(job: Job, found: Family, budget: Budget, output: str, *, as_json: bool) -> None:
     """Pick a member within `budget`, write `output`, and tell. Raises VerdictError where it is out of reach."""
     if job.estimated:
-        raise ConvkitError("members are picked by measured time", hint=f"{job.target.engine} is not at hand here")
+        raise ConvkitError(
+            "members are picked by measured time", hint=f"run it where {job.target.engine} is: see `convkit doctor`"
+        )
     if budget.quantity != "seconds":
         raise ConvkitError("members of a family are picked by time", hint='give --latency "<=5ms" or "<=0.5x"')
     with tempfile.TemporaryDirectory(prefix="convkit-") as folder, show.progress(f"picking of {found.path}") as say:
@@ -152,8 +154,7 @@ def _file(job: Job, found: Family, choice: Choice, calibration: Sequence[tuple[T
     from convkit.export import exporter
 
     made = _prepared(found, choice, calibration)
-    proto = exporter.of_engine(job.engine).proto(made, job.target.opset)
-    return bytes(proto.SerializeToString(deterministic=True))
+    return exporter.of_engine(job.engine).bytes(made, job.target.opset)
 
 
 def _prepared(found: Family, choice: Choice, calibration: Sequence[tuple[Tensor, ...]]) -> Model:

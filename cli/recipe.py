@@ -26,7 +26,7 @@ import click
 
 from convkit.cli.step import COMMANDS, MEASURES, REFERENCE, Step, of_engine, parameters, parse, words
 from convkit.compress import package, parts, schema
-from convkit.compress.errors import ConvkitError
+from convkit.compress.errors import ConvkitError, nearest
 
 NOT_STEPS = ("run",)
 _OWN = ("about", "data", "steps")
@@ -167,8 +167,7 @@ def _check_shared(path: Path, keys: Iterable[str]) -> None:
     known = {*_OWN, *_MODEL.values(), *options}
     for key in keys:
         if key not in known:
-            near = difflib.get_close_matches(key, sorted(known), n=1)
-            hint = f"did you mean {near[0]!r}?" if near else "give about, model, data, target, steps or an option"
+            hint = nearest(key, sorted(known), "give about, model, data, target, steps or an option")
             raise ConvkitError(f"{_place(path, key)}: {key!r} is not known", hint=hint)
 
 
@@ -223,8 +222,7 @@ def _check_files(where: str, step: Step, folder: Path) -> None:
 
 
 def _unknown(where: str, key: str, known: Iterable[str]) -> ConvkitError:
-    near = difflib.get_close_matches(key, list(known), n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"there is: {', '.join(known) or 'nothing yet'}"
+    hint = nearest(key, known, f"there is: {', '.join(known) or 'nothing yet'}")
     return ConvkitError(f"{where}: {key!r} is not known", hint=hint)
 
 

@@ -6,7 +6,6 @@ with zeros stays what it was; the bias is the last one's.
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from convkit.compress import parts
-from convkit.compress.errors import ConvkitError
+from convkit.compress.errors import ConvkitError, nearest
 
 FOLDER = "compress/forms"
 Conv = nn.modules.conv._ConvNd  # noqa: SLF001 - torch's only common class of 1-D to 3-D
@@ -95,9 +94,9 @@ class Chosen:
         """The layer `name` of those known, which may have the form. Raises ConvkitError where there is none such."""
         layer = known.get(name)
         if layer is None:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else "`convkit inspect` lists them"
-            raise ConvkitError(f"the network has no layer {name!r}", hint=hint)
+            raise ConvkitError(
+                f"the network has no layer {name!r}", hint=nearest(name, known, "`convkit inspect` lists them")
+            )
         if not is_plain(layer) or not self.part.fits(layer):
             kind = type(layer).__name__
             raise ConvkitError(f"layer {name!r}, a {kind}, has no form {self.form}", hint="leave it out")

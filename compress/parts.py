@@ -9,7 +9,6 @@ part of the folder `formats`, under its own name and in a module of its own. Nam
 
 import ast
 import contextlib
-import difflib
 import functools
 import importlib
 import re
@@ -20,7 +19,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from convkit.compress.errors import ConvkitError
+from convkit.compress.errors import ConvkitError, nearest
 
 _KINDS = {"export/ops": "kernels"}
 """Folders whose last name another folder has, too."""
@@ -146,6 +145,5 @@ def _check(folder: str, name: str, suffix: str) -> None:
         return  # thousands of times in a search: the folder is not listed for them
     known = names(folder, suffix)
     if name not in known:
-        near = difflib.get_close_matches(name, known, n=1)
-        hint = f"did you mean {near[0]!r}?" if near else f"there is: {', '.join(known)}"
+        hint = nearest(name, known, f"there is: {', '.join(known)}")
         raise ConvkitError(f"no {folder.rsplit('/', 1)[-1].removesuffix('s')} is called {name!r}", hint=hint)

@@ -6,7 +6,6 @@ when the kernel of the one that makes it only exists with a quantized result.
 
 from __future__ import annotations
 
-import difflib
 import operator as py_operator
 from collections import defaultdict
 from collections.abc import Collection, Iterator, Mapping
@@ -17,7 +16,7 @@ from torch import fx, nn
 from convkit.compress import format as formats
 from convkit.compress import graph as graphs
 from convkit.compress import ops, pads
-from convkit.compress.errors import ConvkitError
+from convkit.compress.errors import ConvkitError, nearest
 from convkit.compress.membership import reason_to_keep
 from convkit.compress.plan import LayerPlan
 from convkit.compress.target import Rule, Target
@@ -60,8 +59,7 @@ def check_keep(graph: fx.GraphModule, keep: Collection[str]) -> None:
     known = {*own, *ops.names()}
     for name in keep:
         if name not in known:
-            near = difflib.get_close_matches(name, sorted(own), n=1)
-            hint = f"did you mean {near[0]!r}?" if near else "`convkit inspect` lists the layers"
+            hint = nearest(name, sorted(own), "`convkit inspect` lists the layers")
             raise ConvkitError(f"no layer or operator to keep in float is called {name!r}", hint=hint)
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from convkit.compress import record
+from convkit.compress import nested, record
 
 if TYPE_CHECKING:
     import onnx
@@ -35,7 +35,7 @@ def name_nodes(model: onnx.ModelProto) -> bool:
     """
     taken: set[str] = set()
     changed = False
-    for node in model.graph.node:
+    for node in nested.nodes(model.graph.node):
         wanted = node.name or next(filter(None, node.output), "node")
         name, number = wanted, 1
         while name in taken:
@@ -44,6 +44,22 @@ def name_nodes(model: onnx.ModelProto) -> bool:
         changed |= name != node.name
         node.name = name
     return changed
+
+
+def drop_unread(model: onnx.ModelProto) -> None:
+    """Take out constants that nobody reads any more, and what is known of tensors that are gone."""
+    made = {name for node in model.graph.node for name in node.output}
+    read = set(nested.uses(model.graph))
+    kept = [tensor for tensor in model.graph.initializer if tensor.name in read]
+    known = [info for info in model.graph.value_info if info.name in made]
+    del model.graph.initializer[:], model.graph.value_info[:]
+    model.graph.initializer.extend(kept)
+    model.graph.value_info.extend(known)
+
+
+def serialized(model: onnx.ModelProto) -> bytes:
+    """The same bytes for the same model."""
+    return bytes(model.SerializeToString(deterministic=True))
 
 
 def write_onnx(model: onnx.ModelProto, path: Path, *, in_one_piece: int = _IN_ONE_PIECE) -> str:
@@ -55,7 +71,7 @@ def write_onnx(model: onnx.ModelProto, path: Path, *, in_one_piece: int = _IN_ON
     import onnx
 
     if sum(len(tensor.raw_data) for tensor in model.graph.initializer) <= in_one_piece:
-        record.write_bytes(path, model.SerializeToString(deterministic=True))
+        record.write_bytes(path, serialized(model))
         onnx.checker.check_model(model, full_check=True)
         return record.digest_file(path)
     data = path.with_name(f"{path.name}.data")

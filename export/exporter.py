@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from convkit.compress import parts, target
+from convkit.compress.errors import ConvkitError, nearest
 from convkit.compress.target import Target
 from convkit.export import artifact
 from convkit.export.artifact import Artifact
@@ -43,17 +44,17 @@ class Exporter:
         """`model` in ONNX, as the engine wants it."""
         from convkit.export.functions import with_functions
         from convkit.export.onnx import to_onnx
+        from convkit.export.typed import typed
 
-        made = self.typed(to_onnx(model, opset))
+        made = to_onnx(model, opset)
+        made = typed(made) if self.in_types else made
         for rewrite in self.rewrites:
             made = rewrite(made)
         return with_functions(made) if self.in_functions else made
 
-    def typed(self, made: onnx.ModelProto) -> onnx.ModelProto:
-        """What `to_onnx` made, as the engine wants it."""
-        from convkit.export.typed import typed
-
-        return typed(made) if self.in_types else made
+    def bytes(self, model: Model, opset: int) -> bytes:
+        """`proto`, as it stands in a file."""
+        return artifact.serialized(self.proto(model, opset))
 
     def write(self, model: Model, folder: Path, opset: int) -> Artifact:
         """model.onnx in `folder`."""
@@ -89,10 +90,5 @@ def _targets() -> list[str]:
 
 def _known(name: str) -> str:
     """Raise the user's error for `name`, with engines and targets in its hint."""
-    import difflib
-
-    from convkit.compress.errors import ConvkitError
-
-    near = difflib.get_close_matches(name, names(), n=1)
-    hint = f"did you mean {near[0]!r}?" if near else f"there is: {', '.join(names())}"
+    hint = nearest(name, names(), f"there is: {', '.join(names())}")
     raise ConvkitError(f"no target is called {name!r}", hint=hint)

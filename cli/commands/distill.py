@@ -150,9 +150,10 @@ def _distilled(
 
 
 def _write(student: Model, report: Mapping[str, Any], digests: Mapping[str, str], output: str, seed: int) -> None:
+    from convkit.export import artifact
     from convkit.export.onnx import to_onnx
 
-    written = to_onnx(student).SerializeToString(deterministic=True)
+    written = artifact.serialized(to_onnx(student))
     with record.output_folder(output) as folder:
         record.write_bytes(folder / FILE, written)
         manifest = record.manifest(command=options.command_line(), digests=dict(digests), seed=seed)

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Collection, Iterable, Mapping
 
-from convkit.compress.errors import ConvkitError
+from convkit.compress.errors import ConvkitError, nearest
 from convkit.compress.option import FLOAT, Option
 
 IN_FLOAT = "float"
@@ -41,8 +40,7 @@ def chosen(
         if layer in options:
             found[layer] = _meant(layer, (text, _promoted(text, narrower or {})), tuple(options[layer]), floating)
         elif layer not in floats:
-            near = difflib.get_close_matches(layer, [*options, *floats], n=1)
-            hint = f"did you mean {near[0]!r}?" if near else "`convkit inspect` lists the layers"
+            hint = nearest(layer, [*options, *floats], "`convkit inspect` lists the layers")
             raise ConvkitError(f"there is no layer {layer!r} to pin", hint=hint)
         elif not _is_float(text):
             raise ConvkitError(

@@ -4,12 +4,11 @@ other formats than it is made in pays for the changes.
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
-from convkit.compress.errors import ConvkitError
+from convkit.compress.errors import ConvkitError, nearest
 from convkit.compress.option import Option
 
 QUANTITIES = ("loss", "seconds", "bytes", "bops")
@@ -133,11 +132,8 @@ def pinned(problem: Problem, formats: Formats) -> Problem:
     """`problem` where the layers in `formats` run in these; raises ConvkitError where they cannot."""
     for layer, option in formats.items():
         if layer not in problem.options:
-            near = difflib.get_close_matches(layer, problem.options, n=1)
-            raise ConvkitError(
-                f"no layer {layer!r} to pin",
-                hint=f"did you mean {near[0]!r}?" if near else "`convkit inspect` lists them",
-            )
+            hint = nearest(layer, problem.options, "`convkit inspect` lists them")
+            raise ConvkitError(f"no layer {layer!r} to pin", hint=hint)
         if option not in problem.options[layer]:
             hint = f"it can run in {_listed(problem.options[layer])}"
             raise ConvkitError(f"layer {layer!r} is pinned to {option}, which it cannot run in", hint=hint)

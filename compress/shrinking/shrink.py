@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Mapping
 
-from convkit.compress.errors import ConvkitError
+from convkit.compress.errors import ConvkitError, nearest
 from convkit.compress.method import Batches
 from convkit.compress.model import Model, clone
 from convkit.compress.shrinking import cutting, levels, refitting
@@ -79,6 +78,6 @@ def _family(coupled: Coupling, name: str) -> Family:
     owner = next((family.name for family in coupled.families if name in family.made_by), None)
     if owner is not None:
         raise ConvkitError(f"{name!r} has the width of {owner!r}, which it is coupled to", hint="name that one")
-    near = difflib.get_close_matches(name, [family.name for family in coupled.families], n=1)
-    hint = f"did you mean {near[0]!r}?" if near else "a plan that `convkit shrink` wrote names those that may"
+    own = (family.name for family in coupled.families)
+    hint = nearest(name, own, "a plan that `convkit shrink` wrote names those that may")
     raise ConvkitError(f"no layer {name!r} whose width may change", hint=hint)

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from convkit.compress import parts
-from convkit.compress.errors import ConvkitError
+from convkit.compress.errors import ConvkitError, nearest
 
 if TYPE_CHECKING:
     from convkit.runtimes.session import Options, Runtime
@@ -48,8 +47,7 @@ def turned(options: Options, engine: str, knobs: Knobs) -> Options:
     known = _known(engine)
     for name, value in knobs.items():
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else "its knobs: " + (", ".join(known) or "none")
+            hint = nearest(name, known, "its knobs: " + (", ".join(known) or "none"))
             raise ConvkitError(f"{engine} has no knob {name!r}", hint=hint)
         held = getattr(options, name)
         kind = str if held is None else type(held)
