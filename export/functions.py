@@ -15,6 +15,7 @@ from onnx import helper
 
 from convkit.compress import membership
 from convkit.compress.membership import DOMAIN
+from convkit.export import artifact
 
 _INSIDE = 16
 """Whole numbers up to so many, such as axes and shapes, are constants of the body; other ones are its inputs."""
@@ -58,7 +59,7 @@ def with_functions(model: onnx.ModelProto) -> onnx.ModelProto:
         model.graph.node.extend(written)
         model.functions.extend(bodies.values())
         model.opset_import.append(helper.make_opsetid(DOMAIN, 1))
-        _drop_unread(model)
+        artifact.drop_unread(model)
     return model
 
 
@@ -126,14 +127,3 @@ def _constant(tensor: onnx.TensorProto, name: str) -> onnx.NodeProto:
 def titled(op: str) -> str:
     """`inception_dw` as InceptionDw."""
     return "".join(word.capitalize() for word in op.split("_"))
-
-
-def _drop_unread(model: onnx.ModelProto) -> None:
-    """Take out initializers that only bodies read, and shapes of tensors that are inside them."""
-    read = {name for node in model.graph.node for name in node.input} | {out.name for out in model.graph.output}
-    made = {name for node in model.graph.node for name in node.output}
-    kept = [tensor for tensor in model.graph.initializer if tensor.name in read]
-    known = [info for info in model.graph.value_info if info.name in made]
-    del model.graph.initializer[:], model.graph.value_info[:]
-    model.graph.initializer.extend(kept)
-    model.graph.value_info.extend(known)

@@ -18,10 +18,10 @@ from onnx import helper, numpy_helper
 from convkit.compress import membership, parts
 from convkit.compress.errors import ConvkitError
 from convkit.compress.membership import DOMAIN
+from convkit.export import artifact
 from convkit.export import kernel as kernels
 from convkit.export.functions import titled
 from convkit.export.kernel import Case, Kernel
-from convkit.export.lint import reads
 from convkit.export.pattern import Network, attributes
 
 CALL, NAMESPACE, VERSION = "call", "plugin_namespace", "plugin_version"
@@ -234,14 +234,8 @@ _OVERLOADS = 10
 
 
 def _tidy(model: onnx.ModelProto) -> None:
-    """Drop constants that nobody reads any more and what is known of tensors that are gone, and say what is used."""
-    made = {name for node in model.graph.node for name in node.output}
-    read = {name for node in model.graph.node for name in reads(node)} | {out.name for out in model.graph.output}
-    kept = [tensor for tensor in model.graph.initializer if tensor.name in read]
-    known = [value for value in model.graph.value_info if value.name in made]
-    del model.graph.initializer[:], model.graph.value_info[:]
-    model.graph.initializer.extend(kept)
-    model.graph.value_info.extend(known)
+    """Drop what nobody reads any more, and say what is used."""
+    artifact.drop_unread(model)
     model.ir_version = max(model.ir_version, _OVERLOADS)
     if all(opset.domain != DOMAIN for opset in model.opset_import):
         model.opset_import.append(helper.make_opsetid(DOMAIN, 1))

@@ -5,11 +5,11 @@ A rule is a file in `export/rules`; ONNX's own checker knows none of them.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from convkit.compress import parts
+from convkit.compress import nested, parts
 from convkit.compress.errors import ConvkitError
 
 if TYPE_CHECKING:
@@ -42,10 +42,11 @@ class Device:
 
 @dataclass(frozen=True, slots=True)
 class File:
-    """An ONNX file as rules look at it: element types, what makes each tensor, who reads it, constants by name, and
-    sizes, 0 for those that are free."""
+    """An ONNX file as rules look at it: its nodes, those in branches and bodies behind the one that has them, element
+    types, what makes each tensor, who reads it, constants by name, and sizes, 0 for those that are free."""
 
     model: onnx.ModelProto
+    nodes: Sequence[onnx.NodeProto]
     types: Mapping[str, int]
     makers: Mapping[str, onnx.NodeProto]
     readers: Mapping[str, list[onnx.NodeProto]]
@@ -102,7 +103,7 @@ def lint(model: onnx.ModelProto, engine: str, device: Device | None = None) -> l
     if not rules:
         raise ConvkitError(f"there are no rules for {engine}", hint="lint for trt or trt-rtx")
     file = described(model, device)
-    order = {id(node): place for place, node in enumerate(model.graph.node)}
+    order = {id(node): place for place, node in enumerate(file.nodes)}
     found: list[tuple[int, Finding]] = []
     for name, rule in rules.items():
         for node, words, advice in rule.look(file):
@@ -116,33 +117,25 @@ def described(model: onnx.ModelProto, device: Device | None = None) -> File:
     """`model` as rules look at it."""
     import onnx
 
-    shaped = inferred(model)
-    graph = shaped.graph
-    constants = [node for node in graph.node if node.op_type == "Constant"]
-    tensors = {tensor.name: tensor for tensor in graph.initializer}
+    nodes = list(nested.nodes(model.graph.node))
+    graphs = list(nested.graphs(inferred(model).graph))
+    tensors = {tensor.name: tensor for graph in graphs for tensor in graph.initializer}
     tensors |= {
-        node.output[0]: a.t for node in constants for a in node.attribute if a.type == onnx.AttributeProto.TENSOR
+        node.output[0]: a.t
+        for node in nodes
+        for a in node.attribute
+        if node.op_type == "Constant" and a.type == onnx.AttributeProto.TENSOR
     }
-    values = (*graph.input, *graph.output, *graph.value_info)
+    values = [value for graph in graphs for value in (*graph.input, *graph.output, *graph.value_info)]
     types = {value.name: value.type.tensor_type.elem_type for value in values}
     types |= {name: tensor.data_type for name, tensor in tensors.items()}
     readers: dict[str, list[onnx.NodeProto]] = {}
-    for node in model.graph.node:
-        for name in reads(node):
+    for node in nodes:
+        for name in (*node.input, *(value.name for body in nested.bodies(node) for value in body.output)):
             readers.setdefault(name, []).append(node)
-    makers = {name: node for node in model.graph.node for name in node.output}
+    makers = {name: node for node in nodes for name in node.output}
     shapes = {value.name: tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim) for value in values}
-    return File(model, types, makers, readers, tensors, shapes, device or Device())
-
-
-def reads(node: onnx.NodeProto) -> Iterator[str]:
-    """What a node reads, with all that is read in its bodies."""
-    yield from node.input
-    for attribute in node.attribute:
-        for body in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
-            yield from (value.name for value in body.output)
-            for inner in body.node:
-                yield from reads(inner)
+    return File(model, nodes, types, makers, readers, tensors, shapes, device or Device())
 
 
 def inferred(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -119,7 +119,9 @@ class TensorRtSession:
     def _refused(self, otherwise: str) -> ConvkitError:
         words = next((text for level, text in reversed(self._log.messages) if level.endswith("ERROR")), otherwise)
         about = package.PACKAGES[self._name].about
-        hint = f"build it with this version, for this GPU: convkit export --sm {cuda.capability()}"
+        known = package.PACKAGES[self._name]
+        for_this = f" --sm {cuda.capability()}" if known.sms else ""
+        hint = f"build it with this version: convkit export NET --target {known.extra}{for_this} -o OUT"
         if "EngineHostCodeAllowed" in words:
             words = "it holds a program of its own, of --version-compatible, and convkit runs none from a file"
             hint = "measure one that is built without that"
@@ -190,6 +192,7 @@ def runtime(name: str) -> Runtime:
         about=f"{package.PACKAGES[name].about} on an NVIDIA GPU",
         version=lambda: _version(name),
         open=lambda path, options: _open(name, path, options),
+        builds=True,
         knobs=(switch("graphs", "each call is one CUDA graph", tried=False), PLUGIN),
     )
 
@@ -200,7 +203,7 @@ def _version(name: str) -> str:
     try:
         cuda.module()
     except NotAvailableError as error:
-        here = f"; convkit export --target {known.extra} builds its engines here" if known.sms else ""
+        here = f"; convkit export NET --target {known.extra} --sm 89 builds engines without one" if known.sms else ""
         raise NotAvailableError(f"{known.about} is here, but {error.message}", hint=f"{error.hint}{here}") from error
     if known.sms and cuda.capability() not in known.sms:
         listed = ", ".join(map(str, known.sms))

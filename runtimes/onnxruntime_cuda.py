@@ -82,7 +82,8 @@ def _element(dtype: str) -> Any:  # noqa: ANN401 - numpy's own type
 def _version() -> str:
     found = str(engine().__version__)
     if _PROVIDER not in engine().get_available_providers():
-        raise NotAvailableError("onnxruntime is here without its CUDA provider", hint="pip install onnxruntime-gpu")
+        hint = "pip uninstall -y onnxruntime && pip install onnxruntime-gpu"
+        raise NotAvailableError("onnxruntime is here without its CUDA provider", hint=hint)
     return f"{found} on {cuda.about()}"
 
 

@@ -6,7 +6,7 @@ The file is a stranger's: nothing is trusted to be consistent, to stay in its fo
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -15,6 +15,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, EncodeError, Message
 from onnx import TensorProto
 
+from convkit.compress import nested
 from convkit.compress.errors import ConvkitError
 from convkit.compress.sources._onnx_functions import inlined
 
@@ -97,19 +98,13 @@ def _broken_text(message: Message) -> str:
 
 
 def external(model: onnx.ModelProto) -> Iterator[TensorProto]:
-    graphs = [model.graph]
-    holders = [function.node for function in model.functions]
-    while graphs:
-        graph = graphs.pop()
-        yield from (t for t in graph.initializer if t.data_location == TensorProto.EXTERNAL)
-        holders.append(graph.node)
-        for nodes in holders:
-            for attribute in (attribute for node in nodes for attribute in node.attribute):
-                graphs.extend(attribute.graphs)
-                graphs.extend([attribute.g] if attribute.HasField("g") else [])
-                tensors = [*attribute.tensors, *([attribute.t] if attribute.HasField("t") else [])]
-                yield from (t for t in tensors if t.data_location == TensorProto.EXTERNAL)
-        holders.clear()
+    """Tensors whose bytes are in other files."""
+    nodes = [node for holder in (model.graph, *model.functions) for node in nested.nodes(holder.node)]
+    graphs = [model.graph, *(body for node in nodes for body in nested.bodies(node))]
+    held = [tensor for graph in graphs for tensor in graph.initializer]
+    for attribute in (attribute for node in nodes for attribute in node.attribute):
+        held += [*attribute.tensors, *([attribute.t] if attribute.HasField("t") else [])]
+    yield from (tensor for tensor in held if tensor.data_location == TensorProto.EXTERNAL)
 
 
 def _load_external(path: Path, tensor: TensorProto) -> bytes:
@@ -153,7 +148,7 @@ def _inside(folder: Path, location: str, name: str) -> Path:
 def _check_functions(path: Path, model: onnx.ModelProto) -> None:
     """A function that calls itself cannot be inlined, and the inliner does not notice; nor how many nodes a few that
     call each other come to."""
-    left = {(f.domain, f.name): [(n.domain, n.op_type) for n in _nodes(f.node)] for f in model.functions}
+    left = {(f.domain, f.name): [(n.domain, n.op_type) for n in nested.nodes(f.node)] for f in model.functions}
     sizes: dict[tuple[str, str], int] = {}
     while left:
         done = [name for name, called in left.items() if not left.keys() & called]
@@ -161,18 +156,9 @@ def _check_functions(path: Path, model: onnx.ModelProto) -> None:
             raise ConvkitError(f"{path}: function {next(iter(left))[1]!r} calls itself", hint=_AGAIN)
         for name in done:
             sizes[name] = sum(sizes.get(called, 1) for called in left.pop(name))
-    total = sum(sizes.get((node.domain, node.op_type), 1) for node in _nodes(model.graph.node))
+    total = sum(sizes.get((node.domain, node.op_type), 1) for node in nested.nodes(model.graph.node))
     if total > _NODES:
         raise ConvkitError(f"{path}: its functions come to {total:,} nodes", hint="export it without functions")
-
-
-def _nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
-    """`nodes` and those in their branches."""
-    for node in nodes:
-        yield node
-        for attribute in node.attribute:
-            for graph in (*attribute.graphs, *([attribute.g] if attribute.HasField("g") else [])):
-                yield from _nodes(graph.node)
 
 
 def _check(path: Path, model: onnx.ModelProto) -> None:

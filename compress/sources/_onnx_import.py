@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import onnx
 import torch
 from torch import Tensor
 
-from convkit.compress import membership, ops
+from convkit.compress import membership, nested, ops
 from convkit.compress.errors import ConvkitError
 from convkit.compress.model import TensorSpec
 from convkit.compress.sources._onnx_graph import Graph, run
@@ -36,7 +36,7 @@ class Importer:
     def __init__(self, source: onnx.GraphProto, version: int) -> None:
         self._outputs = {value.name for value in source.output}
         self._consumers = {name: node for node in source.node for name in node.input}
-        self.graph = Graph(version, Counter(_reads(source)))
+        self.graph = Graph(version, Counter(nested.uses(source)))
         self._absorbed: set[str] = set()
         self._owners: set[str] = set()
 
@@ -55,10 +55,10 @@ class Importer:
 
     def network(self, source: onnx.GraphProto) -> None:
         """All nodes of the file; what each makes is held until its last reader, as a run of the network holds it."""
-        left = Counter(_reads(source))
+        left = Counter(nested.uses(source))
         for node in source.node:
             self._node(node)
-            for name in _node_reads(node):
+            for name in nested.reads(node):
                 left[name] -= 1
                 if not left[name]:
                     del left[name]
@@ -178,20 +178,6 @@ def raise_missing(nodes: Sequence[onnx.NodeProto]) -> None:
         f"operators that convkit does not know: {named}",
         hint="export the network without them, or in standard operators",
     )
-
-
-def _reads(graph: onnx.GraphProto) -> Iterator[str]:
-    """Every use of a tensor, also inside branches."""
-    yield from (value.name for value in graph.output)
-    for node in graph.node:
-        yield from _node_reads(node)
-
-
-def _node_reads(node: onnx.NodeProto) -> Iterator[str]:
-    yield from node.input
-    for attribute in node.attribute:
-        if attribute.HasField("g"):
-            yield from _reads(attribute.g)
 
 
 def _constant(op: Operation) -> Tensor:

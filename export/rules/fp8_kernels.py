@@ -11,7 +11,7 @@ _MOST = 32
 
 def look(file: File) -> Iterator[Broken]:
     """Convolutions on FP8 whose kernel has more."""
-    for node in file.model.graph.node:
+    for node in file.nodes:
         if node.op_type != "Conv":
             continue
         sides = [file.makers.get(name) for name in node.input[:2]]

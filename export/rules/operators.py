@@ -39,7 +39,7 @@ def look(file: File) -> Iterator[Broken]:
     if opset is not None and opset not in _OPSETS:
         yield None, f"the file is of opset {opset}", f"export it with --opset {_OPSETS[0]} to {_OPSETS[-1]}"
     bodies = {(function.domain, function.name) for function in model.functions}
-    for node in model.graph.node:
+    for node in file.nodes:
         known = file.device.plugins or (node.domain, node.op_type) in bodies
         if node.domain not in _STANDARD and not known:
             advice = "export it with the plugin, --plugin FILE, or give it a body in standard operators"

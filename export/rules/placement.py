@@ -10,7 +10,7 @@ _KERNELS = ("Conv", "Gemm", "MatMul")
 def look(file: File) -> Iterator[Broken]:
     """Transposed convolutions on codes, which are dequantized, and kernels of which one side only is quantized."""
     alone = _read_in_float(file)
-    for node in file.model.graph.node:
+    for node in file.nodes:
         if node.op_type not in (*_KERNELS, "ConvTranspose") or len(node.input) < 2:  # noqa: PLR2004 - x, weight
             continue
         sides = [file.dequantized(name) for name in node.input[:2]]
@@ -26,10 +26,10 @@ def _read_in_float(file: File) -> set[str]:
     A layer that a plan keeps in float beside such others reads what these read.
     """
     served: set[str] = set()
-    for node in file.model.graph.node:
+    for node in file.nodes:
         floating = node.op_type in _KERNELS and len(node.input) > 1 and not file.dequantized(node.input[1])
         served |= set(node.input[1:] if floating else node.input)
-    return {name for node in file.model.graph.node for name in node.input} - served
+    return {name for node in file.nodes for name in node.input} - served
 
 
 PART = Rule("Q/DQ pairs stand where a kernel computes on codes", look)

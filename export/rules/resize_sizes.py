@@ -10,7 +10,7 @@ _SIZES = 3
 
 def look(file: File) -> Iterator[Broken]:
     """Those with sizes of some axes, of a tensor that has a free one or an unknown shape."""
-    for node in file.model.graph.node:
+    for node in file.nodes:
         named = node.op_type == "Resize" and any(attribute.name == "axes" for attribute in node.attribute)
         if named and len(node.input) > _SIZES and node.input[_SIZES] and 0 in file.shapes.get(node.input[0], (0,)):
             advice = "give the sizes of all axes, or scales; or fix every size of the input"

@@ -13,7 +13,7 @@ _LACKED = {
 
 def look(file: File) -> Iterator[Broken]:
     """Each such node, unless a plugin may have it."""
-    for node in file.model.graph.node:
+    for node in file.nodes:
         if node.op_type in _LACKED and not node.domain and not file.device.plugins:
             yield node, f"TensorRT for RTX has no {node.op_type}", f"{_LACKED[node.op_type]}, or build it for TensorRT"
 

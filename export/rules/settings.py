@@ -13,7 +13,7 @@ _NORMS = (1, 2)
 
 def look(file: File) -> Iterator[Broken]:
     """Nodes in such a form."""
-    for node in file.model.graph.node:
+    for node in file.nodes:
         if node.domain in ("", "ai.onnx"):
             for form in _FORMS:
                 if words := form(node, file):

@@ -12,7 +12,7 @@ _MOST = 4
 
 def look(file: File) -> Iterator[Broken]:
     """Those on codes, such as the last of a squeeze-and-excitation."""
-    for node in file.model.graph.node:
+    for node in file.nodes:
         if node.op_type != "Conv" or not all(map(file.dequantized, node.input[:2])):
             continue
         weight, sizes = file.weight(node), file.shapes.get(node.input[0], ())[2:]

@@ -15,7 +15,7 @@ def look(file: File) -> Iterator[Broken]:
     """The nodes that such a device cannot run, or runs in float, whatever their channels, kernels and groups."""
     if file.device.sm != _TURING:
         return
-    for node in file.model.graph.node:
+    for node in file.nodes:
         if node.op_type not in (*_PRODUCTS, *_CONVS) or len(node.input) < 2:  # noqa: PLR2004 - x, weight
             continue
         half = file.kind(node.input[0]) == "FLOAT16"

@@ -27,7 +27,7 @@ _SINCE = {"FLOAT8E4M3FN": ("FP8", 89, "int8"), "BFLOAT16": ("BF16", 80, "fp16")}
 def look(file: File) -> Iterator[Broken]:
     """The first node that makes or holds each tensor of such a type; all that have one which the device lacks."""
     inputs = {value.name for value in file.model.graph.input}
-    for node in file.model.graph.node:
+    for node in file.nodes:
         kinds = {file.kind(name) for name in (*node.input, *node.output) if name}
         for kind in sorted(kinds & _SINCE.keys()):
             name, least, instead = _SINCE[kind]

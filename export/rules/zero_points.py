@@ -7,7 +7,7 @@ from convkit.export.lint import Broken, File, Rule
 
 def look(file: File) -> Iterator[Broken]:
     """Q/DQ nodes with another one, or with one that is computed."""
-    for node in file.model.graph.node:
+    for node in file.nodes:
         if node.op_type not in ("QuantizeLinear", "DequantizeLinear") or len(node.input) < 3 or not node.input[2]:  # noqa: PLR2004 - x, scale, zero point
             continue
         held = file.constant(node.input[2])

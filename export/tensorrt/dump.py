@@ -84,7 +84,8 @@ def _layer(match: re.Match[str]) -> EngineLayer:
     inputs, constants, outputs = (tuple(map(_tensor, _TENSOR.finditer(_list(rest, key)))) for key in _LISTS)
     _, _, metadata = rest.partition("Metadata: ")
     nodes = [_METADATA.fullmatch(part.strip()) for part in metadata.split(_BETWEEN)]
-    own = tuple(dict.fromkeys(node[1] for node in nodes if node))
+    # "conv | then (then_branch) | choice (If)": of a node in a branch, where that is.
+    own = tuple(dict.fromkeys(node[1].partition(" | ")[0] for node in nodes if node))
     return EngineLayer(match["name"], match["kind"], inputs, constants, outputs, own)
 
 

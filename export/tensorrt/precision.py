@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from convkit.compress import nested
 from convkit.export import kernels, lint
 from convkit.export.tensorrt.dump import EngineLayer
 
@@ -51,7 +52,7 @@ def planned(model: onnx.ModelProto) -> dict[str, tuple[str, str]]:
     A node runs in the type of the codes where both what it reads and its weight are dequantized; where only the weight
     is, that saves storage and the node runs in the type of the numbers. What no output hangs on is left out.
     """
-    types, makers, held = _types(model), {out: node for node in model.graph.node for out in node.output}, _held(model)
+    types, makers, held = _types(model), _makers(model), _held(model)
     found = {}
     for node in _alive(model, makers):
         if node.op_type in KERNELS and _weight(node, makers, held) is not None:
@@ -68,7 +69,7 @@ def planned(model: onnx.ModelProto) -> dict[str, tuple[str, str]]:
 def compare(model: onnx.ModelProto, engine: Sequence[EngineLayer]) -> list[Finding]:
     """A Finding for every node of `planned`, in their order."""
     sizes, followers, found = _sizes(model), _followers(model), []
-    own = {node.name for node in model.graph.node if kernels.is_kernels(node)}
+    own = {node.name for node in nested.nodes(model.graph.node) if kernels.is_kernels(node)}
     unnamed = [layer for layer in engine if not layer.nodes and layer.kind not in _GENERATED]
     for name, (operator, number) in planned(model).items():
         size = sizes.get(name, 0)
@@ -140,30 +141,33 @@ _STEPS = 4
 
 def _followers(model: onnx.ModelProto) -> dict[str, list[str]]:
     """Names of the nodes that read what each node makes."""
-    makers = {out: node.name for node in model.graph.node for out in node.output}
-    found: dict[str, list[str]] = {}
-    for node in model.graph.node:
+    makers, found = _makers(model), dict[str, list[str]]()
+    for node in nested.nodes(model.graph.node):
         for name in node.input:
             if name in makers:
-                found.setdefault(makers[name], []).append(node.name)
+                found.setdefault(makers[name].name, []).append(node.name)
     return found
 
 
 def _types(model: onnx.ModelProto) -> dict[str, int]:
     """Element type by tensor, as far as the file says, or ONNX's own rules do where it does not."""
     told = _told(model)
-    if all(node.input[0] in told for node in model.graph.node if node.op_type in KERNELS):
+    if all(node.input[0] in told for node in nested.nodes(model.graph.node) if node.op_type in KERNELS):
         return told
     return _told(lint.inferred(model))
 
 
 def _told(model: onnx.ModelProto) -> dict[str, int]:
-    graph = model.graph
-    told = (*graph.input, *graph.output, *graph.value_info)
+    graphs = list(nested.graphs(model.graph))
+    told = (value for graph in graphs for value in (*graph.input, *graph.output, *graph.value_info))
     return {
         **{value.name: value.type.tensor_type.elem_type for value in told},
-        **{tensor.name: tensor.data_type for tensor in graph.initializer},
+        **{tensor.name: tensor.data_type for graph in graphs for tensor in graph.initializer},
     }
+
+
+def _makers(model: onnx.ModelProto) -> dict[str, onnx.NodeProto]:
+    return {out: node for node in nested.nodes(model.graph.node) for out in node.output}
 
 
 def _codes(name: str, makers: Mapping[str, onnx.NodeProto], types: Mapping[str, int]) -> str | None:
@@ -198,11 +202,9 @@ def _alive(model: onnx.ModelProto, makers: Mapping[str, onnx.NodeProto]) -> list
     while wanted:
         name = wanted.pop()
         if name in makers and name not in seen:
-            inner = (a.g for a in makers[name].attribute if a.HasField("g"))  # branches read from outside, too
-            reads = [*makers[name].input, *(each for graph in inner for node in graph.node for each in node.input)]
             seen |= set(makers[name].output)
-            wanted += reads
-    return [node for node in model.graph.node if not seen.isdisjoint(node.output)]
+            wanted += nested.reads(makers[name])
+    return [node for node in nested.nodes(model.graph.node) if not seen.isdisjoint(node.output)]
 
 
 def _weight(node: onnx.NodeProto, makers: Mapping[str, onnx.NodeProto], held: frozenset[str]) -> str | None:
@@ -212,18 +214,18 @@ def _weight(node: onnx.NodeProto, makers: Mapping[str, onnx.NodeProto], held: fr
 
 
 def _held(model: onnx.ModelProto) -> frozenset[str]:
-    return frozenset(tensor.name for tensor in model.graph.initializer)
+    return frozenset(tensor.name for graph in nested.graphs(model.graph) for tensor in graph.initializer)
 
 
 def _sizes(model: onnx.ModelProto) -> dict[str, int]:
     """Numbers in the weight of each node."""
-    makers = {out: node for node in model.graph.node for out in node.output}
-    sizes = {tensor.name: math.prod(tensor.dims) for tensor in model.graph.initializer}
-    constants = (node for node in model.graph.node if node.op_type == "Constant")
+    makers, nodes = _makers(model), list(nested.nodes(model.graph.node))
+    sizes = {t.name: math.prod(t.dims) for graph in nested.graphs(model.graph) for t in graph.initializer}
+    constants = (node for node in nodes if node.op_type == "Constant")
     sizes |= {node.output[0]: math.prod(a.t.dims) for node in constants for a in node.attribute if a.HasField("t")}
     found = {}
     held = _held(model)
-    for node in model.graph.node:
+    for node in nodes:
         name = (_weight(node, makers, held) or "") if node.op_type in KERNELS else ""
         while name in makers and makers[name].input:
             name = makers[name].input[0]

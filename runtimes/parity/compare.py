@@ -29,8 +29,6 @@ if TYPE_CHECKING:
 SCHEMA_VERSION = 1
 BATCH = 4
 """Samples per run where the network's batch is free; more only leave the caches."""
-_BUILT = "tensorrt"
-"""Engines that build a free batch as 1."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +123,7 @@ def _batch_size(pair: Pair, engines: Sequence[str] = ()) -> int:
     fixed = [spec.shape[0] for spec in specs if spec.shape and isinstance(spec.shape[0], int)]
     if fixed:
         return fixed[0]
-    return 1 if any(engine.startswith(_BUILT) for engine in engines) else BATCH
+    return 1 if any(parts.load("runtimes", engine).builds for engine in engines) else BATCH
 
 
 def _whole_batches(pair: Pair, data: Data) -> Data:

@@ -127,13 +127,15 @@ class Runtime:
 
     `exact`: its integer arithmetic is that of `compress/integer.py`, code for code. `knobs`: the fields of Options that
     it heeds. `precisions`: those that this device computes float layers in; any other it runs in f32, without a word.
-    `of_model`: opens a network that is read already, where the engine reads files as convkit does.
+    `builds`: it makes an engine of what it opens, which takes minutes, and of a free batch one of 1. `of_model`:
+    opens a network that is read already, where the engine reads files as convkit does.
     """
 
     about: str
     version: Callable[[], str]
     open: Callable[[str, Options], Session]
     exact: bool = False
+    builds: bool = False
     knobs: tuple[Knob, ...] = ()
     precisions: Callable[[], tuple[str, ...]] = lambda: PRECISIONS[:1]
     of_model: Callable[[Model, Options], Session] | None = None

@@ -23,7 +23,9 @@ def module() -> Any:  # noqa: ANN401 - torch, whose types for CUDA differ betwee
     except ImportError as error:
         raise NotAvailableError("torch is not installed", hint="pip install torch") from error
     if torch.version.cuda is None:
-        raise NotAvailableError("this build of torch has no CUDA", hint="pip install torch, its build for CUDA")
+        raise NotAvailableError(
+            "this build of torch has no CUDA", hint="install the one for CUDA that torch's installation page names"
+        )
     if not torch.cuda.is_available():
         raise NotAvailableError("no GPU is at hand", hint="run it on a machine with an NVIDIA GPU and its driver")
     return torch

@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any, Self
 
+from convkit.compress import parts
 from convkit.compress.errors import NOT_AVAILABLE, ConvkitError, NotAvailableError
 from convkit.compress.model import TensorSpec
 from convkit.runtimes.session import NodeTime, Options
@@ -99,7 +100,7 @@ class IsolatedSession:
     """A Session whose engine runs in an EngineProcess."""
 
     def __init__(self, engine: str, path: str, options: Options | None = None, timeout: float = TIMEOUT) -> None:
-        builds = engine.startswith("tensorrt")
+        builds = parts.load("runtimes", engine).builds
         self.process = EngineProcess(f"{engine} on {path}", max(timeout, BUILD_TIMEOUT) if builds else timeout)
         try:
             fields = {"engine": engine, "path": path, "options": dataclasses.asdict(options or Options())}

@@ -158,12 +158,23 @@ def test_a_plugin_or_a_body_makes_an_operator_known() -> None:
 
 
 def test_who_reads_in_a_body_is_a_reader() -> None:
-    """In that of a node of a body, too, and of what only leaves it."""
+    """In that of a node of a body, too; what only leaves a body is read by the node that has it."""
     inner = helper.make_node("If", ["on"], ["b"], "inner", then_branch=branch("x"), else_branch=branch("w"))
     outer = helper.make_node("If", ["on"], ["y"], "outer", then_branch=branch("b", inner), else_branch=branch("v"))
     found = lint.described(model([outer], {"on": np.array(True), "w": np.ones(1, np.float32)}))
     assert {name: len(found.readers[name]) for name in ("x", "w", "v")} == {"x": 1, "w": 1, "v": 1}
-    assert {node.name for name in ("x", "w", "v", "on") for node in found.readers[name]} == {"outer"}
+    assert [found.readers[name][0].name for name in ("x", "w", "v")] == ["inner", "inner", "outer"]
+    assert [node.name for node in found.readers["on"]] == ["outer", "inner"]
+
+
+def test_branches_are_looked_into() -> None:
+    """What is in them is built like all else."""
+    alone = quantized(UINT8)
+    both = [helper.make_graph(alone.graph.node, name, [], [Y], alone.graph.initializer) for name in ("then", "other")]
+    choice = helper.make_node("If", ["on"], ["y"], "choice", then_branch=both[0], else_branch=branch("x"))
+    found = lint.lint(model([choice], {"on": np.array(True)}), "tensorrt")
+    assert found
+    assert [one.words for one in found] == [one.words for one in lint.lint(alone, "tensorrt")]
 
 
 def branch(made: str, *nodes: onnx.NodeProto) -> onnx.GraphProto:

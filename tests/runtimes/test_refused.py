@@ -39,4 +39,4 @@ def test_an_engine_that_holds_a_program_is_told_of(refused: Callable[[str], str]
 
 
 def test_another_is_to_be_built_here(refused: Callable[[str], str]) -> None:
-    assert "build it with this version, for this GPU: convkit export --sm 89" in refused(OTHER)
+    assert "build it with this version: convkit export NET --target trt-rtx --sm 89 -o OUT" in refused(OTHER)
