@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from convkit.cli.work import Work
-from convkit.compress import record
+from convkit.compress import parts, record
 
 if TYPE_CHECKING:
     from convkit.compress.calibration import Calibration
@@ -133,13 +133,46 @@ class Builder:
 
     def file(self, network: Model) -> Path:
         """`network` as an ONNX file of its own."""
-        from convkit.export import exporter
-
         self.work.counts["builds"] += 1
         path = self.folder / f"build{next(self._numbers)}.onnx"
-        proto = exporter.of_engine(self.engine or self.target.engine).proto(network, self.target.opset)
-        record.write_bytes(path, bytes(proto.SerializeToString(deterministic=True)))
+        write(network, self.target, self.engine or self.target.engine, path)
         return path
+
+
+def write(network: Model, target: Target, engine: str, path: Path) -> None:
+    """The file that `engine` runs, and where that stands in for the target's own, beside it what that is to run."""
+    from convkit.export import exporter
+
+    record.write_bytes(path, exporter.of_engine(engine).bytes(network, target.opset))
+    if engine != target.engine:
+        record.write_bytes(beside(path), exporter.of_engine(target.engine).bytes(network, target.opset))
+
+
+def beside(path: Path) -> Path:
+    """Where the file for the target's own engine is, if another ran `path`."""
+    return path.with_suffix(".shipped.onnx")
+
+
+def shipped(path: Path) -> bytes:
+    """What is shipped where `path` was measured."""
+    own = beside(path)
+    return (own if own.exists() else path).read_bytes()
+
+
+def learns(plan: Plan) -> bool:
+    """Whether a method of the plan learns, which takes longer than all else that is done to a network."""
+    return any(_learns(name) for name in plan.methods)
+
+
+def without_learning(plan: Plan) -> Plan:
+    """`plan` with bias correction in place of what learns."""
+    kept = [name for name in plan.methods if not _learns(name)]
+    return replace(plan, methods=tuple(dict.fromkeys([*kept, *([_CORRECTED] if learns(plan) else [])])))
+
+
+def _learns(name: str) -> bool:
+    found: bool = parts.load("compress/methods", name).learns
+    return found
 
 
 def with_learned_rounding(plan: Plan) -> Plan:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from convkit.cli import show
+from convkit.cli import options, show
 
 if TYPE_CHECKING:
     from convkit.cli.checkpoint import Checkpoint
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
     from convkit.compress.model import ModelRef
 
 
-def job(model: ModelRef, data: DataRef, target: str, settings: Settings, *, measured: bool = True) -> Job:
-    """What is asked for, with its network and data read. The target's engine, or what stands in for it, is to be at
-    hand where anything is `measured`.
+def job(model: ModelRef, data: DataRef, target: str | None, settings: Settings, *, measured: bool = True) -> Job:
+    """What is asked for, with its network and data read; the target is the plan's where none is given, or the usual.
+    Its engine, or what stands in for that, is to be at hand where anything is `measured`.
     """
     from dataclasses import replace
 
@@ -39,7 +39,8 @@ def job(model: ModelRef, data: DataRef, target: str, settings: Settings, *, meas
 
     plan = plans.read(settings.plan) if settings.plan else None
     torch.set_num_threads(settings.threads)
-    chosen = targets.load(target).on(machine.flags())
+    usual = options.USUAL_TARGET if plan is None else plan.target
+    chosen = targets.load(target or usual).on(machine.flags())
     if plan is not None and plan.target != chosen.name:
         raise ConvkitError(f"the plan is for {plan.target}, not {chosen.name}", hint=f"give --target {plan.target}")
     here = not measured or foretold.at_hand(chosen)

@@ -8,8 +8,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from convkit.cli import characters, contest
-from convkit.cli.building import with_learned_rounding
+from convkit.cli import building, characters, contest
 from convkit.cli.checkpoint import Checkpoint
 from convkit.cli.contest import Candidate
 from convkit.cli.picture import Point
@@ -87,6 +86,8 @@ class Lab:
         if found is not None:
             return found
         made = self.file(plan)
+        if building.beside(made).exists():
+            self.kept.keep_file(building.beside(Path(name)).name, building.beside(made))
         self.kept.keep_file(name, made)
         return made
 
@@ -181,7 +182,7 @@ class Lab:
             path = self.kept_file(plan)
             if path.read_bytes() not in found:
                 found[path.read_bytes()] = Candidate(name, plan, path, partial(self._promised, plan))
-                if "learned_round" in plan.methods:
+                if building.learns(plan):
                     # Its network is at hand now: to learn it again takes longer than to simulate it.
                     self.scores(plan)
         return list(found.values())
@@ -190,7 +191,7 @@ class Lab:
         chosen, floating = self.space.plan_of(best.formats), self.space.precision.floating
         plans = {
             "searched": chosen,
-            "searched, learned rounding": with_learned_rounding(chosen),
+            "searched, learned rounding": building.with_learned_rounding(chosen),
             **{name: self.space.plan_of(trial.formats) for name, trial in roomy.items()},
         }
         if self.space.has(uniform := self.space.uniform()):

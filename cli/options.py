@@ -7,7 +7,6 @@ a plain value named like the option (`as_json` for --json).
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import functools
 import re
 from collections.abc import Callable, Iterable, Mapping
@@ -20,7 +19,7 @@ from convkit.cli import show
 from convkit.cli.values import SEEDS, THREADS, WORD, Part
 from convkit.compress import function as functions
 from convkit.compress import package
-from convkit.compress.errors import ConvkitError
+from convkit.compress.errors import ConvkitError, nearest
 from convkit.compress.model import InputShape, ModelRef, parse_shape
 
 if TYPE_CHECKING:
@@ -173,8 +172,8 @@ def data_ref(text: Mapping[str, Any]) -> DataRef:
     known = [field.name for field in dataclasses.fields(DataRef)]
     for key in [*text, *(["path"] if "path" not in text else [])]:
         if key not in known or key not in text:
-            near = difflib.get_close_matches(key, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near and key not in known else f"give {', '.join(known)}"
+            every = f"give {', '.join(known)}"
+            hint = every if key in known else nearest(key, known, every)
             raise ConvkitError(f"data has no {key!r}", hint=hint)
     for key, value in text.items():
         if not isinstance(value, _DATA_TYPES[key]):
@@ -266,9 +265,15 @@ _DATA_OPTIONS = (
 )
 
 
-target = click.option(
-    "--target", type=Part("recipes/targets", ".yaml"), metavar="NAME|FILE", help="See `convkit list targets`."
-)
+def _target(more: str = "") -> Callable[[Function], Function]:
+    words = f"See `convkit list targets`.{more}"
+    return click.option("--target", type=Part("recipes/targets", ".yaml"), metavar="NAME|FILE", help=words)
+
+
+USUAL_TARGET = "onnxruntime-cpu"
+target = _target()
+usual_target = _target(f"  [default: the plan's, else {USUAL_TARGET}]")
+"""Of commands for which `carrying.job` finds it."""
 output = click.option(
     "-o", "--output", required=True, type=WORD, metavar="FOLDER", help="Where the result goes, whole or not at all."
 )
@@ -276,7 +281,9 @@ json = click.option("--json", "as_json", is_flag=True, help="Print the result as
 seed = click.option("--seed", type=SEEDS, default=0, show_default=True, help="Seed of everything random.")
 threads = click.option("--threads", type=THREADS, default=2, show_default=True, help="Threads of the engine.")
 dry_run = click.option("--dry-run", is_flag=True, help="Say what would be done, and do nothing.")
-resume = click.option("--resume", is_flag=True, help="Go on after an interruption; finished steps are kept.")
+resume = click.option(
+    "--resume", is_flag=True, help="Go on where the same command was interrupted; else it begins anew."
+)
 
 
 def command_line() -> list[str]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -36,7 +36,6 @@ HELD = 0.1
 def job(training: Training) -> Job:
     """The network, its data and its target, as `convkit quantize` has them."""
     from convkit.cli import carrying, search_options
-    from convkit.compress import plan as plans
     from convkit.compress.search import space
 
     asked, nothing = training.asked, {"latency": None, "size": None, "bops": None}
@@ -50,8 +49,7 @@ def job(training: Training) -> Job:
         budget=SECONDS, tune=False, threads=training.threads, seed=training.schedule.seed, as_json=False,
         dry_run=False, resume=training.resume,
     )  # fmt: skip
-    usual = plans.read(asked.plan).target if asked.plan else "onnxruntime-cpu"
-    job = carrying.job(training.model, training.data, asked.target or usual, how)
+    job = carrying.job(training.model, training.data, asked.target, how)
     if job.plan is not None and (job.plan.forms or job.plan.widths):
         raise ConvkitError(
             f"{asked.plan} makes other layers of the network's", hint="train the network that it made, with --precision"
@@ -76,6 +74,9 @@ def begun(training: Training) -> tuple[Training, Job]:
     from convkit.cli.plain_training import BATCH
 
     found, schedule = job(training), training.schedule
+    if found.estimated:
+        stands_in = f"{found.target.stand_in} computes the scores, and no time is told"
+        show.note(f"{found.target.about} is not at hand: {stands_in}")
     return replace(training, schedule=replace(schedule, batch=schedule.batch or fixed(found.model) or BATCH)), found
 
 
@@ -129,11 +130,14 @@ def planned(job: Job, learns: Data, held: Data, calibration: Calibration, say: P
     from convkit.compress.search import remedies
 
     asked = replace(quantizing.task(job, learns, held.batch(slice(_CALIBRATED))), data=calibration, good=lambda _: True)
-    tried = []
-    for attempt in remedies.attempts(asked) if job.plan is None else (remedies.given(asked, job.plan),):
-        tried.append(attempt)
-        say(f"{attempt.remedy}: sqnr {attempt.scores['sqnr']:.1f} dB")
-    plan = remedies.best(tried, asked.rank).plan
+    if job.plan is not None:
+        plan, _ = remedies.completed(asked, job.plan)
+    else:
+        tried = []
+        for attempt in remedies.attempts(asked):
+            tried.append(attempt)
+            say(f"{attempt.remedy}: sqnr {attempt.scores['sqnr']:.1f} dB")
+        plan = remedies.best(tried, asked.rank).plan
     if not plan.layers:
         raise ConvkitError(f"{job.target.name} runs no layer of {job.model.name} in these formats", hint="give others")
     return plan
@@ -174,10 +178,12 @@ def networks(training: Training, job: Job, plan: Plan, calibration: Calibration,
 def network(training: Training, job: Job, plan: Plan, calibration: Calibration) -> tuple[Network, Model]:
     """That which is to be trained, whose norms have seen nothing, and what rounding alone makes of it."""
     from convkit.compress.apply import apply_prepared, prepare
+    from convkit.compress.model import clone
     from convkit.compress.training.trainable import Network
 
     prepared = prepare(job.model, plan.methods, calibration.probe, widths=plan.widths)
-    rounded, own = (apply_prepared(prepared, plan, job.target, calibration.seen_by(plan.methods)) for _ in range(2))
+    rounded = apply_prepared(prepared, plan, job.target, calibration.seen_by(plan.methods))
+    own = rounded.replace(graph=clone(rounded.graph))
     asked = training.asked
     found = Network(own, prepared, follow=asked.ranges == "followed", norms=asked.norms)
     if asked.norms and not any(layer.norm for layer in found.layers):
@@ -185,6 +191,18 @@ def network(training: Training, job: Job, plan: Plan, calibration: Calibration) 
             f"no convolution of {job.model.name} has a bias that a norm could stand for", hint="leave out --norms"
         )
     return found, rounded
+
+
+def rated(training: Training, planned: Iterable[Plan]) -> Training:
+    """Where no rate is asked for, with that which suits the formats of weights in these."""
+    from convkit.compress import format as formats
+    from convkit.compress.training import steps
+
+    if training.schedule.rate:
+        return training
+    weights = [layer.weight for plan in planned for layer in plan.layers.values() if layer.weight]
+    rate = steps.rate(map(formats.load, weights))
+    return replace(training, schedule=replace(training.schedule, rate=rate))
 
 
 def seen(training: Training, job: Job, learns: Data) -> list[Inputs]:

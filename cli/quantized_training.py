@@ -85,6 +85,7 @@ def _run(training: Training, crew: Crew) -> dict[str, Any] | None:
         say.found(f"{len(plan.layers)} layers in their formats")
         aim = quantized_start.aim(training, job, learns, held)
         network, rounded = quantized_start.networks(training, job, plan, calibration, learns)
+        training = quantized_start.rated(training, [plan])
         begun = functools.partial(
             quantized.train, network, aim=aim, schedule=training.schedule, kept=known, shards=training.shards, crew=crew
         )
@@ -93,12 +94,11 @@ def _run(training: Training, crew: Crew) -> dict[str, Any] | None:
         if crew.rank:
             return None
         model = network.settle()
-        say(f"timed and scored in {job.engine}")
+        say(f"scored in {job.engine}")
         results = quantized_scores.measured(job, {ROUNDED: rounded, TRAINED: model}, judged)
-    report = told(training, state, results, started, len(judged))
+    report = told(training, job, state, results, started, len(judged))
     report["simulated"] = quantized_scores.simulated(job, model, judged)
-    proto = exporter.of_engine(job.engine).proto(model, job.target.opset)
-    write(training, job, plan, bytes(proto.SerializeToString(deterministic=True)), report)
+    write(training, job, plan, exporter.of_engine(job.target.engine).bytes(model, job.target.opset), report)
     kept.done()
     return report
 
@@ -111,7 +111,7 @@ def key(training: Training, job: Job) -> list[object]:
 
 
 def told(
-    training: Training, state: State, results: Mapping[str, Result], started: float, samples: int
+    training: Training, job: Job, state: State, results: Mapping[str, Result], started: float, samples: int
 ) -> dict[str, Any]:
     """How it went, for the report."""
     return {
@@ -122,7 +122,8 @@ def told(
         "seconds": time.monotonic() - started,
         "learning_seconds": state.seconds,
         "samples": samples,
-        "networks": {name: quantized_scores.told(result) for name, result in results.items()},
+        "engine": job.engine,
+        "networks": {name: quantized_scores.told(job, result) for name, result in results.items()},
     }
 
 
@@ -208,7 +209,11 @@ def write(
         record.write_bytes(folder / "plan.yaml", plans.dump(plan).encode())
         digests = {"data": job.data.digest, "model": job.model.digest, "plan": plan.digest}
         manifest = record.manifest(
-            command=options.command_line(), digests=digests, seed=training.schedule.seed, threads=training.threads
+            command=options.command_line(),
+            digests=digests,
+            target=job.target.name,
+            seed=training.schedule.seed,
+            threads=training.threads,
         )
         record.write_json(folder / record.MANIFEST, manifest)
         record.write_json(folder / "report.json", dict(report))

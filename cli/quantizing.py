@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from convkit.cli import contest, foretold, precisions, tuning
+from convkit.cli import building, contest, foretold, precisions, tuning
 from convkit.cli.batches import batching, calibration_of, fixed, indices_in_range, run, split
 from convkit.cli.checkpoint import Checkpoint
 from convkit.cli.goodness import Limits, good, remark, tells
@@ -141,11 +141,12 @@ def outcome(job: Job, standing: contest.Standing, tried: Sequence[Attempt], held
     seen = held if len(job.data) > 1 else 0
     kept = standing.kept
     if kept is None:
-        empty, own = Plan(job.model.digest, job.target.name, engine=knobs, pins=job.pins), original_bytes(job)
+        empty = Plan(job.model.digest, job.target.name, engine=knobs, pins=job.pins)
+        own = original_bytes(job, job.target.engine)
         return Outcome(contest.ORIGINAL, "kept float", standing.why, empty, own, tried, standing, seen, knobs)
     checked = remark(seen) or f"no loss shown on {seen} samples held back"
     verdict = _verdict(kept.plan)
-    why, written = f"{standing.why}, {checked}", kept.path.read_bytes()
+    why, written = f"{standing.why}, {checked}", building.shipped(kept.path)
     return Outcome(kept.name, verdict, why, kept.plan, written, tried, standing, seen, knobs)
 
 
@@ -209,7 +210,6 @@ def _candidates(job: Job, asked: Task, chosen: Attempt, folder: Path) -> Iterato
     """The chosen plan in each placement that the target's data names, as files; equal ones once."""
     from convkit.compress import calibration
     from convkit.compress.apply import apply_prepared, prepare
-    from convkit.export import exporter
 
     seen: set[bytes] = set()
     forms, widths = chosen.plan.forms, chosen.plan.widths
@@ -225,15 +225,14 @@ def _candidates(job: Job, asked: Task, chosen: Attempt, folder: Path) -> Iterato
         same = replace(chosen.plan, methods=methods, layers=layers)
         plan = calibration.complete(model, job.target, same, asked.data)
         quantized = apply_prepared(model, plan, job.target, asked.data.seen_by(plan.methods))
-        proto = exporter.of_engine(job.engine).proto(quantized, job.target.opset)
-        written = bytes(proto.SerializeToString(deterministic=True))
+        path = folder / f"{index}.onnx"
+        building.write(quantized, job.target, job.engine, path)
+        written = path.read_bytes()
         if not same.changes and "precision" in same.engine:
             yield contest.Candidate("as planned", same, folder / ORIGINAL_FILE)
         if not same.changes or written in seen:
             continue
         seen.add(written)
-        path = folder / f"{index}.onnx"
-        record.write_bytes(path, written)
         yield contest.Candidate(variant.get("name", "as planned"), plan, path)
 
 
@@ -279,15 +278,15 @@ def _ends(model: Model, variant: Mapping[str, Any]) -> set[str]:
     return {name for end in variant.get("ends", ()) for name in chosen[end]}
 
 
-def original_bytes(job: Job) -> bytes:
-    """The network that was given, as one ONNX file: the user's own where it is one, else as the engine wants it."""
+def original_bytes(job: Job, engine: str = "") -> bytes:
+    """The network that was given, as one ONNX file: the user's own where it is one, else as `engine` wants it, or that
+    which measures."""
     from convkit.cli import original
     from convkit.export import exporter
 
     if own := original.own_bytes(job.source, job.model):
         return own
-    proto = exporter.of_engine(job.engine).proto(job.model, job.target.opset)
-    return bytes(proto.SerializeToString(deterministic=True))
+    return exporter.of_engine(engine or job.engine).bytes(job.model, job.target.opset)
 
 
 def _words(scores: Mapping[str, float], count: int) -> str:

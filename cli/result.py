@@ -9,7 +9,7 @@ from convkit.cli import goodness, options, show
 from convkit.cli.contest import ORIGINAL
 from convkit.compress import membership, metric, record
 from convkit.compress import plan as plans
-from convkit.export import artifact, exporter
+from convkit.export import artifact
 
 if TYPE_CHECKING:
     from convkit.cli.quantizing import Job, Outcome
@@ -48,24 +48,14 @@ def write(output: str, job: Job, outcome: Outcome, told: dict[str, Any], searche
 
     digests = {"model": job.model.digest, "data": job.data.digest, "plan": outcome.plan.digest}
     facts: dict[str, Any] = {"target": job.target.name, "seed": job.seed, "engine": dict(outcome.plan.engine)}
-    manifest = record.manifest(command=options.command_line(), digests=digests, **facts)
+    manifest = record.manifest(command=options.command_line(), digests=digests, threads=job.threads, **facts)
     with record.output_folder(output) as folder:
-        record.write_bytes(folder / artifact.MODEL, _shipped(job, outcome))
+        record.write_bytes(folder / artifact.MODEL, outcome.model)
         record.write_text(folder / "plan.yaml", plans.dump(outcome.plan))
         record.write_json(folder / "report.json", told)
         if searched is not None:
             search_report.write(searched, folder)
         record.write_json(folder / record.MANIFEST, manifest)
-
-
-def _shipped(job: Job, outcome: Outcome) -> bytes:
-    """The file that was measured, as the target's own engine wants it where another stood in for it."""
-    if not job.estimated or not outcome.plan.changes:
-        return outcome.model
-    import onnx
-
-    made = onnx.ModelProto.FromString(outcome.model)
-    return bytes(exporter.of_engine(job.target.engine).typed(made).SerializeToString(deterministic=True))
 
 
 def tell(outcome: Outcome, output: str, searched: Searched | None) -> None:

@@ -57,6 +57,7 @@ def run(training: Training) -> dict[str, Any]:
             planned, ends = several_plans.made(jobs, (learns, held), calibration, say)
         aim = quantized_start.aim(training, job, learns, held)
         choices, rounded = _choices(training, job, planned, ends, (calibration, learns))
+        training = quantized_start.rated(training, planned.values())
         costs, target = searched_costs.made(job, planned, choices, ends, wish, calibration)
         search = mixing.Search(costs, target, seed=job.seed)
         begun = functools.partial(
@@ -71,14 +72,13 @@ def run(training: Training) -> dict[str, Any]:
         network, _ = quantized_start.network(training, job, plan, calibration)
         choices.fill(network, chosen)
         model = network.settle()
-        say(f"timed and scored in {job.engine}")
+        say(f"scored in {job.engine}")
         results = quantized_scores.measured(job, {**rounded, SEARCHED: model}, judged)
-    report = quantized_training.told(training, state, results, started, len(judged))
+    report = quantized_training.told(training, job, state, results, started, len(judged))
     report["simulated"] = quantized_scores.simulated(job, model, judged)
     report["searched"] = _told(learner, choices, costs, target)
-    proto = exporter.of_engine(job.engine).proto(model, job.target.opset)
-    pictures = _pictures(learner, costs)
-    quantized_training.write(training, job, plan, bytes(proto.SerializeToString(deterministic=True)), report, pictures)
+    written = exporter.of_engine(job.target.engine).bytes(model, job.target.opset)
+    quantized_training.write(training, job, plan, written, report, _pictures(learner, costs))
     kept.done()
     return report
 

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from convkit.cli import contest, finishing, narrowing, quantizing, searchspace, sensing
+from convkit.cli import building, contest, finishing, narrowing, quantizing, searchspace, sensing
 from convkit.cli.batches import indices_in_range, split
 from convkit.cli.checkpoint import Checkpoint
 from convkit.cli.laboratory import Lab, computed
@@ -254,16 +254,15 @@ def _is_open(trial: Trial, pins: Formats) -> bool:
 def _start(job: Job, wishes: Wishes) -> Job:
     """`job` with the plan that the search begins with, where there is one: the tables', else the one that is given.
 
-    Learned rounding is not repeated for every network that is built on the way; the precision is what is searched.
+    What its methods learn is not learnt again for every network that is built on the way; the precision is what is
+    searched.
     """
     from convkit.compress import plan as plans
 
     plan = job.plan if wishes.tables is None else plans.loads(wishes.tables.plan)
     if plan is None or not plan.changes:
         return replace(job, plan=None)
-    learned = "learned_round" in plan.methods
-    methods = [*(name for name in plan.methods if name != "learned_round"), *(["bias_correction"] if learned else [])]
-    return replace(job, plan=replace(plan, methods=tuple(dict.fromkeys(methods))))
+    return replace(job, plan=building.without_learning(plan))
 
 
 def _wish(means: Means, lab: Lab, front: Sequence[Choice]) -> Wish:

@@ -13,6 +13,8 @@ from convkit.cli.batches import indices_in_range
 from convkit.compress.errors import ConvkitError
 
 if TYPE_CHECKING:
+    import onnx
+
     from convkit.cli.progress import Progress
     from convkit.cli.quantized_training import Training
     from convkit.cli.quantizing import Job
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from convkit.compress.plan import Plan
     from convkit.compress.training.switching import Members, Switch
     from convkit.export.mixed import Decisions
+    from convkit.runtimes.bench.measure import Result
 
 
 def run(training: Training) -> dict[str, Any]:
@@ -32,7 +35,7 @@ def run(training: Training) -> dict[str, Any]:
     from convkit.compress.training import switching
     from convkit.compress.training.checkpoint import Checkpoint
     from convkit.compress.training.deciders import hawq
-    from convkit.export import exporter, switched
+    from convkit.export import artifact, exporter, switched
 
     training, job = quantized_start.begun(training)
     learns, held = quantized_start.split(training, job)
@@ -49,39 +52,52 @@ def run(training: Training) -> dict[str, Any]:
             planned, ends = _planned(training, job, (learns, held), calibration, say)
         aim = quantized_start.aim(training, job, learns, held)
         switch, rounded = _switch(training, job, planned, calibration, learns)
-        schedule = training.schedule
+        training = quantized_start.rated(training, planned.values())
         members = switch.members(ends)
         if training.asked.mixed and not members:
             raise ConvkitError(f"no layer of {job.model.name} is of many widths", hint="leave out --mixed")
         curved: Mapping[str, float] = {}
         if training.asked.mixed:
             say("how curved the loss is, layer by layer")
-            curved = hawq.traces(switch.first.exact, aim, schedule.batch, job.seed)
+            curved = hawq.traces(switch.first.exact, aim, training.schedule.batch, job.seed)
         draws = switching.Draws(switch.widths, members, curved, job.seed) if training.asked.mixed else None
-        begun = functools.partial(switching.train, switch, aim=aim, schedule=schedule, kept=known, draws=draws)
+        begun = functools.partial(switching.train, switch, aim=aim, schedule=training.schedule, kept=known, draws=draws)
         texts = {"plans": {str(bits): plans.dump(plan) for bits, plan in planned.items()}, "ends": sorted(ends)}
         widest = max(planned)
         whole = switch.first.model
         _, state = quantized_training.trained(training, begun, whole, (learns, aim), (kept, texts), say)
-        made = exporter.of_engine(job.engine)
-        files = {bits: made.proto(switched.plain(model), job.target.opset) for bits, model in switch.settle().items()}
+        models = {bits: switched.plain(model) for bits, model in switch.settle().items()}
         beside = _decisions(job, planned, switch, members, curved, calibration).told() if training.asked.mixed else None
-        artifact = switched.packed(files, beside)
-        say(f"timed and scored in {job.engine}")
-        networks = {
-            name: made.proto(model, job.target.opset).SerializeToString(deterministic=True)
-            for name, model in rounded.items()
-        }
-        for bits in files:
-            networks[f"{bits} bits"] = switched.narrowed(artifact, bits).SerializeToString(deterministic=True)
-        results = quantized_scores.of_files(job, networks, judged)
-    report = quantized_training.told(training, state, results, started, len(judged))
-    written = bytes(artifact.SerializeToString(deterministic=True))
-    alone = len(files[widest].SerializeToString(deterministic=True))
-    report |= {"widths": list(files), "bytes": len(written), "bytes_of_widest": alone}
+        say(f"scored in {job.engine}")
+        results = _measured(job, rounded, models, judged)
+    made = exporter.of_engine(job.target.engine)
+    written = artifact.serialized(_packed(job, models, job.target.engine, beside))
+    report = quantized_training.told(training, job, state, results, started, len(judged))
+    alone = len(made.bytes(models[widest], job.target.opset))
+    report |= {"widths": list(models), "bytes": len(written), "bytes_of_widest": alone}
     quantized_training.write(training, job, planned[widest], written, report)
     kept.done()
     return report
+
+
+def _packed(
+    job: Job, models: Mapping[int, Model], engine: str, beside: Mapping[str, Any] | None = None
+) -> onnx.ModelProto:
+    """One file of all widths, as `engine` wants it."""
+    from convkit.export import exporter, switched
+
+    made = exporter.of_engine(engine)
+    return switched.packed({bits: made.proto(model, job.target.opset) for bits, model in models.items()}, beside)
+
+
+def _measured(job: Job, rounded: Mapping[str, Model], models: Mapping[int, Model], judged: Data) -> dict[str, Result]:
+    """What rounding alone made, and the networks that the one file gives."""
+    from convkit.export import artifact, exporter, switched
+
+    made, whole = exporter.of_engine(job.engine), _packed(job, models, job.engine)
+    networks = {name: made.bytes(model, job.target.opset) for name, model in rounded.items()}
+    own = {f"{bits} bits": artifact.serialized(switched.narrowed(whole, bits)) for bits in models}
+    return quantized_scores.of_files(job, networks | own, judged)
 
 
 def _planned(

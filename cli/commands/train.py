@@ -18,13 +18,13 @@ if TYPE_CHECKING:
     from convkit.compress.data import DataRef
     from convkit.compress.model import ModelRef
 
-_RATE, _QUANTIZED_RATE, _ELASTIC_RATE = 3e-3, 3e-4, 0.1
-"""Of AdamW, of it where a trained network is quantized, and of the descent that elastic networks are trained by."""
+_RATE, _ELASTIC_RATE = 3e-3, 0.1
+"""Of AdamW, and of the descent that elastic networks are trained by."""
 
 
 @click.command
 @options.model
-@options.data(required=True, what="What it learns from, with labels")
+@options.data(required=True, what="What it learns from, with labels where no network in float teaches")
 @click.option("--validation", type=options.DataSet(), metavar="PATH", help="What it is scored on, with labels.")
 @click.option("--epochs", type=click.IntRange(1), default=10, show_default=True, help="Passes over the data.")
 @click.option(
@@ -35,7 +35,7 @@ _RATE, _QUANTIZED_RATE, _ELASTIC_RATE = 3e-3, 3e-4, 0.1
     type=click.FloatRange(0, min_open=True),
     callback=values.finite,
     help="Largest learning rate; in low precision that of weights of size 0.1, others move in proportion.  "
-    f"[default: {_RATE}; of --precision {_QUANTIZED_RATE}, of --elastic {_ELASTIC_RATE}]",
+    f"[default: {_RATE}; of --elastic {_ELASTIC_RATE}; in low precision by the formats, 1e-5 for int8, 2e-4 for int4]",
 )
 @click.option(
     "--loss",
@@ -150,7 +150,7 @@ def train(
     names = augmentations.parse(augment)
     if formats.quantized:
         _refuse(elastic, metric, gates)
-        how = loop.Schedule(epochs, batch or 0, rate or _QUANTIZED_RATE, decay=0.0, seed=seed)
+        how = loop.Schedule(epochs, batch or 0, rate or 0.0, decay=0.0, seed=seed)
         aware = quantized_training.Training(
             model, data, validation, formats, how, loss, names, shards, threads, output, resume=resume
         )

@@ -125,10 +125,15 @@ def _is_same(one: Model, other: Model) -> bool:
 
 def given(task: Task, plan: Plan) -> Attempt:
     """A plan that a person wrote or edited, with the ranges it lacks calibrated, and how it scores."""
+    return _scored(task, "the plan given", *completed(task, plan))
+
+
+def completed(task: Task, plan: Plan) -> tuple[Plan, Model]:
+    """A plan that a person wrote or edited, with the ranges it lacks calibrated, and the network prepared for it."""
     check_model(task.model, plan)
     model = prepare(task.model, plan.methods, task.data.probe, plan.forms, plan.widths)
     check_layers(model.graph, plan, task.target)
-    return _scored(task, "the plan given", calibration.complete(model, task.target, plan, task.data), model)
+    return calibration.complete(model, task.target, plan, task.data), model
 
 
 def with_methods(names: Sequence[str]) -> Remedy:

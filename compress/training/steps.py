@@ -7,12 +7,15 @@ weights are of the usual size, and all others move in proportion to theirs.
 
 from __future__ import annotations
 
+import math
+import statistics
 from collections.abc import Iterable, Mapping
 
 import torch
 from torch import Tensor
 
 from convkit.compress import patches
+from convkit.compress.format import Format
 from convkit.compress.training.layers import Layer, Read
 from convkit.compress.training.rounded import bounds
 
@@ -22,6 +25,13 @@ _LEAST = 1e-3
 """Of the layer's root mean square: a channel of zeros can still learn."""
 _TYPICAL = 0.25
 """Of the range of what a layer reads: its usual size."""
+
+_MOVES = 4e-3
+"""Of the step between two codes: how far the usual rate moves a weight. Measured on EfficientNet-Lite0, where 0.002 to
+0.005 is best in INT8 and 0.004 in INT4."""
+_EXACT = 3e-4
+"""The usual rate where no weight is rounded."""
+_NUMBERS = 4096
 
 Units = Mapping[int, Tensor]
 """By the id of a parameter, how many rates each of its numbers moves by."""
@@ -42,6 +52,23 @@ def units(layers: Iterable[Layer]) -> Units:
             if bias is not None and bias.numel() == len(unit):
                 found[id(bias)] = (unit * _size(layer.reads)).reshape(bias.shape)
     return found
+
+
+def rate(weights: Iterable[Format]) -> float:
+    """The usual learning rate of layers with weights in these formats: what moves them, on average, by a part of
+    their step, of those with scales where there are any."""
+    numbers = list(weights)
+    ranged = [number for number in numbers if number.ranged] or [one for one in numbers if not one.exact]
+    return _MOVES * statistics.fmean(_step(number) for number in ranged) if ranged else _EXACT
+
+
+def _step(number: Format) -> float:
+    """Between two codes, on normally distributed weights of the usual size: what they err by, if evenly spread."""
+    places = (torch.arange(_NUMBERS) + 0.5) / _NUMBERS
+    weights = USUAL * math.sqrt(2) * torch.erfinv(2 * places - 1)
+    plain = torch.ones(()), torch.zeros(())
+    off = number.fake(weights, *(number.parameters(weights.min(), weights.max()) if number.ranged else plain)) - weights
+    return float(off.square().mean().sqrt()) * math.sqrt(12)
 
 
 def _size(reads: Read | None) -> Tensor:

@@ -22,9 +22,10 @@ from tests.bench.comparison import FLOAT, THREADS
 from tests.bench.limits import Line
 
 PRECISION, TARGET, ENGINE = "int4/uint4", "onnxruntime-cpu", "onnxruntime"
-LEARNT, EPOCHS, BATCH, RATE = 1_200, 3, 16, 2e-4
-ROUNDINGS: Mapping[str, tuple[str, ...]] = {"rounded": (), "block_round": ("--method", "block_round")}
-"""By the usual remedies, and by learning which way to round."""
+LEARNT, EPOCHS, BATCH = 1_200, 3, 16
+BEST = "block_round"
+ROUNDINGS: Mapping[str, tuple[str, ...]] = {"rounded": (), BEST: ("--method", BEST)}
+"""By the usual remedies, and by learning which way to round, which training begins with."""
 TRAINED = "trained"
 IMAGES = 1_000
 _BATCH, _SURE = 5, 1.96
@@ -82,9 +83,9 @@ def _made(case: Case, say: Callable[[str], None], output: Path) -> dict[str, Pat
         product.run(["quantize", str(case.model), *data, *words, *how, "-o", str(output / name)])
         made[name] = output / name / "model.onnx"
     say(f"{case.name}: trained in {PRECISION}")
-    how = ["--epochs", str(EPOCHS), "--batch", str(BATCH), "--rate", str(RATE), "--augment", "flip", "--target", TARGET]
-    data = ["--data", str(output / "learnt.npz")]
-    product.run(["train", str(case.model), "--precision", PRECISION, *data, *how, "-o", str(output / TRAINED)])
+    how = ["--epochs", str(EPOCHS), "--batch", str(BATCH), "--augment", "flip", "--data", str(output / "learnt.npz")]
+    plan = ["--plan", str(output / BEST / "plan.yaml")]
+    product.run(["train", str(case.model), *plan, *how, "-o", str(output / TRAINED)])
     return made | {TRAINED: output / TRAINED / "model.onnx"}
 
 

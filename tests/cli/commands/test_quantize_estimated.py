@@ -21,6 +21,17 @@ from convkit.runtimes.session import Options, open_session
 from tests.cli import quantizable
 from tests.command_line import Convkit
 
+GROUPED = """import torch
+from torch import nn
+def build():
+    torch.manual_seed(0)
+    layers = nn.Conv2d(3, 8, 3), nn.GroupNorm(2, 8), nn.ReLU(), nn.Conv2d(8, 8, 3)
+    class Net(nn.Sequential):
+        def forward(self, x):
+            return super().forward(x).mean((2, 3))
+    return Net(*layers)
+"""
+
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
@@ -97,6 +108,41 @@ def test_the_plan_gives_the_same_file_again(
     assert {onnx.TensorProto.DataType.Name(each.data_type) for each in held if len(each.dims) == 4} == {element}
     looked = convkit("lint", str(tmp_path / "out/model.onnx"), *on(folder), "--sm", "89")
     assert looked.code == 0, looked.out
+
+
+def test_nothing_of_the_stand_in_is_in_the_file(
+    convkit: Convkit, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """ONNX Runtime has group norms as instance norms, and novel convolutions as functions."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "grouped.py").write_text(GROUPED)
+    data = "--shape", "x:Nx3x8x8", "--data", str(folder / "calib.npz")
+    done = convkit("quantize", "grouped:build", *data, *on(folder), "-o", "out")
+    assert done.code == 0, done.err
+    done = convkit(
+        "export", "grouped:build", *data, "--plan", "out/plan.yaml", *on(folder), "--no-build", "-o", "again"
+    )
+    assert done.code == 0, done.err
+    assert (tmp_path / "out/model.onnx").read_bytes() == (tmp_path / "again/model.onnx").read_bytes()
+    file = onnx.load(tmp_path / "out/model.onnx")
+    assert "InstanceNormalization" not in {node.op_type for node in file.graph.node}
+    assert not file.functions
+
+
+def test_what_is_trained_is_the_target_s_own_file(convkit: Convkit, folder: Path, tmp_path: Path) -> None:
+    """No time of the engine that stands in is told."""
+    data = "--data", str(folder / "calib.npz"), "--batch", "6", "--epochs", "1"
+    words = "--precision", "bf16", *data, *on(folder), "-o", str(tmp_path / "out"), "--json"
+    done = convkit("train", str(folder / "net.onnx"), *words)
+    assert done.code == 0, done.err
+    assert "TensorRT for RTX is not at hand: onnxruntime computes the scores, and no time is told" in " ".join(
+        done.err.split()
+    )
+    report = json.loads(done.out)
+    assert {one["ratio"] for one in report["networks"].values()} == {None}
+    held = onnx.load(tmp_path / "out/model.onnx").graph.initializer
+    assert {onnx.TensorProto.DataType.Name(each.data_type) for each in held if len(each.dims) == 4} == {"BFLOAT16"}
+    assert json.loads((tmp_path / "out/manifest.json").read_text())["target"] == "large"
 
 
 def test_a_search_by_estimates_says_so_everywhere(convkit: Convkit, folder: Path, tmp_path: Path) -> None:

@@ -1,15 +1,18 @@
 """`convkit train --precision`: quantized networks learn, from labels or without, and go on where they were killed."""
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 import onnx
 import pytest
 from onnx import numpy_helper
+from torch import fx
 
 from convkit.compress import plan as plans
 from convkit.compress import record
+from convkit.compress.methods import block_round
 from convkit.compress.training import checkpoint
 from tests.command_line import Convkit, Result
 
@@ -35,6 +38,7 @@ def loader():
     sets = torch.utils.data.TensorDataset(*(torch.from_numpy(held[name]) for name in ("input", "labels")))
     return torch.utils.data.DataLoader(sets, 64, shuffle=True)
 """
+METHODS = "methods: [simplify, fold_batch_norm, merge_parallel, block_round]"
 WEIGHTS = "--weights", "float/weights.safetensors", "--shape", "input:Nx1x12x12"
 
 
@@ -133,6 +137,42 @@ def test_a_mixed_plan_is_trained_as_it_stands(aware: Aware, folder: Path) -> Non
     made = (folder / "mixed/plan.yaml").read_text()
     assert made.count("weight: int5") == 1
     assert made.count("weight: int4") == plan.count("weight: int4") - 1
+
+
+def test_rounding_that_a_plan_learns_is_learnt_once(
+    aware: Aware, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes minutes on networks of some size; and what training begins with is kept apart from what it makes."""
+    assert aware.train("--precision", "int2", "--epochs", "1", out="nearest").code == 0
+    plan = (folder / "nearest/plan.yaml").read_text()
+    (folder / "learnt.yaml").write_text(re.sub(r"^methods: .*$", METHODS, plan, count=1, flags=re.MULTILINE))
+    calls, learn = [], block_round._Learner.learn
+
+    def counted(learner: block_round._Learner, graph: fx.GraphModule) -> None:
+        calls.append(graph)
+        learn(learner, graph)
+
+    monkeypatch.setattr(block_round._Learner, "learn", counted)
+    more = "--rate", "4e-4", "--batch", "16", "--epochs", "6"
+    done = aware.train("--plan", "learnt.yaml", "--json", *more, data="train_bare.npz", out="from_learnt")
+    assert done.code == 0, done.err
+    assert len(calls) == 1
+    networks = json.loads(done.out)["networks"]
+    assert networks["trained"]["metrics"]["sqnr"] > networks["rounded"]["metrics"]["sqnr"]
+
+
+@pytest.mark.parametrize(
+    ("words", "rate"),
+    [(("--precision", "int4"), 2.1e-4), (("--precision", "int8"), 1.15e-5), (("--switch", "8,4"), 7.1e-5)],
+)
+def test_the_rate_is_that_of_the_formats_where_none_is_given(
+    words: tuple[str, ...], rate: float, convkit: Convkit, aware: Aware, folder: Path
+) -> None:
+    del aware  # it trained the weights
+    usual = "--data", "train.npz", "--batch", "64", "--epochs", "1", "--json"
+    done = convkit("train", "aware_net:build", *WEIGHTS, *usual, *words, "-o", "usual")
+    assert done.code == 0, done.err
+    assert json.loads(done.out)["schedule"]["rate"] == pytest.approx(rate, rel=0.05)
 
 
 def test_a_plan_says_which_target_is_trained_for(aware: Aware, folder: Path) -> None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
+from convkit.compress import format as formats
 from convkit.compress import patches
 from convkit.compress import target as targets
 from convkit.compress.apply import apply_prepared, prepare
@@ -44,6 +45,15 @@ def test_units_are_sizes_of_channels() -> None:
             zero = layer.reads.rounds.get_buffer("zero")
             read = layer.reads.rounds.scale() * torch.maximum(255 - zero, zero) / 4
             assert torch.allclose(units[id(layer.bias)], unit[:, 0] * read)
+
+
+@pytest.mark.parametrize(("weight", "rate"), [("int8", 1.15e-5), ("int4", 2.1e-4), ("int2", 1.25e-3)])
+def test_the_usual_rate_moves_weights_by_a_part_of_their_step(weight: str, rate: float) -> None:
+    """Each is 0.4 % of the step between codes of normally distributed weights of size 0.1."""
+    assert steps.rate([formats.load(weight)]) == pytest.approx(rate, rel=0.02)
+    both = [formats.load(name) for name in (weight, "bf16", "fp32")]
+    assert steps.rate(both) == steps.rate(both[:1])  # those with scales decide
+    assert steps.rate([]) == 3e-4  # nothing is rounded
 
 
 def test_a_channel_of_zeros_can_learn() -> None:
