@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from convkit.cli import show
+from convkit.runtimes.parity.checks import AT_MOST
 
 if TYPE_CHECKING:
     from convkit.runtimes.parity.checks import Check
@@ -15,33 +16,29 @@ if TYPE_CHECKING:
 _SHOWN = 10
 """Checks of layers that are printed, beside the first of each engine that missed."""
 _UNITS = {"relative": "", "sqnr": " dB", "codes": " equal", "end_to_end": " equal"}
-_AT_MOST = ("relative", "metric")
 _COLUMNS = ("engine", "measure", "value", "limit", "verdict")
 
 
-def table(found: Comparison, *, quantized: bool) -> None:
-    """Layers that missed and those nearest to it, then all outputs and metrics.
-
-    `quantized`: both networks are, so that outputs are held against the tolerance `sqnr`, not `loss`.
-    """
+def table(found: Comparison) -> None:
+    """Layers that missed and those nearest to it, then all outputs and metrics."""
     layers = [check for check in found.checks if check.layer]
     if layers:
         shown = _worst(layers)
-        rows = [(_name(c), *_figures(c, quantized=quantized)) for c in shown]
+        rows = [(_name(c), *_figures(c)) for c in shown]
         show.table(("layer", *_COLUMNS), rows)
         if len(shown) < len(layers):
             show.text(f"the {len(shown)} worst of {len(layers)} checks of layers; --json has all")
         for engine, first in found.first_departure.items():
             show.text(f"{engine}: {_summary([c for c in layers if c.engine == engine], first)}\n")
-    others = [(c.tensor, *_figures(c, quantized=quantized)) for c in found.checks if not c.layer]
+    others = [(c.tensor, *_figures(c)) for c in found.checks if not c.layer]
     show.table(("output", *_COLUMNS), others)
 
 
-def miss(found: Comparison, *, quantized: bool) -> str:
+def miss(found: Comparison) -> str:
     """The first miss, in words."""
     missed = [check for check in found.checks if not check.passed]
     first, where = missed[0], missed[0].layer or missed[0].tensor
-    limit = f"the limit is {_tolerance(first, quantized=quantized)} {_limit(first)}"
+    limit = f"the limit is {first.tolerance} {_limit(first)}"
     return (
         f"{len(missed)} of {len(found.checks)} checks failed; the first: {first.engine}, {where}: "
         f"{first.measure} is {_value(first)}, {limit}"
@@ -52,18 +49,11 @@ def _name(check: Check) -> str:
     return check.layer if check.tensor == check.layer else f"{check.layer}: {check.tensor}"
 
 
-def _figures(check: Check, *, quantized: bool) -> tuple[str, str, str, str, str]:
-    tolerance = _tolerance(check, quantized=quantized)
+def _figures(check: Check) -> tuple[str, str, str, str, str]:
     limit = "–" if check.limit is None else _limit(check)
-    named = limit if check.limit is None or tolerance == check.measure else f"{tolerance} {limit}"
+    named = limit if check.limit is None or check.tolerance == check.measure else f"{check.tolerance} {limit}"
     verdict = "–" if check.limit is None else "pass" if check.passed else "FAIL"
     return check.engine, check.measure, _value(check), named, verdict
-
-
-def _tolerance(check: Check, *, quantized: bool) -> str:
-    """The name by which --tolerance sets a check's limit."""
-    held_to_loss = check.measure == "sqnr" and (bool(check.layer) or not quantized)
-    return "loss" if held_to_loss else check.measure
 
 
 def _value(check: Check) -> str:
@@ -71,7 +61,7 @@ def _value(check: Check) -> str:
 
 
 def _limit(check: Check) -> str:
-    return f"{'≤' if check.measure in _AT_MOST else '≥'} {check.limit:.4g}{_unit(check)}"
+    return f"{'≤' if check.measure in AT_MOST else '≥'} {check.limit:.4g}{_unit(check)}"
 
 
 def _unit(check: Check) -> str:

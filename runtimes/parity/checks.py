@@ -42,7 +42,8 @@ class Tolerance:
 
 @dataclass(frozen=True, slots=True)
 class Check:
-    """One number against its limit (None: for information); `layer` is "" for an output or metric."""
+    """One number against its limit (None: for information), which is the Tolerance's of the name `tolerance`; `layer`
+    is "" for an output or metric."""
 
     engine: str
     tensor: str
@@ -50,7 +51,12 @@ class Check:
     measure: str
     value: float
     limit: float | None
+    tolerance: str
     passed: bool
+
+
+AT_MOST = ("relative", "metric")
+"""Measures of how far off something is; the others are of how near."""
 
 
 @dataclass(slots=True)
@@ -74,15 +80,13 @@ def of_side(engine: str, side: Side, pair: Pair, found: Sequence[Probe], toleran
     for name, difference in side.outputs.items():
         if difference.exact:
             # What quantization changes of a class or an index, the metrics tell.
-            least = tolerance.codes if all(quantized) or not any(quantized) else None
-            passed = least is None or difference.equal >= least
-            outputs.append(Check(engine, name, "", "codes", difference.equal, least, passed))
+            asked = tolerance if all(quantized) or not any(quantized) else None
+            outputs.append(_check((engine, name, ""), "codes", difference.equal, asked))
         elif not any(quantized):
-            passed = difference.relative <= tolerance.relative
-            outputs.append(Check(engine, name, "", "relative", difference.relative, tolerance.relative, passed))
+            outputs.append(_check((engine, name, ""), "relative", difference.relative, tolerance))
         else:
-            limit = tolerance.sqnr if all(quantized) else tolerance.loss
-            outputs.append(Check(engine, name, "", "sqnr", difference.sqnr, limit, difference.sqnr >= limit))
+            held_to = "sqnr" if all(quantized) else "loss"
+            outputs.append(_check((engine, name, ""), "sqnr", difference.sqnr, tolerance, held_to))
     good = all(check.passed for check in outputs)
     limits = dataclasses.replace(tolerance, relative=max(tolerance.relative, pair.rounding))
     return [c for p in found for c in _layer_checks(engine, side, p, limits, outputs_good=good)] + outputs
@@ -90,26 +94,27 @@ def of_side(engine: str, side: Side, pair: Pair, found: Sequence[Probe], toleran
 
 def _layer_checks(engine: str, side: Side, p: Probe, tolerance: Tolerance, *, outputs_good: bool) -> list[Check]:
     """A float network's layers are blamed only for an output that departs: equalization rescales them on purpose."""
-    alone = side.layers[p.name]
+    alone, who = side.layers[p.name], (engine, p.name, p.layer)
     if p.kind == probes.FLOAT and alone.exact:
-        return [Check(engine, p.name, p.layer, "codes", alone.equal, tolerance.codes, alone.equal >= tolerance.codes)]
+        return [_check(who, "codes", alone.equal, tolerance)]
     if p.kind == probes.FLOAT:
-        passed = alone.relative <= tolerance.relative
-        return [Check(engine, p.name, p.layer, "relative", alone.relative, tolerance.relative, passed)]
+        return [_check(who, "relative", alone.relative, tolerance)]
     whole = side.end_to_end[p.name]
     if p.kind == probes.CODES and not alone.exact:
-        return [
-            Check(engine, p.name, p.layer, "sqnr", alone.sqnr, tolerance.sqnr, alone.sqnr >= tolerance.sqnr),
-            Check(engine, p.name, p.layer, "codes", alone.equal, None, passed=True),
-        ]
+        return [_check(who, "sqnr", alone.sqnr, tolerance), _check(who, "codes", alone.equal, None)]
     if p.kind == probes.CODES:
-        limit = tolerance.end_to_end if side.exact and p.name not in side.drifting else None
-        return [
-            Check(engine, p.name, p.layer, "codes", alone.equal, tolerance.codes, alone.equal >= tolerance.codes),
-            Check(engine, p.name, p.layer, "end_to_end", whole.equal, limit, limit is None or whole.equal >= limit),
-        ]
-    limit = None if outputs_good else tolerance.loss
-    return [Check(engine, p.name, p.layer, "sqnr", whole.sqnr, limit, limit is None or whole.sqnr >= limit)]
+        limits = tolerance if side.exact and p.name not in side.drifting else None
+        return [_check(who, "codes", alone.equal, tolerance), _check(who, "end_to_end", whole.equal, limits)]
+    return [_check(who, "sqnr", whole.sqnr, None if outputs_good else tolerance, "loss")]
+
+
+def _check(who: tuple[str, str, str], measure: str, value: float, limits: Tolerance | None, held_to: str = "") -> Check:
+    """Against the limit of `limits` that is called `held_to`, or as what is measured; against none where there are
+    none."""
+    name = held_to or measure
+    limit: float | None = None if limits is None else getattr(limits, name)
+    passed = limit is None or (value <= limit if measure in AT_MOST else value >= limit)
+    return Check(*who, measure, value, limit, name, passed)
 
 
 def of_metric(
@@ -130,10 +135,9 @@ def of_metric(
         value = metrics.evaluate(name, got, outputs, data.labels)
         own = metrics.evaluate(name, outputs, outputs, data.labels)
         if found.needs == "labels" or (found.unit == "dB" and own < metrics.LIMIT_DB):
-            gap = abs(value - own)
             same = side.exact and side.drifting.isdisjoint(side.predictions)
-            limit = tolerance.metric if same or not quantized else None
-            checks.append(Check(engine, name, "", "metric", gap, limit, limit is None or gap <= limit))
+            limits = tolerance if same or not quantized else None
+            checks.append(_check((engine, name, ""), "metric", abs(value - own), limits))
         else:
-            checks.append(Check(engine, name, "", "metric", value, None, passed=True))
+            checks.append(_check((engine, name, ""), "metric", value, None))
     return checks

@@ -57,13 +57,16 @@ class Difference:
 
     @property
     def relative(self) -> float:
-        """Largest difference over the reference's largest magnitude."""
-        return self.largest / self.peak if self.peak else self.largest
+        """Largest difference over the reference's largest magnitude, at most 1e30: JSON has no infinity."""
+        return min(self.largest / self.peak if self.peak else self.largest, _FARTHEST)
 
     @property
     def sqnr(self) -> float:
         """Signal to noise in dB, at most 200 either way."""
         return decibels(self.signal, self.noise)
+
+
+_FARTHEST = 1e30
 
 
 def _energy(array: np.ndarray) -> float:

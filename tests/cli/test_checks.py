@@ -10,7 +10,7 @@ from convkit.runtimes.parity.compare import Comparison
 
 
 def layer(number: int, equal: float, engine: str = "onnxruntime") -> Check:
-    return Check(engine, f"t{number}", f"conv{number}", "codes", equal, 0.999, equal >= 0.999)
+    return Check(engine, f"t{number}", f"conv{number}", "codes", equal, 0.999, "codes", equal >= 0.999)
 
 
 def comparison(*found: Check) -> Comparison:
@@ -18,8 +18,8 @@ def comparison(*found: Check) -> Comparison:
     return Comparison(found, missed, 4, {})
 
 
-def printed(capsys: pytest.CaptureFixture[str], found: Comparison, *, quantized: bool = True) -> str:
-    checks.table(found, quantized=quantized)
+def printed(capsys: pytest.CaptureFixture[str], found: Comparison) -> str:
+    checks.table(found)
     return " ".join(capsys.readouterr().out.split())
 
 
@@ -47,19 +47,22 @@ def test_no_hidden_check_is_worse_than_a_shown_one(drawn: list[tuple[float, str]
 
 
 def test_every_limit_says_its_direction_its_unit_and_its_name(capsys: pytest.CaptureFixture[str]) -> None:
-    output = Check("onnxruntime", "scores", "", "sqnr", 35.0, 20.0, passed=True)
-    exact = Check("eager", "scores", "", "relative", 2e-6, 1e-4, passed=True)
-    metric = Check("openvino", "top1", "", "metric", 0.5, 0.2, passed=False)
-    told = Check("openvino", "agreement", "", "metric", 97.5, None, passed=True)
-    out = printed(capsys, comparison(output, exact, metric, told))
+    output = Check("onnxruntime", "scores", "", "sqnr", 35.0, 20.0, "sqnr", passed=True)
+    float_codes = Check("onnxruntime", "c", "conv", "sqnr", 18.0, 20.0, "sqnr", passed=False)
+    rounded = Check("openvino", "scores", "", "sqnr", 35.0, 20.0, "loss", passed=True)
+    exact = Check("eager", "scores", "", "relative", 2e-6, 1e-4, "relative", passed=True)
+    metric = Check("openvino", "top1", "", "metric", 0.5, 0.2, "metric", passed=False)
+    told = Check("openvino", "agreement", "", "metric", 97.5, None, "metric", passed=True)
+    out = printed(capsys, comparison(output, float_codes, rounded, exact, metric, told))
     assert "scores onnxruntime sqnr 35 dB ≥ 20 dB pass" in out
     assert "scores eager relative 2e-06 ≤ 0.0001 pass" in out
     assert "top1 openvino metric 0.5 % ≤ 0.2 % FAIL" in out
     assert "agreement openvino metric 97.5 % – –" in out
-    assert "scores onnxruntime sqnr 35 dB loss ≥ 20 dB pass" in printed(capsys, comparison(output), quantized=False)
+    assert "conv: c onnxruntime sqnr 18 dB ≥ 20 dB FAIL" in out
+    assert "scores openvino sqnr 35 dB loss ≥ 20 dB pass" in out
 
 
 def test_a_miss_names_the_limit_that_was_missed() -> None:
-    found = comparison(Check("openvino", "scores", "", "sqnr", 8.0, 10.0, passed=False))
+    found = comparison(Check("openvino", "scores", "", "sqnr", 8.0, 10.0, "loss", passed=False))
     words = "1 of 1 checks failed; the first: openvino, scores: sqnr is 8 dB, the limit is loss ≥ 10 dB"
-    assert checks.miss(found, quantized=False) == words
+    assert checks.miss(found) == words

@@ -205,7 +205,7 @@ def test_the_same_arrays_do_not_differ(array: np.ndarray) -> None:
 def test_a_number_that_is_none_is_as_far_as_can_be(bad: float) -> None:
     difference = Difference()
     difference.add(np.array([1.0, 2.0], np.float32), np.array([1.0, bad], np.float32))
-    assert difference.relative == np.inf
+    assert difference.relative == 1e30
     assert difference.sqnr == -200.0
 
 
@@ -248,4 +248,4 @@ def test_a_network_in_fp16_is_held_to_its_own_noise(tmp_path: Path) -> None:
 def test_shapes_that_differ_are_as_far_as_can_be() -> None:
     difference = Difference()
     difference.add(np.ones((2, 3), np.float32), np.ones((3, 2), np.float32))
-    assert (difference.equal, difference.relative, difference.sqnr) == (0.0, np.inf, -200.0)
+    assert (difference.equal, difference.relative, difference.sqnr) == (0.0, 1e30, -200.0)
