@@ -10,7 +10,7 @@ if TYPE_CHECKING:
     from convkit.runtimes.bench.gate import Gate
     from convkit.runtimes.bench.gpu import Conditions
     from convkit.runtimes.bench.measure import Measurement
-    from convkit.runtimes.bench.verdict import Judgement
+    from convkit.runtimes.bench.verdict import Judgement, Verdict
 
 _MEGA = 1e6
 _MILLI = 1e3
@@ -43,6 +43,15 @@ def candidates(measurement: Measurement) -> tuple[list[str], list[list[str]]]:
         scores = [f"{result.metrics[name]:.2f}" for name in names]
         rows.append([result.name, *times, f"{result.throughput:.1f}", against, *sizes, *scores])
     return [*columns, *names], rows
+
+
+def missed(verdict: Verdict) -> str:
+    """The gates that make it fail, the first in full."""
+    failed = [judgement for judgement in verdict.judgements if verdict.fails(judgement)]
+    first = failed[0]
+    found = f"{measured(first.gate, first.measured)}{', undecided' if first.state == 'undecided' else ''}"
+    words = f"{len(failed)} of {len(verdict.judgements)} gates failed"
+    return f"{words}; the first: {first.candidate}, {first.gate.text}: measured {found}"
 
 
 def gates(judgements: Sequence[Judgement]) -> tuple[list[str], list[list[str]]]:

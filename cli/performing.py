@@ -27,7 +27,9 @@ def perform(step: Step, book: Journal, digest: str, *, quiet: bool, resume: bool
         try:
             code = CLI.main(typed, prog_name="convkit", standalone_mode=False)
         except ConvkitError as error:
-            raise type(error)(f"step {step.name}: {error.message}", hint=error.hint) from error
+            told = type(error)(f"step {step.name}: {error.message}", hint=error.hint)
+            told.printed = copy.getvalue()
+            raise told from error
     if code not in {None, GOOD}:
         return int(code)
     done = Done(digest, tuple(typed), copy.getvalue())

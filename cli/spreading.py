@@ -66,6 +66,7 @@ class Spread:
         for step in self.steps:
             found = self.failed.get(step.name)
             if isinstance(found, Exception):
+                self._print(found.printed if isinstance(found, ConvkitError) else "")
                 raise found
             if found is not None:
                 self._print(found.printed)

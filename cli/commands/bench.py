@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from convkit.cli import options, show, values
-from convkit.compress.errors import ConvkitError
+from convkit.cli import figures, options, show, values
+from convkit.compress.errors import ConvkitError, VerdictError
 from convkit.compress.model import parse_shape
 
 if TYPE_CHECKING:
@@ -133,7 +133,8 @@ def bench(
     judged = verdict.judge(measurement, parsed, strict=strict)
     _write(measurement, judged, files)
     _show(measurement, judged, "json" if as_json else "markdown" if markdown else "table")
-    click.get_current_context().exit(judged.exit_code)
+    if judged.failed:
+        raise VerdictError(figures.missed(judged))
 
 
 PART = bench

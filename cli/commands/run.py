@@ -5,10 +5,9 @@ A step is the command of that name with the recipe's settings as its options; th
 
 from __future__ import annotations
 
-import contextlib
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,6 +18,9 @@ from convkit.cli import journal, options, performing, recipe, rehearsal, show, v
 from convkit.cli.journal import Done, Journal
 from convkit.cli.step import Step, parameters, words
 from convkit.compress import record
+from convkit.compress.errors import ConvkitError
+
+REPORT = "report.json"
 
 
 @click.command
@@ -26,7 +28,9 @@ from convkit.compress import record
 @options.output
 @options.json
 @options.dry_run
-@options.resume
+@click.option(
+    "--resume", is_flag=True, help="Go on inside the step that was interrupted; steps that are done are kept anyway."
+)
 @click.option("--force", is_flag=True, help="Do every step again, finished or not.")
 @click.option(
     "--ray",
@@ -48,6 +52,18 @@ def run(name: str, output: str, as_json: bool, dry_run: bool, resume: bool, forc
     at another one.
 
     \b
+    A recipe:
+      model: net.onnx           or {path: models:build, weights: …, args: {…}, shape: "x:Nx3x224x224"}
+      data: {calib: calib.npz, val: {path: photos/, pattern: "*_{label}.jpg"}}
+      target: onnxruntime-cpu   any option here is meant for every step that has it
+      steps:                    each is a command and its options: --max-drop 1 is max_drop: 1
+        - {command: quantize, name: int8, data: calib, tune: false}     writes OUTPUT/int8
+        - {command: verify, reference: net.onnx, candidate: "${int8}/model.onnx", data: val}
+        - {command: bench, candidates: [net.onnx, "${int8}/model.onnx"], gate: ["p50 <= 0.8x"]}
+
+    Files are looked for beside the recipe. The exit code is that of the first step that fails.
+
+    \b
     Examples:
       convkit run lite0 -o out/lite0
       convkit run recipe.yaml -o out/ --dry-run
@@ -61,18 +77,20 @@ def run(name: str, output: str, as_json: bool, dry_run: bool, resume: bool, forc
         return
     steps = _asked(wanted, as_json=as_json)
     with book.locked():
-        if address is None:
-            done = [
-                _do(step, book, f"{number}/{len(steps)} {step.name}", quiet=as_json, resume=resume, force=force)
-                for number, step in enumerate(steps, 1)
-            ]
-        else:
-            done = _spread(steps, book, address, quiet=as_json, resume=resume, force=force)
-    entries = [_entry(step, one, book) for step, one in zip(steps, done, strict=True)]
-    report = {"schema_version": 1, "recipe": wanted.name, "steps": entries}
-    record.write_json(book.output / "report.json", report)
-    if as_json:
-        show.json(report)
+        (book.output / REPORT).unlink(missing_ok=True)
+        done: dict[str, Done] = {}
+        try:
+            if address is None:
+                for number, step in enumerate(steps, 1):
+                    title = f"{number}/{len(steps)} {step.name}"
+                    done[step.name] = _do(step, book, title, quiet=as_json, resume=resume, force=force)
+            else:
+                _spread(steps, book, address, done, quiet=as_json, resume=resume, force=force)
+        except ConvkitError as error:
+            failed = {"message": str(error), "exit_code": error.exit_code, **_parsed(error.printed)}
+            _report(wanted, steps, done, book, as_json=as_json, failed=failed)
+            raise
+        _report(wanted, steps, done, book, as_json=as_json)
 
 
 PART = run
@@ -106,25 +124,55 @@ def _do(step: Step, book: Journal, title: str, *, quiet: bool, resume: bool, for
 
 
 def _spread(
-    steps: Sequence[Step], book: Journal, address: str, *, quiet: bool, resume: bool, force: bool
-) -> list[Done]:
-    """Do all of them on the cluster at `address`."""
+    steps: Sequence[Step],
+    book: Journal,
+    address: str,
+    done: dict[str, Done],
+    *,
+    quiet: bool,
+    resume: bool,
+    force: bool,
+) -> None:
+    """Do all of them on the cluster at `address`, and note in `done` what is."""
     from convkit.cli import cluster, spreading
 
     fresh = _fresh(steps, book, force=force)
     targets = sorted({there for step in steps if step.name in fresh and (there := spreading.target(step))})
     with cluster.joined(address, targets) as machines:
-        done = spreading.Spread(steps, book, machines, resume, force, quiet).end()
-    return [done[step.name] for step in steps]
+        spreading.Spread(steps, book, machines, resume, force, quiet, done=done).end()
+
+
+def _report(
+    wanted: recipe.Recipe,
+    steps: Sequence[Step],
+    done: Mapping[str, Done],
+    book: Journal,
+    *,
+    as_json: bool,
+    failed: Mapping[str, Any] | None = None,
+) -> None:
+    """What is done, in the order of the recipe, and what `failed` where one did: into the output, and printed."""
+    entries = [_entry(step, done[step.name], book) for step in steps if step.name in done]
+    report = {"schema_version": 1, "recipe": wanted.name, "steps": entries}
+    report |= {} if failed is None else {"failed": dict(failed)}
+    record.write_json(book.output / REPORT, report)
+    if as_json:
+        show.json(report)
 
 
 def _entry(step: Step, done: Done, book: Journal) -> dict[str, Any]:
     entry = {"name": step.name, "command": ["convkit", *done.command], "digest": done.digest}
-    file = book.folder(step) / "report.json"
+    file = book.folder(step) / REPORT
     written = "output" in parameters(step.command) and file.exists()
-    with contextlib.suppress(ValueError):
-        entry["report"] = json.loads(file.read_text() if written else done.printed)
-    return entry
+    return entry | _parsed(file.read_text() if written else done.printed)
+
+
+def _parsed(text: str) -> dict[str, Any]:
+    """JSON that a command has written or printed, as a report; nothing of what is none."""
+    try:
+        return {"report": json.loads(text)}
+    except ValueError:
+        return {}
 
 
 def _plan(wanted: recipe.Recipe, book: Journal, *, as_json: bool, force: bool) -> None:

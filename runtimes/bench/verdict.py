@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from convkit.compress import metric
-from convkit.compress.errors import GOOD, VERDICT_FAILED, ConvkitError
+from convkit.compress.errors import ConvkitError
 from convkit.runtimes.bench.estimate import QUANTILES, TAIL, Interval, point
 from convkit.runtimes.bench.gate import TIMES, Gate
 from convkit.runtimes.bench.measure import Measurement, Result
@@ -41,10 +41,6 @@ class Verdict:
     @property
     def failed(self) -> bool:
         return any(self.fails(judgement) for judgement in self.judgements)
-
-    @property
-    def exit_code(self) -> int:
-        return VERDICT_FAILED if self.failed else GOOD
 
     def fails(self, judgement: Judgement) -> bool:
         """Whether it makes the verdict fail."""

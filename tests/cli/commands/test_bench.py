@@ -171,6 +171,7 @@ def test_exit_1_when_a_gate_fails(convkit: Convkit, tmp_path: Path) -> None:
     files = ("--junit", str(junit), "--custom-smaller-is-better", str(list_file))
     # So far apart that no load of the machine leaves it undecided.
     done = convkit("bench", "null:1ms", "null:20ms", "--budget", "1", "--gate", "p50 <= 1.03x", *files)
+    assert "error: 1 of 1 gates failed; the first: null:20ms, p50 <= 1.03x: measured" in done.err
     assert done.code == 1
     assert "fail" in done.out
     assert ET.parse(junit).getroot().get("failures") == "1"
@@ -246,4 +247,4 @@ def test_exit_3_where_the_engine_is_missing(convkit: Convkit, tmp_path: Path, mo
 
 
 def test_a_verdict_without_gates_is_good() -> None:
-    assert Verdict(()).exit_code == 0
+    assert not Verdict(()).failed

@@ -223,6 +223,23 @@ def test_a_table_for_people_is_none_in_a_report(convkit: Convkit, tmp_path: Path
     assert json.loads(result.out)["steps"][0]["report"]["candidates"]
 
 
+def test_what_fails_is_told_and_in_the_report(convkit: Convkit, tmp_path: Path) -> None:
+    """By what it measured, too; nothing of an earlier run is taken for this one's."""
+    bench = "{command: bench, candidates: ['null:1ms', 'null:2ms'], budget: 0.5, gate: 'p50 <= LIMITx'}"
+    (tmp_path / "recipe.yaml").write_text(f"steps: [list, {bench.replace('LIMIT', '9')}]")
+    assert convkit(*words(tmp_path)).code == 0
+    assert len(json.loads((tmp_path / "out/report.json").read_text())["steps"]) == 2
+    (tmp_path / "recipe.yaml").write_text(f"steps: [list, {bench.replace('LIMIT', '0.5')}]")
+    result = convkit(*words(tmp_path, "--json"))
+    assert result.code == 1
+    assert "error: step bench: 1 of 1 gates failed; the first: null:2ms, p50 <= 0.5x: measured " in result.err
+    report = json.loads(result.out)
+    assert json.loads((tmp_path / "out/report.json").read_text()) == report
+    assert [step["name"] for step in report["steps"]] == ["list"]
+    assert report["failed"]["exit_code"] == 1
+    assert [gate["state"] for gate in report["failed"]["report"]["gates"]] == ["fail"]
+
+
 def test_a_report_that_lies_about_is_no_steps(convkit: Convkit, folder: Path) -> None:
     """A step of this name had a folder once; what it is now only prints."""
     (folder / "out" / "list").mkdir(parents=True)
