@@ -7,16 +7,15 @@ search is thrown away, and all of it once the output stands.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
-import os
 import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, TypeVar
 
-from convkit.compress import record
+from convkit.cli import show
+from convkit.compress import record, writing
 from convkit.compress.errors import ConvkitError
 
 T = TypeVar("T")
@@ -83,6 +82,10 @@ class Checkpoint:
             shutil.rmtree(self.folder, ignore_errors=True)
 
 
+_AFRESH = "an interrupted search is begun anew; --resume goes on from it"
+_ANOTHER = "an interrupted search for this output had other options, data or versions: it is begun anew"
+
+
 def beside(output: str, key: object, *, resume: bool) -> Checkpoint:
     """The checkpoint of the search that `key` describes, whose result goes to `output`; empty unless it resumes.
 
@@ -92,21 +95,19 @@ def beside(output: str, key: object, *, resume: bool) -> Checkpoint:
     folder, digest = final.with_name(f".{final.name}.search"), record.digest_json(key)
     folder.mkdir(parents=True, exist_ok=True)
     found = Checkpoint(folder, _locked(folder, output))
-    if not resume or found.value("key") != digest:
+    known = found.value("key")
+    if not resume or known != digest:
+        if known is not None:
+            show.note(_AFRESH if known == digest else _ANOTHER)
         _clear(folder)
     found.keep("key", digest)
     return found
 
 
 def _locked(folder: Path, output: str) -> int:
-    lock = os.open(folder / _LOCK, os.O_RDWR | os.O_CREAT, 0o644)
-    try:
-        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(lock)
-        raise ConvkitError(
-            f"another search writes to {output}", hint="wait for it, or give another --output"
-        ) from error
+    lock = writing.claimed(folder / _LOCK)
+    if lock is None:
+        raise ConvkitError(f"another search writes to {output}", hint="wait for it, or give another --output")
     return lock
 
 

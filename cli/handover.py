@@ -68,7 +68,7 @@ def read(path: str, job: Job, wishes: Wishes) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise ConvkitError(f"{file} holds no sensitivity: {' '.join(str(error).split())}", hint=_HINT) from error
     asked = _parts(job, wishes)
-    other = [words for name, words in _OTHER.items() if found["parts"].get(name) != asked[name]]
+    other = [_OTHER[name] for name, digest in asked.items() if found["parts"].get(name) != digest]
     if other:
         raise ConvkitError(f"{file} is of {' and of '.join(other)}", hint=_HINT)
     values: dict[str, Any] = found["values"]

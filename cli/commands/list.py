@@ -27,7 +27,6 @@ KINDS = {
     "recipes": ("recipes", ".yaml"),
     "reports": ("cli/reports", ".py"),
     "rules": ("export/rules", ".py"),
-    "searches": ("compress/search", ".py"),
     "sources": ("compress/sources", ".py"),
     "targets": ("recipes/targets", ".yaml"),
 }

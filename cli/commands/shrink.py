@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 @click.command
 @options.model
 @options.data(required=True, what="Samples of the network's input")
-@options.target
+@options.usual_target
 @options.output
 @click.option(
     "--step",
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     metavar="NAME,...",
     help="Search the form of each convolution among these, too: tucker2; `convkit list forms`.",
 )
-@search_options.settings
+@search_options.untabled
 def shrink(
     *,
     model: ModelRef,
@@ -76,15 +76,15 @@ def shrink(
     from convkit.compress.training import family
 
     place.check(output, settings.plan, dry_run=settings.dry_run)
-    job = carrying.job(model, data, target or "onnxruntime-cpu", settings)
+    job = carrying.job(model, data, target, settings)
     if family.is_one(model.path):
         wanted = [budget.parse(name, text) for name, text in settings.budgets.items() if text is not None]
         if len(wanted) != 1 or formats or forms:
-            hint = '--latency "<=5ms"; `convkit quantize` what it leaves for formats'
+            hint = 'give one --latency, such as "<=5ms", and no --formats or --forms: quantize the member afterwards'
             raise ConvkitError("a member of a family is picked by one limit on its time", hint=hint)
         source = click.get_current_context().get_parameter_source
         defaults = ("max_drop", "min_sqnr", "step")
-        given = [name for name in ("plan", "tables", "keep", "by_labels", "resume") if getattr(settings, name)]
+        given = [name for name in ("plan", "keep", "by_labels", "resume") if getattr(settings, name)]
         given += [name for name in defaults if source(name) is ParameterSource.COMMANDLINE]
         if given:
             option = f"--{given[0].replace('_', '-')}"
@@ -94,7 +94,7 @@ def shrink(
             return
         members.shrink(job, family.read(model.path), wanted[0], output, as_json=settings.as_json)
         return
-    asked = job, formats or "", settings.tables, settings.budgets
+    asked = job, formats or "", None, settings.budgets
     wishes = wishing.wishes(*asked, by_labels=settings.by_labels, forms=forms, narrow=step)
     carrying.carry_out(job, wishes, output, settings)
 

@@ -34,6 +34,7 @@ def switch(*, model: str, bits: int | None, bops: str | None, output: str, as_js
 
     MODEL is what `convkit train --switch` wrote: a network of its largest width, which its target's engine runs as it
     is. The others are made of it without data and without training: weights are shifted, the rest stands in the file.
+    OUTPUT gets model.onnx, manifest.json and report.json, which has the width of each layer.
 
     \b
     Examples:
@@ -43,7 +44,7 @@ def switch(*, model: str, bits: int | None, bops: str | None, output: str, as_js
       convkit bench any/model.onnx four/model.onnx --engine onnxruntime --data val.npz
     """
     from convkit.compress.sources import onnx as source
-    from convkit.export import mixed, switched
+    from convkit.export import artifact, mixed, switched
 
     if (bits is None) == (bops is None):
         raise ConvkitError("a width or a budget says what to make", hint="give --bits or --bops")
@@ -58,14 +59,16 @@ def switch(*, model: str, bits: int | None, bops: str | None, output: str, as_js
         made = mixed.composed(file, layers)
         counts = sorted(Counter(layers.values()).items(), reverse=True)
         said = ", ".join(f"{count} layers of {width} bits" for width, count in counts)
-    written = bytes(made.SerializeToString(deterministic=True))
+    written, widths = artifact.serialized(made), switched.widths(file)
+    report = {"schema_version": 1, "bits": bits, "bops": bops, "layers": layers, "widths": list(widths)}
+    report["bytes"] = len(written)
     with record.output_folder(output) as folder:
         record.write_bytes(folder / FILE, written)
         digests = {"model": record.digest_file(model)}
         record.write_json(folder / record.MANIFEST, record.manifest(command=options.command_line(), digests=digests))
-    widths = switched.widths(file)
+        record.write_json(folder / "report.json", report)
     if as_json:
-        show.json({"bits": bits, "layers": layers, "widths": list(widths), "bytes": len(written)})
+        show.json(report)
     else:
         show.text(f"{output}/{FILE}: {said}, of {', '.join(map(str, widths))}")
 

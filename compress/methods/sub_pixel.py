@@ -17,7 +17,6 @@ from convkit.compress.method import Method
 
 _MOST = 2.0
 """Multiplications with padded kernels, over those of the transposed convolution."""
-_RANK = 4
 _ELEMENTWISE = ("Relu", "Clip", "LeakyRelu", "Sigmoid", "Tanh", "Elu", "HardSigmoid", "HardSwish")
 """Activations that may come before the pixels are moved, where the convolution can run them inside its kernel."""
 

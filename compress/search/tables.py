@@ -23,7 +23,7 @@ from convkit.compress.search.refine import Trial
 FILE, OTHERS = "tables.json", "tables-*.json"
 """What a search leaves: tables of what it kept to, and those of other precisions of float and of other widths."""
 SCHEMA_VERSION = 3
-_HINT = "let the search make them anew"
+_HINT = "a search leaves them: `convkit quantize … --formats int8 -o FOLDER`"
 _TOP: schema.Types = {
     "model": str,
     "target": str,

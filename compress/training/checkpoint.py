@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import shutil
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from convkit.compress import record
+from convkit.compress import record, writing
 from convkit.compress.errors import ConvkitError
 
 if TYPE_CHECKING:
@@ -59,16 +58,11 @@ class Checkpoint:
         """Keep other trainings out as long as this process lives; those of one crew have its first keep all."""
         if self._lock >= 0 or os.environ.get("RANK", "0") != "0":
             return
-        lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except (BlockingIOError, PermissionError) as error:
-            os.close(lock)
+        lock = writing.claimed(self.folder / "lock")
+        if lock is None:
             raise ConvkitError(
                 f"another training writes to {self._output}", hint="wait for it, or give another --output"
-            ) from error
-        except OSError:
-            pass  # a file system without locks
+            )
         self._lock = lock
 
     def done(self) -> None:

@@ -38,10 +38,18 @@ def test_what_is_kept_is_read_by_the_same_search_that_resumes(tmp_path: Path) ->
     assert found.read_bytes() == b"net"
 
 
-def test_another_search_and_one_that_does_not_resume_begin_anew(tmp_path: Path) -> None:
-    for key, resume in ((["b"], True), (["a"], False)):
+def test_another_search_and_one_that_does_not_resume_begin_anew(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """And say so: what is thrown away may have taken hours."""
+    told = {(("b",), True): "had other options, data or versions", (("a",), False): "--resume goes on from it"}
+    for (key, resume), words in told.items():
         checkpoint.beside(str(tmp_path / "out"), ["a"], resume=False).keep("losses", 1)
-        assert checkpoint.beside(str(tmp_path / "out"), key, resume=resume).value("losses") is None
+        capsys.readouterr()
+        assert checkpoint.beside(str(tmp_path / "out"), list(key), resume=resume).value("losses") is None
+        assert words in " ".join(capsys.readouterr().err.split())
+    checkpoint.beside(str(tmp_path / "elsewhere"), "a", resume=False)
+    assert capsys.readouterr().err == ""
 
 
 def test_it_is_gone_when_the_output_stands(tmp_path: Path) -> None:

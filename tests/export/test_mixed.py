@@ -11,7 +11,7 @@ import torch
 from convkit.compress import parts
 from convkit.compress import target as targets
 from convkit.compress.budget import parse
-from convkit.compress.errors import ConvkitError
+from convkit.compress.errors import ConvkitError, VerdictError
 from convkit.compress.training.switching import Switch
 from convkit.export import exporter, mixed, switched
 from convkit.export.mixed import Decision, Decisions
@@ -97,7 +97,7 @@ def test_widths_are_those_that_lose_least_within_the_budget() -> None:
     found = mixed.chosen(known, parse("bops", "<=0.085x"))  # 85: eight bits in all, less what is fixed
     assert (found["flat"], found["steep"]) == (2, 6)
     assert found["flat's"] == 2
-    with pytest.raises(ConvkitError, match="less than its widths can do") as told:
+    with pytest.raises(VerdictError, match="less than its widths can do") as told:
         mixed.chosen(known, parse("bops", "<=0.04x"))
     assert "0.045x" in str(told.value.hint)
     assert set(mixed.chosen(known, parse("bops", "<=0.045x")).values()) == {2}

@@ -103,10 +103,10 @@ def test_the_forms_to_choose_among_are_those_asked_for(factorize: Smaller) -> No
     [
         (("--form", "cpp"), "no form is called 'cpp'"),
         (("--params", "<=15%"), "--params is asked of a network before training"),
-        (("--apriori",), "before training there is nothing to measure"),
+        (("--apriori",), "before training there is nothing to measure; leave out --data"),
+        (("--apriori", "--keep", "Conv"), "leave out --data, --keep"),
         (("--size", "<=3ms"), "--size"),
-        (("--tables", "tables.json"), "--tables are of formats alone"),
-        (("--tables", "tables.json", "--formats", "int8", "--size", "<=0.5x"), "--tables are of formats alone"),
+        (("--tables", "tables.json"), "no such option"),
     ],
 )
 def test_what_cannot_be_is_told(words: tuple[str, ...], told: str, factorize: Smaller) -> None:
