@@ -71,9 +71,9 @@ def export(
     \b
     Examples:
       convkit export net.pt2 -o out/
-      convkit export models.unet:UNet --weights unet.safetensors --target openvino -o out/
+      convkit export models.unet:UNet --weights unet.safetensors --shape x:Nx3x256x256 --target openvino -o out/
       convkit export net.onnx --plan plan.yaml --target onnxruntime-cpu --data calib.npz -o out/
-      convkit export net.onnx --plan plan.yaml --target trt-rtx --sm 89 -o out/
+      convkit export net.onnx --plan plan.yaml --data calib.npz --target trt-rtx --sm 89 -o out/
       convkit export net.pt2 --target trt-rtx --sm 89 --kernel all -o out/
     """
     from dataclasses import replace

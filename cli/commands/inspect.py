@@ -36,7 +36,7 @@ def inspect(model: ModelRef, sort: str | None, top: int | None, filters: bool, a
     Examples:
       convkit inspect net.onnx
       convkit inspect net.onnx --shape x:1x3x320x320 --top 10
-      convkit inspect models.unet:UNet --weights unet.safetensors --sort bytes --json
+      convkit inspect models.unet:UNet --weights unet.safetensors --shape x:Nx3x256x256 --sort bytes
       convkit inspect net.onnx --filters
     """
     from convkit.compress import analysis

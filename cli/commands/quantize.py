@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @click.command
 @options.model
 @options.data(required=True, what="Calibration samples")
-@options.target
+@options.usual_target
 @options.output
 @click.option(
     "--precision",
@@ -36,7 +36,8 @@ if TYPE_CHECKING:
     type=values.WORD,
     multiple=True,
     metavar="NAME",
-    help="Round by this method, in place of the usual remedies; `convkit list methods`.",
+    help="Quantize with this method in place of the usual remedies: learned_round, block_round, bias_correction …; "
+    "`convkit list methods`.",
 )
 @search_options.formats()
 @search_options.forms
@@ -97,7 +98,7 @@ def quantize(
     if sensitivity is not None and settings.tables is not None:
         raise ConvkitError("--tables has the sensitivity of layers already", hint="leave out --sensitivity")
     place.check(output, settings.plan, dry_run=settings.dry_run)
-    job = carrying.job(model, data, target or "onnxruntime-cpu", settings)
+    job = carrying.job(model, data, target, settings)
     job, note = _with_wishes(job, precision, methods)
     asked = job, formats, settings.tables, settings.budgets
     wishes = wishing.wishes(*asked, by_labels=settings.by_labels, forms=forms)

@@ -26,7 +26,7 @@ SCHEMA_VERSION = 1
 @click.command
 @options.model
 @options.data(required=True, what="Calibration samples")
-@options.target
+@options.usual_target
 @options.output
 @search_options.formats(required=True)
 @search_options.forms
@@ -58,7 +58,7 @@ def sensitivity(
     from convkit.cli import checkpoint, handover, searching, wishing
 
     place.check(output)
-    job = carrying.job(model, data, target or "onnxruntime-cpu", settings, measured=False)
+    job = carrying.job(model, data, target, settings, measured=False)
     wishes = wishing.wishes(job, formats, None, {}, by_labels=settings.by_labels, forms=forms)
     assert wishes is not None  # noqa: S101 - there are formats
     if words := carrying.kept_in_float(job):
