@@ -152,7 +152,7 @@ _OPTIONS = (
         metavar="SHARE,...",
         help="Let --search within --bops choose how many of their channels layers have, too: 0.75,0.5.",
     ),
-    options.target,
+    options.usual_target,
     click.option(
         "--teach",
         type=click.FloatRange(0, 1),

@@ -35,7 +35,7 @@ def run(training: Training) -> dict[str, Any]:
     from convkit.compress.training import switching
     from convkit.compress.training.checkpoint import Checkpoint
     from convkit.compress.training.deciders import hawq
-    from convkit.export import artifact, exporter, switched
+    from convkit.export import artifact, switched
 
     training, job = quantized_start.begun(training)
     learns, held = quantized_start.split(training, job)
@@ -68,21 +68,19 @@ def run(training: Training) -> dict[str, Any]:
         _, state = quantized_training.trained(training, begun, whole, (learns, aim), (kept, texts), say)
         models = {bits: switched.plain(model) for bits, model in switch.settle().items()}
         beside = _decisions(job, planned, switch, members, curved, calibration).told() if training.asked.mixed else None
+        files = {engine: _packed(job, models, engine, beside) for engine in {job.engine, job.target.engine}}
         say(f"scored in {job.engine}")
-        results = _measured(job, rounded, models, judged)
-    made = exporter.of_engine(job.target.engine)
-    written = artifact.serialized(_packed(job, models, job.target.engine, beside))
+        results = _measured(job, rounded, files[job.engine], judged)
+    made = files[job.target.engine]
+    written, alone = (artifact.serialized(one) for one in (made, switched.narrowed(made, widest)))
     report = quantized_training.told(training, job, state, results, started, len(judged))
-    alone = len(made.bytes(models[widest], job.target.opset))
-    report |= {"widths": list(models), "bytes": len(written), "bytes_of_widest": alone}
+    report |= {"widths": list(models), "bytes": len(written), "bytes_of_widest": len(alone)}
     quantized_training.write(training, job, planned[widest], written, report)
     kept.done()
     return report
 
 
-def _packed(
-    job: Job, models: Mapping[int, Model], engine: str, beside: Mapping[str, Any] | None = None
-) -> onnx.ModelProto:
+def _packed(job: Job, models: Mapping[int, Model], engine: str, beside: Mapping[str, Any] | None) -> onnx.ModelProto:
     """One file of all widths, as `engine` wants it."""
     from convkit.export import exporter, switched
 
@@ -90,13 +88,13 @@ def _packed(
     return switched.packed({bits: made.proto(model, job.target.opset) for bits, model in models.items()}, beside)
 
 
-def _measured(job: Job, rounded: Mapping[str, Model], models: Mapping[int, Model], judged: Data) -> dict[str, Result]:
+def _measured(job: Job, rounded: Mapping[str, Model], whole: onnx.ModelProto, judged: Data) -> dict[str, Result]:
     """What rounding alone made, and the networks that the one file gives."""
     from convkit.export import artifact, exporter, switched
 
-    made, whole = exporter.of_engine(job.engine), _packed(job, models, job.engine)
+    made = exporter.of_engine(job.engine)
     networks = {name: made.bytes(model, job.target.opset) for name, model in rounded.items()}
-    own = {f"{bits} bits": artifact.serialized(switched.narrowed(whole, bits)) for bits in models}
+    own = {f"{bits} bits": artifact.serialized(switched.narrowed(whole, bits)) for bits in switched.widths(whole)}
     return quantized_scores.of_files(job, networks | own, judged)
 
 

@@ -24,17 +24,8 @@ if TYPE_CHECKING:
 
 SCHEMA_VERSION = 1
 MANIFEST = "manifest.json"
-_PACKAGES = (
-    "torch",
-    "onnx",
-    "onnxruntime",
-    "openvino",
-    "tensorrt",
-    "tensorrt-rtx-cu13",
-    "numpy",
-    "scipy",
-    "triton",
-)
+_ENGINES = ("onnxruntime", "openvino", "tensorrt", "tensorrt-rtx-cu13")
+_PACKAGES = ("torch", "onnx", *_ENGINES, "numpy", "scipy", "triton")
 _CHUNK = 1 << 20
 
 

@@ -17,7 +17,7 @@ from convkit.cli.tuning import Tuning
 from convkit.cli.work import Work
 from convkit.compress.budget import parse
 from convkit.compress.option import Option
-from convkit.compress.plan import Plan
+from convkit.compress.plan import LayerPlan, Plan
 from convkit.compress.search.problem import Cost, Problem
 from convkit.compress.search.tables import Tables
 from tests.cli import quantizable
@@ -77,6 +77,15 @@ def test_of_a_plan_given_the_precision_alone_is_searched(work: Job) -> None:
     plan = Plan(work.model.digest, work.target.name, engine=engine, pins={"conv3": "float"})
     found = searching._with_pins(replace(work, plan=plan), Wishes(("int8",)))
     assert found.plan == replace(plan, engine={"optimization": "extended"})
+
+
+@pytest.mark.parametrize("method", ["learned_round", "learned_scale", "block_round"])
+def test_what_a_plan_learns_is_not_learnt_for_every_network(work: Job, method: str) -> None:
+    layers = {"conv3": LayerPlan("uint8", "int8")}
+    plan = Plan(work.model.digest, work.target.name, ("simplify", method), layers)
+    begun = searching._start(replace(work, plan=plan), Wishes(("int8",))).plan
+    assert begun is not None
+    assert begun == replace(plan, methods=("simplify", "bias_correction"))
 
 
 @pytest.mark.parametrize("engine", [{"optimization": "extended"}, {}])

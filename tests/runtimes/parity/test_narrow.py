@@ -51,6 +51,7 @@ def test_codes_of_eight_bit_floats_are_compared(tmp_path: Path, weight: str) -> 
         check.value > 0.98 for check in codes
     )  # sums that lie half way between two numbers are rounded either way
     assert {check.layer for check in found.checks if check.measure == "sqnr"} >= {"x", "conv0"}
+    assert {check.tolerance for check in found.checks if check.measure == "sqnr" and check.layer} == {"sqnr"}
 
 
 def test_a_float_network_beside_its_form_in_eight_bit_floats(tmp_path: Path) -> None:
