@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from convkit.cli import options, show
+from convkit.cli import output as place
+from convkit.cli import show
 from convkit.compress import record
 from convkit.compress.errors import ConvkitError
 from convkit.compress.training import augment, family
@@ -41,6 +42,7 @@ class Training:
     schedule: Schedule
     asked: family.Asked
     augment: tuple[str, ...]
+    threads: int
     output: str
     resume: bool
 
@@ -99,9 +101,7 @@ def _run(training: Training, crew: Crew) -> dict[str, Any] | None:
         told = {"order": order or {}, "scores": scores, "products": taken}
         family.write(folder, network, elastic, training.asked, told)
         digests = {"data": training.learns.digest, "model": model.digest}
-        manifest = record.manifest(command=options.command_line(), digests=digests, seed=training.schedule.seed)
-        record.write_json(folder / record.MANIFEST, manifest)
-        record.write_json(folder / "report.json", report)
+        place.describe(folder, report, digests=digests, seed=training.schedule.seed, threads=training.threads)
     kept.done()
     return report
 

@@ -88,7 +88,7 @@ class Journal:
     def locked(self) -> Iterator[None]:
         """Keep a second run out of the same output folder, and any run out of a folder whose report is not a run's."""
         folder = self.output / ".steps"
-        if (self.output / "report.json").exists() and not folder.exists():
+        if (self.output / record.REPORT).exists() and not folder.exists():
             raise ConvkitError(
                 f"output {self.output} holds 'report.json', which no run wrote", hint="give another --output"
             )

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from convkit.cli import batches, elastic_training, options, show
+from convkit.cli import batches, elastic_training, show
+from convkit.cli import output as place
 from convkit.compress import record
 from convkit.compress.errors import ConvkitError, VerdictError
 
@@ -58,13 +59,9 @@ def shrink(job: Job, found: Family, budget: Budget, output: str, *, as_json: boo
         picked = _picked(job, found, budget, Path(folder), say)
     report = _report(found, picked)
     with record.output_folder(output) as made:
-        record.write_bytes(made / "model.onnx", picked.model)
-        record.write_json(made / "report.json", report)
+        record.write_bytes(made / record.MODEL, picked.model)
         digests = {"model": job.model.digest, "data": job.data.digest}
-        facts: dict[str, Any] = {"target": job.target.name, "seed": job.seed}
-        record.write_json(
-            made / record.MANIFEST, record.manifest(command=options.command_line(), digests=digests, **facts)
-        )
+        place.describe(made, report, digests=digests, target=job.target.name, seed=job.seed, threads=job.threads)
     if as_json:
         show.json(report)
     else:

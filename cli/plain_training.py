@@ -8,7 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from convkit.cli import options, show
+from convkit.cli import output as place
+from convkit.cli import show
 from convkit.compress import record
 from convkit.compress.errors import ConvkitError, VerdictError
 
@@ -74,12 +75,8 @@ def _run(training: Training) -> dict[str, Any]:
     with record.output_folder(training.output) as folder:
         _write(folder, module)
         digests = {"data": learns.digest, **({"validation": judged.digest} if judged else {})}
-        manifest = record.manifest(
-            command=options.command_line(), digests=digests, seed=training.schedule.seed, threads=training.threads
-        )
         report = _report(trained, loss, score, training.gates)
-        record.write_json(folder / record.MANIFEST, manifest)
-        record.write_json(folder / "report.json", report)
+        place.describe(folder, report, digests=digests, seed=training.schedule.seed, threads=training.threads)
     kept.done()
     return report
 

@@ -9,7 +9,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from convkit.cli import figures, options, quantized_scores, quantized_start, show
+from convkit.cli import figures, quantized_scores, quantized_start, show
+from convkit.cli import output as place
 from convkit.cli.batches import indices_in_range
 from convkit.compress import record
 from convkit.compress.errors import ConvkitError
@@ -205,17 +206,10 @@ def write(
     from convkit.compress import plan as plans
 
     with record.output_folder(training.output) as folder:
-        record.write_bytes(folder / "model.onnx", written)
-        record.write_bytes(folder / "plan.yaml", plans.dump(plan).encode())
+        record.write_bytes(folder / record.MODEL, written)
+        record.write_text(folder / record.PLAN, plans.dump(plan))
         digests = {"data": job.data.digest, "model": job.model.digest, "plan": plan.digest}
-        manifest = record.manifest(
-            command=options.command_line(),
-            digests=digests,
-            target=job.target.name,
-            seed=training.schedule.seed,
-            threads=training.threads,
-        )
-        record.write_json(folder / record.MANIFEST, manifest)
-        record.write_json(folder / "report.json", dict(report))
+        facts: dict[str, Any] = {"target": job.target.name, "seed": training.schedule.seed, "threads": training.threads}
+        place.describe(folder, report, digests=digests, **facts)
         for name, picture in (pictures or {}).items():
             record.write_bytes(folder / name, picture)

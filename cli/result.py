@@ -5,11 +5,11 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING, Any
 
-from convkit.cli import goodness, options, show
+from convkit.cli import goodness, show
+from convkit.cli import output as place
 from convkit.cli.contest import ORIGINAL
 from convkit.compress import membership, metric, record
 from convkit.compress import plan as plans
-from convkit.export import artifact
 
 if TYPE_CHECKING:
     from convkit.cli.quantizing import Job, Outcome
@@ -48,14 +48,12 @@ def write(output: str, job: Job, outcome: Outcome, told: dict[str, Any], searche
 
     digests = {"model": job.model.digest, "data": job.data.digest, "plan": outcome.plan.digest}
     facts: dict[str, Any] = {"target": job.target.name, "seed": job.seed, "engine": dict(outcome.plan.engine)}
-    manifest = record.manifest(command=options.command_line(), digests=digests, threads=job.threads, **facts)
     with record.output_folder(output) as folder:
-        record.write_bytes(folder / artifact.MODEL, outcome.model)
-        record.write_text(folder / "plan.yaml", plans.dump(outcome.plan))
-        record.write_json(folder / "report.json", told)
+        record.write_bytes(folder / record.MODEL, outcome.model)
+        record.write_text(folder / record.PLAN, plans.dump(outcome.plan))
         if searched is not None:
             search_report.write(searched, folder)
-        record.write_json(folder / record.MANIFEST, manifest)
+        place.describe(folder, told, digests=digests, threads=job.threads, **facts)
 
 
 def tell(outcome: Outcome, output: str, searched: Searched | None) -> None:

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 SCHEMA_VERSION = 1
-MANIFEST = "manifest.json"
+MANIFEST, MODEL, PLAN, REPORT = "manifest.json", "model.onnx", "plan.yaml", "report.json"
 _ENGINES = ("onnxruntime", "openvino", "tensorrt", "tensorrt-rtx-cu13")
 _PACKAGES = ("torch", "onnx", *_ENGINES, "numpy", "scipy", "triton")
 _CHUNK = 1 << 20

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from convkit.compress import nested, record
 
 if TYPE_CHECKING:
     import onnx
 
-MODEL, PLAN, REPORT = "model.onnx", "plan.yaml", "report.json"
 _IN_ONE_PIECE = 2**31 - 2**24
 """Bytes of initializers up to which protobuf, whose limit is 2 GiB, holds a model with its nodes."""
 
@@ -81,11 +79,3 @@ def write_onnx(model: onnx.ModelProto, path: Path, *, in_one_piece: int = _IN_ON
     onnx.save_model(apart, path, save_as_external_data=True, location=data.name, size_threshold=_APART)
     onnx.checker.check_model(path, full_check=True)
     return record.digest_json([record.digest_file(path), record.digest_file(data)])
-
-
-def describe(folder: Path, manifest: Mapping[str, Any], report: Mapping[str, Any], plan: str | None = None) -> None:
-    """Write what belongs beside the model: manifest.json, report.json and, where there is one, plan.yaml."""
-    record.write_json(folder / record.MANIFEST, manifest)
-    record.write_json(folder / REPORT, report)
-    if plan is not None:
-        record.write_text(folder / PLAN, plan)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from convkit.compress import parts, target
+from convkit.compress import parts, record, target
 from convkit.compress.errors import ConvkitError, nearest
 from convkit.compress.target import Target
 from convkit.export import artifact
@@ -58,7 +58,7 @@ class Exporter:
 
     def write(self, model: Model, folder: Path, opset: int) -> Artifact:
         """model.onnx in `folder`."""
-        path = folder / artifact.MODEL
+        path = folder / record.MODEL
         return Artifact(path, artifact.write_onnx(self.proto(model, opset), path), self.engine)
 
 

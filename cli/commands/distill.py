@@ -23,7 +23,6 @@ if TYPE_CHECKING:
     from convkit.compress.training.loop import Schedule
 
 SCHEMA_VERSION = 1
-FILE = "model.onnx"
 _HELD = 0.1
 """Of the samples, to tell which epoch's weights are the best."""
 
@@ -107,7 +106,7 @@ def distill(
     kept = Checkpoint(output, [digests, learns.digest, how, names, norms], resume=resume)
     found = _distilled((student, master), (learns, held), how, names, norms=norms, kept=kept)
     report = {"schema_version": SCHEMA_VERSION, **asdict(found), "seconds": time.monotonic() - started}
-    _write(student, report, {"data": learns.digest, **digests}, output, seed)
+    _write(student, report, output, digests={"data": learns.digest, **digests}, seed=seed, threads=threads)
     kept.done()
     _show(report, output, as_json=as_json)
 
@@ -149,16 +148,14 @@ def _distilled(
         return learn(*networks, data, schedule, augment=chosen, norms=norms, kept=kept, say=told)
 
 
-def _write(student: Model, report: Mapping[str, Any], digests: Mapping[str, str], output: str, seed: int) -> None:
+def _write(student: Model, report: Mapping[str, Any], output: str, **made_from: Any) -> None:  # noqa: ANN401
     from convkit.export import artifact
     from convkit.export.onnx import to_onnx
 
     written = artifact.serialized(to_onnx(student))
     with record.output_folder(output) as folder:
-        record.write_bytes(folder / FILE, written)
-        manifest = record.manifest(command=options.command_line(), digests=dict(digests), seed=seed)
-        record.write_json(folder / record.MANIFEST, manifest)
-        record.write_json(folder / "report.json", dict(report))
+        record.write_bytes(folder / record.MODEL, written)
+        place.describe(folder, report, **made_from)
 
 
 def _show(report: Mapping[str, Any], output: str, *, as_json: bool) -> None:
@@ -166,4 +163,6 @@ def _show(report: Mapping[str, Any], output: str, *, as_json: bool) -> None:
         show.json(report)
         return
     before, after = report["before"], report["after"]
-    show.text(f"{output}/{FILE}: {after:.5f} of the teacher's variance off on what was held back, {before:.5f} before")
+    show.text(
+        f"{output}/{record.MODEL}: {after:.5f} of the teacher's variance off on what was held back, {before:.5f} before"
+    )

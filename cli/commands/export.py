@@ -168,7 +168,6 @@ def _applied(
 
 def _write(write: Callable[[Path], Artifact], writer: Exporter, output: str, context: _Context) -> dict[str, Any]:
     from convkit.compress import plan as plans
-    from convkit.export import artifact
 
     with record.output_folder(output) as folder:
         written, taken = _with_kernels(write(folder), context.kernels)
@@ -183,8 +182,9 @@ def _write(write: Callable[[Path], Artifact], writer: Exporter, output: str, con
             digests["engine"] = report["engine"]["digest"]
             facts = {"plugins": report["engine"]["plugins"]} if context.build.plugins else {}
         told: dict[str, Any] = {"target": context.target, "seed": context.seed, **facts}
-        manifest = record.manifest(command=options.command_line(), digests=digests, **told)
-        artifact.describe(folder, manifest, report, plans.dump(context.plan) if context.plan else None)
+        if context.plan is not None:
+            record.write_text(folder / record.PLAN, plans.dump(context.plan))
+        place.describe(folder, report, digests=digests, **told)
     return report
 
 
@@ -234,7 +234,7 @@ def _taken(writer: Exporter, model: onnx.ModelProto, folder: Path) -> Artifact:
     """An ONNX file as it is, perhaps with layers of the user's own: no Model is made of it."""
     from convkit.export import artifact
 
-    path = folder / artifact.MODEL
+    path = folder / record.MODEL
     with _checked("the file contradicts itself", "correct the shapes that it states, or leave them out"):
         return artifact.Artifact(path, artifact.write_onnx(model, path), str(writer.builds))
 
@@ -243,7 +243,7 @@ def _kept(writer: Exporter, own: bytes, folder: Path) -> Artifact:
     """The user's bytes, where they are the artifact."""
     from convkit.export import artifact
 
-    path = folder / artifact.MODEL
+    path = folder / record.MODEL
     record.write_bytes(path, own)
     return artifact.Artifact(path, record.digest_bytes(own), writer.opens or "")
 

@@ -145,9 +145,7 @@ def _write(model: ModelRef, forms: tuple[str, ...], params: float, output: str, 
         text = _TEXT.format(path=model.path, form=form, left=left, whole=whole, forms=forms_text, seed=seed)
         record.write_bytes(folder / FACTORY, text.encode())
         digests = {"factory": record.digest_bytes(text.encode())}
-        manifest = record.manifest(command=options.command_line(), digests=digests, seed=seed)
-        record.write_json(folder / record.MANIFEST, manifest)
-        record.write_json(folder / "report.json", report)
+        place.describe(folder, report, digests=digests, seed=seed)
     _show(report, output, as_json=settings.as_json)
 
 

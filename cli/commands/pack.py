@@ -49,8 +49,7 @@ def pack(*, paths: Sequence[str], wheels: Sequence[str], piece: int, output: str
     place.check(output)
     with record.output_folder(output) as folder:
         packed = parcel.write(entries, folder, piece)
-        digests = {pieces.SUMS: packed.digest}
-        record.write_json(folder / record.MANIFEST, record.manifest(command=options.command_line(), digests=digests))
+        place.describe(folder, None, digests={pieces.SUMS: packed.digest})
     if as_json:
         show.json(packed.as_dict())
     else:

@@ -20,8 +20,6 @@ from convkit.cli.step import Step, parameters, words
 from convkit.compress import record
 from convkit.compress.errors import ConvkitError
 
-REPORT = "report.json"
-
 
 @click.command
 @click.argument("name", metavar="RECIPE", type=values.Part("recipes", ".yaml"))
@@ -77,7 +75,7 @@ def run(name: str, output: str, as_json: bool, dry_run: bool, resume: bool, forc
         return
     steps = _asked(wanted, as_json=as_json)
     with book.locked():
-        (book.output / REPORT).unlink(missing_ok=True)
+        (book.output / record.REPORT).unlink(missing_ok=True)
         done: dict[str, Done] = {}
         try:
             if address is None:
@@ -155,14 +153,14 @@ def _report(
     entries = [_entry(step, done[step.name], book) for step in steps if step.name in done]
     report = {"schema_version": 1, "recipe": wanted.name, "steps": entries}
     report |= {} if failed is None else {"failed": dict(failed)}
-    record.write_json(book.output / REPORT, report)
+    record.write_json(book.output / record.REPORT, report)
     if as_json:
         show.json(report)
 
 
 def _entry(step: Step, done: Done, book: Journal) -> dict[str, Any]:
     entry = {"name": step.name, "command": ["convkit", *done.command], "digest": done.digest}
-    file = book.folder(step) / REPORT
+    file = book.folder(step) / record.REPORT
     written = "output" in parameters(step.command) and file.exists()
     return entry | _parsed(file.read_text() if written else done.printed)
 

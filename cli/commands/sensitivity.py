@@ -106,11 +106,9 @@ def _write(output: str, job: Job, wishes: Wishes, values: Mapping[str, Any], rep
     digests = {"model": job.model.digest, "data": job.data.digest}
     digests |= {} if job.plan is None else {"plan": job.plan.digest}
     facts: dict[str, Any] = {"target": job.target.name, "seed": job.seed}
-    manifest = record.manifest(command=options.command_line(), digests=digests, **facts)
     with record.output_folder(output) as folder:
         handover.write(folder, job, wishes, values)
-        record.write_json(folder / "report.json", report)
-        record.write_json(folder / record.MANIFEST, manifest)
+        place.describe(folder, report, digests=digests, **facts)
 
 
 def _show(report: Mapping[str, Any], network: str, criterion: Criterion) -> None:

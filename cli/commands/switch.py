@@ -11,8 +11,6 @@ from convkit.cli import output as place
 from convkit.compress import budget, record
 from convkit.compress.errors import ConvkitError
 
-FILE = "model.onnx"
-
 
 @click.command
 @click.argument("model", type=values.WORD, metavar="MODEL")
@@ -63,14 +61,12 @@ def switch(*, model: str, bits: int | None, bops: str | None, output: str, as_js
     report = {"schema_version": 1, "bits": bits, "bops": bops, "layers": layers, "widths": list(widths)}
     report["bytes"] = len(written)
     with record.output_folder(output) as folder:
-        record.write_bytes(folder / FILE, written)
-        digests = {"model": record.digest_file(model)}
-        record.write_json(folder / record.MANIFEST, record.manifest(command=options.command_line(), digests=digests))
-        record.write_json(folder / "report.json", report)
+        record.write_bytes(folder / record.MODEL, written)
+        place.describe(folder, report, digests={"model": record.digest_file(model)})
     if as_json:
         show.json(report)
     else:
-        show.text(f"{output}/{FILE}: {said}, of {', '.join(map(str, widths))}")
+        show.text(f"{output}/{record.MODEL}: {said}, of {', '.join(map(str, widths))}")
 
 
 PART = switch

@@ -172,7 +172,7 @@ def train(
             epochs, batch, rate or _ELASTIC_RATE, delay=delay, warm=warm, shards=shards, seed=seed
         )
         kinds = family.Asked(family.parse(elastic))
-        members = elastic_training.Training(model, learns, judged, slowly, kinds, names, output, resume)
+        members = elastic_training.Training(model, learns, judged, slowly, kinds, names, threads, output, resume)
         elastic_training.tell(elastic_training.run(members), output, as_json=as_json)
         return
     plainly = loop.Schedule(epochs, batch, rate or _RATE, seed=seed)

@@ -200,10 +200,11 @@ def _pair(refs: Sequence[ModelRef], lowered: Callable[[Model], Model] | None) ->
 
 
 def _exported(model: Model, folder: Path) -> Path:
+    from convkit.compress import record
     from convkit.export import artifact
     from convkit.export.onnx import to_onnx
 
-    path = folder / artifact.MODEL
+    path = folder / record.MODEL
     artifact.write_onnx(to_onnx(model), path)
     return path
 
