@@ -37,18 +37,21 @@ class Batching:
     probe: int
 
 
-def fixed(model: Model) -> int | None:
-    """Samples a call, where the network as it was loaded takes just so many: its file may leave that free."""
-    first = model.inputs[0].shape[0] if model.inputs[0].shape else 1
-    return first if isinstance(first, int) else None
+def check(model: Model, size: int, what: str) -> None:
+    """Refuse so many samples at a time, which `what` asked for, where the network fixes another number."""
+    if model.batch not in (None, size):
+        raise ConvkitError(
+            f"{model.name} takes {model.batch} samples at a time, not {what} {size}",
+            hint=f"give {what} {model.batch}, or a network whose batch is free",
+        )
 
 
 def batching(model: Model, data: Data) -> Batching:
     """What the model fixes, else batches that keep its largest activation modest; a probe that keeps its work so."""
     from convkit.compress import analysis
 
-    size = fixed(model)
-    found = analysis.analyse(model, tensors(data.batch([row % len(data) for row in range(size or 1)])))
+    size = model.batch
+    found = analysis.analyse(model, tensors(data.filled(size or 1)))
     largest = max((layer.activations for layer in found.layers), default=1)
     affordable = _PROBE_MACS / max(1.0, found.total()["macs"] / (size or 1))
     probe = max(1, min(_PROBE, int(affordable)))
@@ -95,7 +98,7 @@ def calibration_of(data: Data, by: Batching, *, labels: bool = False) -> Calibra
     from convkit.compress.calibration import Calibration
 
     batches = [batch for batch in data.batches(by.size) if len(batch) == by.size]
-    batches = batches or [data.batch([row % len(data) for row in range(by.size)])]
+    batches = batches or [data.filled(by.size)]
     probe = batches[: max(1, by.probe // by.size)]
     known = [_labels(batch.labels) for batch in probe if labels and batch.labels is not None]
     inputs = [tensors(batch) for batch in batches]
@@ -129,7 +132,7 @@ def run(model: Model, data: Data, size: int) -> dict[str, np.ndarray]:
 
 def _alone(model: Model, batch: Data, error: RuntimeError) -> Exception:
     """What `error` is of a network whose batch is free: the user's where a sample alone goes through it."""
-    if fixed(model) is not None or len(batch) == 1:
+    if model.batch is not None or len(batch) == 1:
         return error
     model(tensors(batch.batch([0])))
     name, sample = model.inputs[0].name, "x".join(map(str, (1, *next(iter(batch.arrays.values())).shape[1:])))

@@ -49,7 +49,7 @@ def estimator(job: Job) -> Callable[[Plan], float]:
     from convkit.runtimes.latency.table import predict
 
     size = batches.batching(job.model, job.data).size
-    sample = batches.tensors(job.data.batch([row % len(job.data) for row in range(size)]))
+    sample = batches.tensors(job.data.filled(size))
 
     @functools.cache
     def table(methods: tuple[str, ...], forms: _Items, widths: _Items) -> LatencyTable:

@@ -141,8 +141,7 @@ def _built(training: Training) -> nn.Module:
     model = training.model
     module = factory.build(model)
     _aten_trace.inputs(module, model.shapes, model.path)
-    size, learns = min(training.most, training.schedule.batch), training.learns
-    ran(module, learns.batch([row % len(learns) for row in range(size)]), model.path)
+    ran(module, training.learns.filled(min(training.most, training.schedule.batch)), model.path)
     return module
 
 

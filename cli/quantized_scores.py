@@ -30,7 +30,7 @@ def measured(job: Job, networks: Mapping[str, Model], judged: Data) -> dict[str,
 
 def of_files(job: Job, networks: Mapping[str, bytes], judged: Data) -> dict[str, Result]:
     """ONNX files side by side, the network given first."""
-    from convkit.cli import batches, quantizing
+    from convkit.cli import quantizing
     from convkit.runtimes.bench.candidate import Candidate
     from convkit.runtimes.bench.measure import Settings, measure
     from convkit.runtimes.session import Options
@@ -41,7 +41,7 @@ def of_files(job: Job, networks: Mapping[str, bytes], judged: Data) -> dict[str,
             path = Path(folder) / f"{place}.onnx"  # names have slashes: int4/uint4
             path.write_bytes(written)
             candidates.append(Candidate(name, job.engine, str(path), Options(threads=job.threads)))
-        asked = Settings(budget=SECONDS, metrics=_metrics(job, judged), batch=batches.fixed(job.model))
+        asked = Settings(budget=SECONDS, metrics=_metrics(job, judged), batch=job.model.batch)
         found = measure(candidates, FLOAT, judged, asked)
         return {result.name: result for result in found.results}
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from convkit.cli import show
+from convkit.cli import batches, show
 from convkit.compress.errors import ConvkitError
 
 if TYPE_CHECKING:
@@ -54,12 +54,8 @@ def job(training: Training) -> Job:
         raise ConvkitError(
             f"{asked.plan} makes other layers of the network's", hint="train the network that it made, with --precision"
         )
-    for spec in job.model.inputs if training.schedule.batch else ():
-        if spec.shape and isinstance(spec.shape[0], int) and spec.shape[0] != training.schedule.batch:
-            raise ConvkitError(
-                f"{spec.name} takes {spec.shape[0]} samples at a time, not {training.schedule.batch}",
-                hint=f"give --batch {spec.shape[0]}, or a network whose batch is free",
-            )
+    if training.schedule.batch:
+        batches.check(job.model, training.schedule.batch, "--batch")
     if asked.precision is None:
         return job
     option, note = space.precision(asked.precision, job.target)
@@ -70,14 +66,13 @@ def job(training: Training) -> Job:
 
 def begun(training: Training) -> tuple[Training, Job]:
     """What is trained, with so many samples to a step as are asked for, else as the network takes, else the usual."""
-    from convkit.cli.batches import fixed
     from convkit.cli.plain_training import BATCH
 
     found, schedule = job(training), training.schedule
     if found.estimated:
         stands_in = f"{found.target.stand_in} computes the scores, and no time is told"
         show.note(f"{found.target.about} is not at hand: {stands_in}")
-    return replace(training, schedule=replace(schedule, batch=schedule.batch or fixed(found.model) or BATCH)), found
+    return replace(training, schedule=replace(schedule, batch=schedule.batch or found.model.batch or BATCH)), found
 
 
 def _check_search(asked: Asked) -> None:
@@ -100,9 +95,7 @@ def _check_search(asked: Asked) -> None:
 
 def split(training: Training, job: Job) -> tuple[Data, Data]:
     """What is learnt from, and what is held back, both in whole batches where the network takes no others."""
-    from convkit.cli.batches import fixed
-
-    parts, size = job.data.split(HELD, training.schedule.seed), fixed(job.model)
+    parts, size = job.data.split(HELD, training.schedule.seed), job.model.batch
     learns, held = parts if size is None else (part.whole(size) for part in parts)
     return learns, held
 
@@ -116,12 +109,10 @@ def judged(training: Training, job: Job, held: Data) -> Data:
 
 
 def calibration(job: Job, learns: Data) -> Calibration:
-    from convkit.cli.batches import batching, calibration_of
-
     few = learns.batch(
         [at * len(learns) // _CALIBRATED for at in range(_CALIBRATED)] if len(learns) > _CALIBRATED else slice(None)
     )
-    return calibration_of(few, batching(job.model, few))
+    return batches.calibration_of(few, batches.batching(job.model, few))
 
 
 def planned(job: Job, learns: Data, held: Data, calibration: Calibration, say: Progress) -> Plan:

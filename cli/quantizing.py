@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from convkit.cli import building, contest, foretold, precisions, tuning
-from convkit.cli.batches import batching, calibration_of, fixed, indices_in_range, run, split
+from convkit.cli.batches import batching, calibration_of, indices_in_range, run, split
 from convkit.cli.checkpoint import Checkpoint
 from convkit.cli.goodness import Limits, good, remark, tells
 from convkit.compress import metric, record
@@ -173,7 +173,7 @@ def arena(job: Job, held: Data, chosen: Attempt, tried: Sequence[Attempt], folde
         budget=job.budget,
         seed=job.seed,
         asked="" if job.precision is None else str(job.precision),
-        batch=fixed(job.model),
+        batch=job.model.batch,
         estimate=foretold.estimator(job) if job.estimated else None,
     )
 

@@ -209,8 +209,7 @@ def _tasks(means: Means, data: Data, held: Data) -> tuple[Task, Task]:
     """
     job, work, criterion = replace(means.job, plan=None), means.work, means.wishes.criterion
     whole = work.counting(quantizing.task(job, data, held, criterion))
-    first = job.model.inputs[0].shape[:1]
-    count = max([GLANCE, *(size for size in first if isinstance(size, int))])
+    count = max(GLANCE, job.model.batch or 1)
     if criterion.by_labels or len(held) <= count:
         return whole, whole
     few = quantizing.task(job, data, held.batch(range(count)), criterion)

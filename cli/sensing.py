@@ -178,10 +178,9 @@ def _strongest(problem: Problem, floating: Option) -> dict[str, tuple[Option, ..
 def _few(builder: Builder) -> tuple[list[Samples], list[Tensor] | None]:
     """The first samples of the probe, and their labels; a whole batch where the network fixes its size."""
     data = builder.data
-    free = all(spec.shape and isinstance(spec.shape[0], str) for spec in builder.model.inputs)
-    most = SAMPLES if free else None
+    most = SAMPLES if builder.model.batch is None else None
     labels = None if data.labels is None else [data.labels[0][:most]]
-    return [{name: tensor[:most] for name, tensor in data.probe[0].items()}], labels
+    return [{name: tensor[:most] if tensor.ndim else tensor for name, tensor in data.probe[0].items()}], labels
 
 
 def _sharper(loss: float, true: float, told: float) -> float:

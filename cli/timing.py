@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from convkit.cli import batches, tuning
+from convkit.cli import tuning
 from convkit.compress import record
 from convkit.compress.errors import ConvkitError
 
@@ -65,8 +65,7 @@ def _job(means: Means, builder: Builder, plan: Plan, *, single: bool) -> Job:
         # What is rounded and corrected behind quantization changes numbers, and no time.
         return builder.file(builder.network(builder.complete(replace(plan, layers=known, methods=()))))
 
-    size = batches.fixed(job.model) or 1
-    sample = dict(job.data.batch([row % len(job.data) for row in range(size)]).arrays)
+    sample = dict(job.data.filled(job.model.batch or 1).arrays)
     shape = {"forms": dict(plan.forms), "widths": dict(plan.widths)}
     own = (builds.FLOAT, *((builds.LOW,) if plan.layers else ()))
     told = (f"shape {record.digest_json(shape)}",) if plan.forms or plan.widths else ()

@@ -67,7 +67,6 @@ def paced(job: Job, found: Tuning, original: Path, data: Data) -> Tuning:
     """`found` with its pace, for which the original is measured at both."""
     from dataclasses import replace
 
-    from convkit.cli.batches import fixed
     from convkit.runtimes.bench.candidate import Candidate
     from convkit.runtimes.bench.measure import Settings, measure
 
@@ -77,7 +76,7 @@ def paced(job: Job, found: Tuning, original: Path, data: Data) -> Tuning:
         Candidate(name, job.target.engine, str(original), options(job, knobs))
         for name, knobs in (("lowered", found.lowered), ("own", found.original))
     ]
-    asked = Settings(budget=job.budget * _PACE_SHARE, seed=job.seed, batch=fixed(job.model))
+    asked = Settings(budget=job.budget * _PACE_SHARE, seed=job.seed, batch=job.model.batch)
     measured = measure(candidates, "lowered", data, asked)
     return replace(found, pace=measured["own"].ratios["p50"].value)
 
@@ -85,7 +84,6 @@ def paced(job: Job, found: Tuning, original: Path, data: Data) -> Tuning:
 def _tuned(
     job: Job, path: Path, given: Knobs, data: Data, say: Callable[[str], None]
 ) -> Mapping[str, bool | int | str]:
-    from convkit.cli.batches import fixed
     from convkit.runtimes.bench import tuning as tuner
     from convkit.runtimes.session.knobs import differing
 
@@ -97,7 +95,7 @@ def _tuned(
         (*job.fixed, *given),
         job.budget * SHARE,
         job.seed,
-        fixed(job.model),
+        job.model.batch,
     )
     found = tuner.tune(asked, say=say).options
     return differing(found, options(job, {}))

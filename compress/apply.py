@@ -75,20 +75,15 @@ def factored(model: Model, chains: Mapping[str, Chain], samples: Batches | None 
 
 def _sample(model: Model, samples: Batches | None) -> Samples | None:
     """One sample where the batch is free, else a batch."""
-    if not samples or _is_fixed(model):
+    if not samples or model.batch is not None:
         return samples[0] if samples else None
-    return {name: tensor[:1] for name, tensor in samples[0].items()}
+    return {name: tensor[:1] if tensor.ndim else tensor for name, tensor in samples[0].items()}
 
 
 def _needs_data(names: list[str]) -> ConvkitError:
     return ConvkitError(
         f"the plan's {', '.join(names)} needs the calibration data it was made with", hint="give --data"
     )
-
-
-def _is_fixed(model: Model) -> bool:
-    """Whether the batch is of one size, or there is none."""
-    return any(isinstance(size, int) for size in model.inputs[0].shape[:1]) or not model.inputs[0].shape
 
 
 def apply(model: Model, plan: Plan, target: Target, samples: Batches | None = None, probe: int | None = None) -> Model:

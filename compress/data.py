@@ -62,10 +62,13 @@ class Data:
         """All samples in order, `size` at a time; the last batch may be smaller."""
         return (self.batch(slice(start, start + size)) for start in range(0, len(self), size))
 
+    def filled(self, size: int) -> Data:
+        """The first `size` samples; where there are fewer, they come again."""
+        return self.batch([row % len(self) for row in range(size)])
+
     def whole(self, size: int) -> Data:
         """In whole batches of `size`: what is over is left out, and too few samples for one come again."""
-        count = len(self) // size * size
-        return self.batch([row % len(self) for row in range(count or size)])
+        return self.filled(len(self) // size * size or size)
 
     def split(self, fraction: float, seed: int = 0) -> tuple[Data, Data]:
         """(calibration, held back): a random `fraction` of the samples is held back, at least one, never all.

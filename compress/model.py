@@ -96,6 +96,14 @@ class Model:
     name: str
     digest: str
 
+    @property
+    def batch(self) -> int | None:
+        """Samples a call where an input fixes that, as it was loaded: its file may leave it free. None where all are
+        free; one where no input has samples.
+        """
+        sizes = [spec.shape[0] for spec in self.inputs if spec.shape]
+        return next((size for size in sizes if isinstance(size, int)), None if sizes else 1)
+
     def __call__(self, inputs: Mapping[str, Tensor]) -> dict[str, Tensor]:
         """Run on tensors named after the inputs; returns tensors named after the outputs, no gradient kept."""
         import torch

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from convkit.cli import options, show, values
+from convkit.cli import batches, options, show, values
 from convkit.cli import output as place
 from convkit.compress import record
 from convkit.compress.errors import ConvkitError
@@ -83,7 +83,6 @@ def distill(
     """
     import torch
 
-    from convkit.cli.batches import fixed
     from convkit.compress import data as data_sets
     from convkit.compress import model as models
     from convkit.compress.training import augment as augmentations
@@ -99,7 +98,7 @@ def distill(
     check(student, master)
     _check_batch((student, master), batch, names, norms=norms)
     learns, held = data_sets.load(data, student.inputs).split(_HELD, seed)
-    if any(fixed(model) is not None for model in (student, master)):
+    if any(network.batch is not None for network in (student, master)):
         learns, held = learns.whole(batch), held.whole(batch)
     started = time.monotonic()
     how, digests = Schedule(epochs, batch, rate, seed=seed), {"model": student.digest, "teacher": master.digest}
@@ -118,9 +117,8 @@ def _check_batch(networks: Sequence[Model], batch: int, names: tuple[str, ...], 
     from convkit.compress.training import augment as augmentations
 
     student = networks[0]
-    for spec in (spec for model in networks for spec in model.inputs):
-        if spec.shape and isinstance(spec.shape[0], int) and spec.shape[0] != batch:
-            raise ConvkitError(f"{spec.name} takes {spec.shape[0]} samples at a time, not --batch {batch}")
+    for network in networks:
+        batches.check(network, batch, "--batch")
     augmentations.check(names, [len(spec.shape) for spec in student.inputs])
     if norms and batch == 1:
         raise ConvkitError("--norms takes more than one sample at a time", hint="leave it out")

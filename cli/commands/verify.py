@@ -217,7 +217,10 @@ def _samples(pair: Pair, ref: DataRef | None, seed: int) -> Data:
     inputs = pair.reference.inputs
     if ref is not None:
         return data.load(ref, inputs)
-    free = all(spec.shape and isinstance(spec.shape[0], str) for spec in inputs)
-    specs = [dataclasses.replace(spec, sample=(_RANDOM_SAMPLES, *spec.sample[1:])) if free else spec for spec in inputs]
+    free = pair.reference.batch is None
+    specs = [
+        dataclasses.replace(spec, sample=(_RANDOM_SAMPLES, *spec.sample[1:])) if free and spec.shape else spec
+        for spec in inputs
+    ]
     arrays = {name: tensor.numpy() for name, tensor in sample_inputs(specs, seed).items()}
     return data.Data(arrays, None, record.digest_arrays(arrays))

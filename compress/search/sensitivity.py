@@ -157,7 +157,7 @@ def _mean_error(site: Site, option: Option, values: Values) -> Tensor:
 
 def apart(model: Model, samples: Batches, labels: Labels) -> tuple[Batches, Labels]:
     """Samples one by one where the batch is free: each then counts for itself, and memory stays small."""
-    if not all(spec.shape and isinstance(spec.shape[0], str) for spec in model.inputs):
+    if model.batch is not None or not all(spec.shape for spec in model.inputs):
         return samples, labels
     single: Batches = [dict(zip(batch, rows, strict=True)) for batch in samples for rows in _rows(batch.values())]
     return single, None if labels is None else [row for one in labels for (row,) in _rows([one])]

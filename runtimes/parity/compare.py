@@ -119,17 +119,15 @@ def _check_interfaces(pair: Pair) -> None:
 
 def _batch_size(pair: Pair, engines: Sequence[str] = ()) -> int:
     """Samples per run: what either side's file fixes, or engines that are built for one, else BATCH."""
-    specs = (*pair.reference.inputs, *pair.candidate.inputs)
-    fixed = [spec.shape[0] for spec in specs if spec.shape and isinstance(spec.shape[0], int)]
-    if fixed:
-        return fixed[0]
+    fixed = pair.reference.batch or pair.candidate.batch
+    if fixed is not None:
+        return fixed
     return 1 if any(parts.load("runtimes", engine).builds for engine in engines) else BATCH
 
 
 def _whole_batches(pair: Pair, data: Data) -> Data:
     """The samples that fill batches of a fixed size; any number where it is free."""
-    specs = (*pair.reference.inputs, *pair.candidate.inputs)
-    if all(isinstance(spec.shape[0], str) for spec in specs if spec.shape):
+    if pair.reference.batch is None and pair.candidate.batch is None:
         return data
     size = _batch_size(pair)
     if len(data) < size:

@@ -3,9 +3,10 @@
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from torch import fx
 
 from convkit.compress.errors import ConvkitError
-from convkit.compress.model import DTYPES, ModelRef, load, parse_shape
+from convkit.compress.model import DTYPES, Dim, Model, ModelRef, TensorSpec, load, parse_shape
 
 SIZES = st.integers(1, 10**6)
 SYMBOLS = st.from_regex(r"[A-Za-wyz_][A-Za-wyz0-9_]*", fullmatch=True)
@@ -53,3 +54,19 @@ def test_a_shape_that_is_none(text: str) -> None:
 def test_a_path_that_no_source_claims(path: str) -> None:
     with pytest.raises(ConvkitError, match="is no model that convkit loads"):
         load(ModelRef(path))
+
+
+@pytest.mark.parametrize(
+    ("shapes", "batch"),
+    [
+        ([("N", 3)], None),
+        ([(4, 3)], 4),
+        ([("N", 3), (4, 1)], 4),
+        ([("N", 3), ()], None),
+        ([(), (2, 3)], 2),
+        ([()], 1),
+    ],
+)
+def test_a_batch_is_fixed_by_any_input_that_has_samples(shapes: list[tuple[Dim, ...]], batch: int | None) -> None:
+    inputs = tuple(TensorSpec(f"x{at}", shape, "float32") for at, shape in enumerate(shapes))
+    assert Model(fx.GraphModule({}, fx.Graph()), inputs, (), "net", "").batch == batch

@@ -51,7 +51,7 @@ def test_another_batch_is_told_and_a_free_one_has_the_usual(convkit: Convkit, fo
     words = "--data", "few.npz", "--epochs", "1", "--precision", "int8"
     done = convkit("train", "net.onnx", *words, "--batch", "8", "-o", "out")
     assert done.code == 2
-    assert "x takes 4 samples at a time, not 8" in done.err
+    assert "net takes 4 samples at a time, not --batch 8" in done.err
     done = convkit("train", "free.onnx", *words, "-o", "out")
     assert done.code == 0, done.err
     assert json.loads((folder / "out/report.json").read_text())["schedule"]["batch"] == 64
@@ -70,4 +70,4 @@ def test_it_is_distilled_and_teaches_in_its_own_batches(
 def test_a_batch_that_the_teacher_does_not_take_is_told(convkit: Convkit, folder: Path) -> None:
     done = convkit("distill", "free.onnx", "--teacher", "net.onnx", "--data", "few.npz", "--batch", "8", "-o", "tuned")
     assert done.code == 2
-    assert "x takes 4 samples at a time, not --batch 8" in done.err
+    assert "net takes 4 samples at a time, not --batch 8" in done.err
