@@ -60,6 +60,7 @@ def settings(asked: dict[str, Any], writer: Exporter, target: str) -> Settings |
     package.check_sm(writer.builds, found.sm, fp8=False)
     package.check_cache(writer.builds, found.cache)
     package.check_hardware(writer.builds, asked=found.hardware_compatible)
+    package.check_gpu(writer.builds)
     return found
 
 
@@ -114,8 +115,8 @@ _OPTIONS = (
         "--plugin",
         multiple=True,
         metavar="FILE.so|FILE.py",
-        help="Layers of your own. A library goes into the engine; of Python, register(trt) is called to build it, and "
-        "whoever runs it must call that too.",
+        help="Layers of your own. Of Python, register(trt) is called to build the engine. Whoever runs it must load a "
+        "library, or call that, too; an engine of --version-compatible holds its libraries.",
     ),
     click.option(
         "--kernel",

@@ -74,7 +74,9 @@ def _show_engine(engine: dict[str, Any], output: str) -> None:
     show.text(f"layers with weights: {runs or 'none'}")
     apart = [one["file"] for one in engine["plugins"] if not one["in_engine"]]
     if apart:
-        show.text(f"the engine does not hold {', '.join(apart)}: call register(trt) of it before you read the engine")
+        python = all(file.endswith(".py") for file in apart)
+        load = "call register(trt) of it" if python else "load it, or call register(trt) of it,"
+        show.text(f"the engine does not hold {', '.join(apart)}: {load} before you read the engine")
 
 
 def check(report: dict[str, Any]) -> None:

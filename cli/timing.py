@@ -67,7 +67,7 @@ def _job(means: Means, builder: Builder, plan: Plan, *, single: bool) -> Job:
 
     sample = dict(job.data.filled(job.model.batch or 1).arrays)
     shape = {"forms": dict(plan.forms), "widths": dict(plan.widths)}
-    own = (builds.FLOAT, *((builds.LOW,) if plan.layers else ()))
+    own = (builds.FLOAT, *((builds.LOW, *builds.singles(job.target)) if plan.layers else ()))
     told = (f"shape {record.digest_json(shape)}",) if plan.forms or plan.widths else ()
     told = told if single else (*told, f"builds {','.join(own)}")
     made = measure.Job(builder.shaped(plan), job.target, (*plan.methods, *told), write, options, sample)

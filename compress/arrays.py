@@ -28,6 +28,16 @@ def tensor(found: np.ndarray, dtype: str) -> torch.Tensor:
     return held.to(wanted) if found.dtype.kind == "f" else held.view(wanted)
 
 
+def host(found: np.ndarray) -> torch.Tensor:
+    """An array as a tensor, also of the types that ml_dtypes adds, which torch has by the same names."""
+    import torch
+
+    if found.dtype.kind != "V":
+        return torch.from_numpy(found)
+    bits = found.view(f"uint{8 * found.dtype.itemsize}")
+    return torch.from_numpy(bits).view(getattr(torch, found.dtype.name))
+
+
 def read(found: np.ndarray, dtype: str) -> np.ndarray:
     """The numbers of what an engine gives of a tensor in torch's type `dtype`."""
     import torch

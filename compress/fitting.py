@@ -44,10 +44,11 @@ def check_layers(graph: fx.GraphModule, plan: Plan, target: Target) -> None:
             raise ConvkitError(
                 f"the plan names layer {name!r}, which the model has not", hint="`convkit inspect` lists them"
             )
-        if graphs.operator(known[name]) not in target.operators:
+        rule = target.operators.get(graphs.operator(known[name]))
+        if rule is None or (rule.formats and layer.activation not in rule.formats):
             raise ConvkitError(
                 f"{target.name} runs no {graphs.operator(known[name])} ({name!r}) in {layer.activation}",
-                hint="remove the layer's line to keep it in float",
+                hint=f"plan {rule.formats[0]}" if rule else "remove the layer's line to keep it in float",
             )
         _check_layer(known[name], layer)
         _check_type(name, layer.activation, target)

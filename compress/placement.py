@@ -47,9 +47,11 @@ def place(graph: fx.GraphModule, target: Target, keep: Collection[str] = ()) -> 
             continue
         if _is_fused(node, target, low) or not (_has_weight(node) if rule.weight else _follows(node, low, target)):
             continue
-        low.add(node)
-        weight = target.weight if rule.weight else None
-        planned[graphs.key(node)] = LayerPlan(rule.activation or target.activation, weight)
+        own = next(iter(rule.formats), None)
+        if own is None:
+            low.add(node)
+        activation, weight = own or rule.activation or target.activation, own or target.weight
+        planned[graphs.key(node)] = LayerPlan(activation, weight if rule.weight else None)
     return {name: planned[name] for name in _worth_it(graph, target, planned)}
 
 

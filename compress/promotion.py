@@ -52,8 +52,11 @@ def promote(asked: Option, target: Target) -> Promotion:
 
 
 def has_kernel(node: fx.Node, option: Option, target: Target) -> bool:
-    """Whether the formats of `option` have a kernel for the layer `node`: no convolution is too large or small."""
-    module = graphs.module(node)
+    """Whether the formats of `option` have a kernel for the layer `node`: its operator has one, and no convolution is
+    too large or small."""
+    rule, module = target.operators.get(graphs.operator(node)), graphs.module(node)
+    if rule is not None and rule.formats and not {option.weight, option.activation} <= set(rule.formats):
+        return False
     if module is None or not isinstance(module.weight, Tensor):
         return True
     inputs, sizes = module.weight.shape[1], module.weight.shape[2:]
@@ -94,6 +97,15 @@ def _sentences(asked: Option, option: Option, kernel: str, target: Target) -> It
         packed = target.packed and formats.load(option.weight).filed_bits < formats.load(kernel).bits
         filed = "are packed in the file" if packed else "take a byte each in the file"
         yield f"{option.weight} weights {filed} and run as {kernel} on {target.name}."
+
+
+def kernels(plan: Plan, target: Target) -> dict[str, str]:
+    """The format that every layer with a weight in `plan` computes in on `target`."""
+    return {
+        name: promote(Option(layer.weight, layer.activation), target).kernel
+        for name, layer in plan.layers.items()
+        if layer.weight is not None
+    }
 
 
 def notes(plan: Plan, target: Target) -> list[str]:

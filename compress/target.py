@@ -32,6 +32,8 @@ class Rule:
     activation: str | None = None
     weight: bool = False
     """Its second input is a weight (Conv, Gemm, MatMul)."""
+    formats: tuple[str, ...] = ()
+    """The formats that its kernels have, the usual one first; where there are none, all that the target has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +155,7 @@ _RULE: schema.Types = {
     "bias": str,
     "activation": str,
     "weight": bool,
+    "formats": list,
 }
 _RUNS: schema.Types = {
     "speed": str,
@@ -255,7 +258,10 @@ def _positive(where: str, value: object) -> float:
 def _rule(operator: str, given: object) -> Rule:
     known = schema.fields(f"the rule of {operator}", {} if given is None else given, _RULE)
     _require_choice("output", known.get("output", "quantized"))
-    return Rule(**{**known, "fuses": tuple(known.get("fuses", ()))})
+    kernels = tuple(map(str, known.get("formats", ())))
+    for name in kernels:
+        formats.load(name)
+    return Rule(**{**known, "fuses": tuple(known.get("fuses", ())), "formats": kernels})
 
 
 def _placement(given: object) -> Mapping[str, Any]:

@@ -58,6 +58,8 @@ class File:
         """The numbers of a constant tensor, of a type that numpy has or ml_dtypes adds; None for any other."""
         from onnx import numpy_helper
 
+        while name in self.makers and self.makers[name].op_type == "Identity":
+            name = self.makers[name].input[0]
         tensor = self.tensors.get(name)
         return None if tensor is None else numpy_helper.to_array(tensor)
 
@@ -120,12 +122,7 @@ def described(model: onnx.ModelProto, device: Device | None = None) -> File:
     nodes = list(nested.nodes(model.graph.node))
     graphs = list(nested.graphs(inferred(model).graph))
     tensors = {tensor.name: tensor for graph in graphs for tensor in graph.initializer}
-    tensors |= {
-        node.output[0]: a.t
-        for node in nodes
-        for a in node.attribute
-        if node.op_type == "Constant" and a.type == onnx.AttributeProto.TENSOR
-    }
+    tensors |= {node.output[0]: held for node in nodes for held in _held(node)}
     values = [value for graph in graphs for value in (*graph.input, *graph.output, *graph.value_info)]
     types = {value.name: value.type.tensor_type.elem_type for value in values}
     types |= {name: tensor.data_type for name, tensor in tensors.items()}
@@ -136,6 +133,21 @@ def described(model: onnx.ModelProto, device: Device | None = None) -> File:
     makers = {name: node for node in nodes for name in node.output}
     shapes = {value.name: tuple(dim.dim_value for dim in value.type.tensor_type.shape.dim) for value in values}
     return File(model, nodes, types, makers, readers, tensors, shapes, device or Device())
+
+
+def _held(node: onnx.NodeProto) -> Iterator[onnx.TensorProto]:
+    """The numbers in a Constant: a tensor, or plain ones."""
+    import numpy as np
+    import onnx
+    from onnx import numpy_helper
+
+    kinds = {"value_float": np.float32, "value_floats": np.float32, "value_int": np.int64, "value_ints": np.int64}
+    for attribute in node.attribute if node.op_type == "Constant" else ():
+        if attribute.type == onnx.AttributeProto.TENSOR:
+            yield attribute.t
+        elif attribute.name in kinds:
+            value = onnx.helper.get_attribute_value(attribute)
+            yield numpy_helper.from_array(np.array(value, kinds[attribute.name]), node.output[0])
 
 
 def inferred(model: onnx.ModelProto) -> onnx.ModelProto:

@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from convkit.compress import arrays
-from convkit.compress.errors import ConvkitError, NotAvailableError
+from convkit.compress import arrays, record
+from convkit.compress.errors import ConvkitError, NotAvailableError, VerdictError
 from convkit.compress.model import TensorSpec
 from convkit.export import kernel
 from convkit.export.tensorrt import kernel_plugin, package, plugin
@@ -22,12 +22,14 @@ if TYPE_CHECKING:
     import torch
 
     from convkit.export.tensorrt.dump import EngineLayer
+    from convkit.export.tensorrt.precision import Finding
     from convkit.runtimes.session.nvml import Reading
 
 _TYPES = {
     "FLOAT": "float32",
     "HALF": "float16",
     "BF16": "bfloat16",
+    "FP8": "float8_e4m3fn",
     "INT8": "int8",
     "UINT8": "uint8",
     "INT32": "int32",
@@ -38,19 +40,25 @@ _TYPES = {
 
 
 class TensorRtSession:
-    """One engine on the GPU. `run` copies from and to the host; `timed` does not."""
+    """One engine on the GPU. `run` copies from and to the host; `timed` does not. `probed`: it only tells what tensors
+    inside of another hold, and may run otherwise than that one, for it keeps them.
+    """
 
-    def __init__(self, name: str, path: str, options: Options) -> None:
-        self._name, self._path, self._options = name, path, options
+    def __init__(self, name: str, path: str, options: Options, *, probed: bool = False) -> None:
+        self._name, self._path, self._options, self._probed = name, path, options, probed
         check_file(path)
         self._trt = package.load(name)
         self._log = package.Logger(self._trt)
         self._plugins = tuple(str(Path(file).absolute()) for file in [options.plugin] if file)
+        plugin.shipped(self._trt, self._log.log)
         plugin.register(self._trt, self._plugins)
         if kernel.is_here():
             kernel_plugin.register(self._trt)
-        engine, self._layers = self._read(Path(path))
+        engine, layers = self._read(Path(path))
         self._engine, self._context = self._opened(engine)
+        self._layers = layers or self._inspected()
+        if not layers:
+            self._check(Path(path).with_name(record.MODEL))
         self._device, self._buffers = cuda.Device(), cuda.Buffers()
         self._launch: Callable[[], object] | None = None
         self._made: dict[str, torch.Tensor] = {}
@@ -99,13 +107,10 @@ class TensorRtSession:
 
         sm = cuda.capability() if package.PACKAGES[self._name].sms else None
         shapes = {name: tuple(shape) for name, shape in self._options.shapes.items()}
-        profile = request.Profile(shapes, shapes, shapes)
+        profile = request.Profile(shapes, shapes, shapes, self._options.batch)
         settings = request.Settings(sm=sm, profile=profile, plugins=self._plugins)
         made = asserted.build_and_assert(self._name, file, settings)
-        departed = [finding for finding in made.findings if not finding.holds]
-        if departed:
-            more = f", and {len(departed) - 1} more" if len(departed) > 1 else ""
-            raise ConvkitError(f"{self._path}: {departed[0].words}{more}", hint="`convkit lint` says what has kernels")
+        self._refuse([finding for finding in made.findings if not finding.holds])
         return made.built.engine, made.built.layers
 
     def _opened(self, engine: bytes) -> tuple[Any, Any]:
@@ -115,6 +120,33 @@ class TensorRtSession:
         if context is None:
             raise self._refused("it gave no reason")
         return opened, context
+
+    def _inspected(self) -> Sequence[EngineLayer]:
+        """The layers that an engine tells of, one that was built to tell them."""
+        from convkit.export.tensorrt import dump
+
+        inspector, form = self._engine.create_engine_inspector(), self._trt.LayerInformationFormat.ONELINE
+        try:
+            return dump.layers([f"{dump.HEADING}\n{inspector.get_engine_information(form)}"])
+        except ConvkitError:
+            return ()
+
+    def _check(self, file: Path) -> None:
+        """Raise VerdictError where layers run in other types than `file` says, of which the engine was built."""
+        import onnx
+
+        from convkit.export.tensorrt import asserted, precision
+
+        if not self._layers or not file.is_file():
+            return
+        model = onnx.load(file)
+        asserted.inlined(model)
+        self._refuse([one for one in precision.compare(model, self._layers) if not one.holds and one.ran is not None])
+
+    def _refuse(self, departed: Sequence[Finding]) -> None:
+        if departed and not self._probed:
+            more = f", and {len(departed) - 1} more" if len(departed) > 1 else ""
+            raise VerdictError(f"{self._path}: {departed[0].words}{more}", hint="`convkit lint` says what has kernels")
 
     def _refused(self, otherwise: str) -> ConvkitError:
         words = next((text for level, text in reversed(self._log.messages) if level.endswith("ERROR")), otherwise)
@@ -149,6 +181,12 @@ class TensorRtSession:
     def _bind(self) -> None:
         """Tell the context where inputs are and outputs go."""
         torch, context = cuda.module(), self._context
+        lacked = next((spec for spec in self.outputs if not hasattr(torch, spec.dtype)), None)
+        if lacked is not None:
+            raise ConvkitError(
+                f"{self._path}: output {lacked.name!r} is in {lacked.dtype}, which torch has not",
+                hint="cast it to float in the network",
+            )
         for name, tensor in self._buffers.held.items():
             if not context.set_input_shape(name, tuple(tensor.shape)):
                 shape = "x".join(map(str, tensor.shape))
@@ -183,7 +221,7 @@ class TensorRtSession:
         with tempfile.TemporaryDirectory(prefix="convkit-") as folder:
             file = Path(folder) / Path(self._path).name
             file.write_bytes(with_outputs(self._path, names))
-            return TensorRtSession(self._name, str(file), self._options)
+            return TensorRtSession(self._name, str(file), self._options, probed=True)
 
 
 def runtime(name: str) -> Runtime:

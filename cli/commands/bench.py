@@ -125,7 +125,7 @@ def bench(
     wanted = tuple(dict.fromkeys((*metrics, *verdict.metrics_of(parsed))))
     shapes = {name: declared.sample for name, declared in shape.items()}
     dtypes = {name: declared.dtype for name, declared in shape.items() if declared.dtype}
-    settings = Options(threads=threads, shapes=shapes, dtypes=dtypes)
+    settings = Options(threads=threads, shapes=shapes, dtypes=dtypes, batch=batch or 1)
     chosen = _candidates(candidates, baseline, _engine(engine, target), settings)
     verdict.check(parsed, len(chosen))
     _check(files, wanted, data)

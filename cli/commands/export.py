@@ -176,7 +176,7 @@ def _write(write: Callable[[Path], Artifact], writer: Exporter, output: str, con
             report["kernels"] = taken
         digests, facts = {**context.digests, "artifact": written.digest}, {}
         if context.build is not None:
-            asserted = _built(writer, written.path, context.build)
+            asserted = _built(writer, written.path, context)
             record.write_bytes(folder / export_report.ENGINE, asserted.built.engine)
             report["engine"] = asserted.as_dict()
             digests["engine"] = report["engine"]["digest"]
@@ -188,12 +188,18 @@ def _write(write: Callable[[Path], Artifact], writer: Exporter, output: str, con
     return report
 
 
-def _built(writer: Exporter, path: Path, settings: Settings) -> Asserted:
+def _built(writer: Exporter, path: Path, context: _Context) -> Asserted:
+    """The engine, held against the plan where there is one, else against the file."""
+    from convkit.compress import promotion
+    from convkit.compress import target as targets
     from convkit.export.tensorrt.asserted import build_and_assert
 
+    assert context.build is not None  # the caller looked  # noqa: S101
+    plan = context.plan
+    asked = None if plan is None else promotion.kernels(plan, targets.load(plan.target))
     with show.progress("export") as say:
         say(f"building an engine with {writer.builds}")
-        return build_and_assert(str(writer.builds), path, settings)
+        return build_and_assert(str(writer.builds), path, context.build, asked)
 
 
 def _with_kernels(written: Artifact, names: Sequence[str]) -> tuple[Artifact, dict[str, str]]:

@@ -64,6 +64,7 @@ PART = lint
 
 def _read(file: str) -> onnx.ModelProto:
     import onnx
+    from google.protobuf.message import DecodeError
 
     from convkit.compress.errors import ConvkitError
     from convkit.runtimes.session import check_file
@@ -71,8 +72,11 @@ def _read(file: str) -> onnx.ModelProto:
     check_file(file)
     try:
         return onnx.load(file)
-    except Exception as error:
+    except DecodeError as error:
         raise ConvkitError(f"{file} is no ONNX file", hint="`convkit export` writes one") from error
+    except (OSError, onnx.checker.ValidationError) as error:
+        words = " ".join(str(error).split())[:300]
+        raise ConvkitError(f"cannot read {file}: {words}", hint="keep its data beside it") from error
 
 
 def _dict(finding: Finding) -> dict[str, str]:

@@ -15,7 +15,7 @@ from google.protobuf.descriptor import FieldDescriptor
 from google.protobuf.message import DecodeError, EncodeError, Message
 from onnx import TensorProto
 
-from convkit.compress import nested
+from convkit.compress import nested, strange
 from convkit.compress.errors import ConvkitError
 from convkit.compress.sources._onnx_functions import inlined
 
@@ -167,7 +167,7 @@ def _check(path: Path, model: onnx.ModelProto) -> None:
     if model.ByteSize() > _ONE_PIECE:
         return
     try:
-        with _shapes_present(model):
+        with _shapes_present(model), strange.apart(model):
             onnx.checker.check_model(model)
     except (onnx.checker.ValidationError, EncodeError, ValueError, RuntimeError) as error:
         raise ConvkitError(f"{path} is not valid ONNX: {_line(error)}", hint=_AGAIN) from error

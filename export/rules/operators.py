@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 
+import onnx
+
 from convkit.export.lint import Broken, File, Rule
 
 _NUMBERS = ("Bernoulli", "Col2Im", "CumProd", "Det", "DFT", "MelWeightMatrix", "Unique")
@@ -29,6 +31,9 @@ _REFUSED = {
     "TfIdfVectorizer": "read text outside of the network",
 }
 _STANDARD = ("", "ai.onnx")
+_SHIPPED = "_TRT"
+"""What the names of TensorRT's own plugins end in."""
+_GIVE = "export it with the plugin, --plugin FILE, or give it a body in standard operators"
 _OPSETS = range(9, 26)
 
 
@@ -42,10 +47,14 @@ def look(file: File) -> Iterator[Broken]:
     for node in file.nodes:
         known = file.device.plugins or (node.domain, node.op_type) in bodies
         if node.domain not in _STANDARD and not known:
-            advice = "export it with the plugin, --plugin FILE, or give it a body in standard operators"
-            yield node, f"nobody knows {node.domain}::{node.op_type}", advice
-        elif node.domain in _STANDARD and node.op_type in _REFUSED and not known:
+            if not node.op_type.endswith(_SHIPPED):
+                yield node, f"nobody knows {node.domain}::{node.op_type}", _GIVE
+        elif known or node.op_type.endswith(_SHIPPED):
+            continue
+        elif node.op_type in _REFUSED:
             yield node, f"the parser has no {node.op_type}", _REFUSED[node.op_type]
+        elif not onnx.defs.has(node.op_type):
+            yield node, f"nobody knows {node.op_type}", _GIVE
 
 
 PART = Rule("operators are the parser's, a plugin's or have a body", look)

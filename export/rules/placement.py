@@ -14,10 +14,19 @@ def look(file: File) -> Iterator[Broken]:
         if node.op_type not in (*_KERNELS, "ConvTranspose") or len(node.input) < 2:  # noqa: PLR2004 - x, weight
             continue
         sides = [file.dequantized(name) for name in node.input[:2]]
+        kinds = [_codes(name, file) for name in node.input[:2]]
         if node.op_type == "ConvTranspose" and all(sides):
             yield node, "it has no kernel on codes and runs in float", "keep it in float in the plan"
+        elif node.op_type in _KERNELS and all(sides) and len(set(kinds)) > 1:
+            words = f"what it reads has codes in {kinds[0]} and its weight in {kinds[1]}: it runs in float"
+            yield node, words, "quantize both to one type"
         elif node.op_type in _KERNELS and sides == [True, False] and node.input[0] in alone:
             yield node, "what it reads is quantized and its weight is not: it runs in float", "quantize the weight too"
+
+
+def _codes(name: str, file: File) -> str:
+    """The type of the codes that a tensor is dequantized from."""
+    return file.kind(file.makers[name].input[0]) if file.dequantized(name) else ""
 
 
 def _read_in_float(file: File) -> set[str]:

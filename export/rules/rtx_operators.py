@@ -13,9 +13,15 @@ _LACKED = {
 
 def look(file: File) -> Iterator[Broken]:
     """Each such node, unless a plugin may have it."""
+    bodies = {(function.domain, function.name) for function in file.model.functions}
     for node in file.nodes:
-        if node.op_type in _LACKED and not node.domain and not file.device.plugins:
+        if file.device.plugins:
+            continue
+        if node.op_type in _LACKED and not node.domain:
             yield node, f"TensorRT for RTX has no {node.op_type}", f"{_LACKED[node.op_type]}, or build it for TensorRT"
+        elif node.op_type.endswith("_TRT") and (node.domain, node.op_type) not in bodies:
+            words = f"{node.op_type} is a plugin of TensorRT's own, which TensorRT for RTX has not"
+            yield node, words, "build it for TensorRT, or give a plugin that has it (--plugin)"
 
 
 PART = Rule("operators are those of TensorRT for RTX", look, ("tensorrt_rtx",))

@@ -14,7 +14,7 @@ _BLOCKED = ("INT4", "FLOAT4E2M1", "FLOAT8E4M3FN")
 def look(file: File) -> Iterator[Broken]:
     """Q/DQ nodes whose scale is none of that."""
     for node in file.nodes:
-        if node.op_type not in ("QuantizeLinear", "DequantizeLinear"):
+        if node.op_type not in ("QuantizeLinear", "DequantizeLinear") or len(node.input) < 2:  # noqa: PLR2004 - x, scale
             continue
         scale = file.constant(node.input[1])
         if scale is None:

@@ -26,7 +26,7 @@ _SINCE = {"FLOAT8E4M3FN": ("FP8", 89, "int8"), "BFLOAT16": ("BF16", 80, "fp16")}
 
 def look(file: File) -> Iterator[Broken]:
     """The first node that makes or holds each tensor of such a type; all that have one which the device lacks."""
-    inputs = {value.name for value in file.model.graph.input}
+    ends = {value.name for value in (*file.model.graph.input, *file.model.graph.output)}
     for node in file.nodes:
         kinds = {file.kind(name) for name in (*node.input, *node.output) if name}
         for kind in sorted(kinds & _SINCE.keys()):
@@ -37,15 +37,15 @@ def look(file: File) -> Iterator[Broken]:
         if node.op_type not in ("QuantizeLinear", "DequantizeLinear", "Cast"):
             continue
         for kind in sorted(kinds & _REFUSED.keys()):
-            if kind != "UINT8" or not _is_pixels(node, inputs):
+            if kind != "UINT8" or not _is_pixels(node, ends):
                 yield node, f"it has {kind}", _REFUSED[kind]
         if "INT4" in kinds and node.op_type == "QuantizeLinear" and node.input[0] not in file.tensors:
             yield node, "activations are in INT4", "plan int8 for activations; weights may be int4"
 
 
-def _is_pixels(node: onnx.NodeProto, inputs: set[str]) -> bool:
-    """Whether it makes numbers of an input of bytes, which the engine takes."""
-    return node.op_type == "Cast" and node.input[0] in inputs
+def _is_pixels(node: onnx.NodeProto, ends: set[str]) -> bool:
+    """Whether it makes numbers of an input of bytes, or an output of bytes of numbers, which the engine takes."""
+    return node.op_type == "Cast" and not ends.isdisjoint((node.input[0], node.output[0]))
 
 
 PART = Rule("codes and numbers are of types that it has", look)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -56,8 +56,11 @@ class ForeseenError(ConvkitError):
         self.findings = findings
 
 
-def build_and_assert(name: str, path: Path, settings: Settings) -> Asserted:
-    """The engine that the package `name` makes of the ONNX file `path`.
+def build_and_assert(
+    name: str, path: Path, settings: Settings, asked: Mapping[str, str] | None = None
+) -> Asserted:
+    """The engine that the package `name` makes of the ONNX file `path`, which is of a plan that `asked` for these
+    formats of layers, or speaks for itself.
 
     Raises ForeseenError for what lint finds in it, before anything is built, and as `build` does.
     """
@@ -66,7 +69,8 @@ def build_and_assert(name: str, path: Path, settings: Settings) -> Asserted:
     package.version(name)
     model = onnx.load(path)
     changed = inlined(model)
-    found = lint.lint(model, name, lint.Device(settings.sm, bool(settings.plugins)))
+    package.check_gpu(name)
+    found = lint.lint(model, name, lint.Device(package.capability(name, settings.sm), bool(settings.plugins)))
     if found:
         first, more = found[0], f", and {len(found) - 1} more" if len(found) > 1 else ""
         where = f"{first.operator} {first.node!r}: " if first.node else ""
@@ -75,13 +79,13 @@ def build_and_assert(name: str, path: Path, settings: Settings) -> Asserted:
             f"{first.advice}; `convkit lint` lists them all",
             found,
         )
-    plugins = plugin.described(settings.plugins)
+    plugins = plugin.described(settings.plugins, held=settings.version_compatible)
     with tempfile.TemporaryDirectory(prefix="convkit-") as folder:
         if changed:
             path = Path(folder) / path.name
             artifact.write_onnx(model, path)
         built = build.build(name, path, settings)
-    return Asserted(name, settings.sm, built, precision.compare(model, built.layers), plugins)
+    return Asserted(name, settings.sm, built, precision.compare(model, built.layers, asked), plugins)
 
 
 def inlined(model: onnx.ModelProto) -> bool:

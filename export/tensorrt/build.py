@@ -9,7 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,6 +51,7 @@ def build(name: str, model: Path, settings: Settings, timeout: float = TIMEOUT) 
     package.version(name)
     package.check_cache(name, settings.cache)
     package.check_hardware(name, asked=settings.hardware_compatible)
+    package.check_gpu(name)
     proto = onnx.load(model)
     package.check_sm(name, settings.sm, fp8=any(f == "fp8_e4m3" for _, f in precision.planned(proto).values()))
     settings = dataclasses.replace(settings, profile=_shapes(proto, settings.profile))
@@ -75,7 +76,7 @@ def build(name: str, model: Path, settings: Settings, timeout: float = TIMEOUT) 
 
 
 def _shapes(model: onnx.ModelProto, asked: Profile) -> Profile:
-    """`asked`, with a batch of one where nothing else is free. Raises ConvkitError where that leaves sizes open."""
+    """`asked`, with sizes of one symbol alike, and the usual batch. Raises ConvkitError where that leaves sizes open."""
     held = {tensor.name for tensor in model.graph.initializer}
     inputs = {value.name: value for value in model.graph.input if value.name not in held}
     for name in asked.inputs:
@@ -83,16 +84,34 @@ def _shapes(model: onnx.ModelProto, asked: Profile) -> Profile:
             raise ConvkitError(f"no input is called {name!r}", hint=f"the network has {', '.join(inputs)}")
         for shapes in (asked.least, asked.usual, asked.most):
             _check_shape(name, shapes.get(name), _sizes(inputs[name]))
-    usual = {name: _sizes(value) for name, value in inputs.items() if name not in asked.inputs}
-    free = {name: shape for name, shape in usual.items() if any(size is None for size in shape)}
-    for name, shape in free.items():
-        if any(size is None for size in shape[1:]):
-            text = "x".join("?" if size is None else str(size) for size in shape)
+    left = {name: value for name, value in inputs.items() if name not in asked.inputs and None in _sizes(value)}
+    given = (asked.least, asked.usual, asked.most)
+    return Profile(*(_filled(inputs, left, shapes, asked.batch) for shapes in given), asked.batch)
+
+
+def _filled(
+    inputs: Mapping[str, onnx.ValueInfoProto],
+    left: Mapping[str, onnx.ValueInfoProto],
+    given: Mapping[str, tuple[int, ...]],
+    batch: int,
+) -> dict[str, tuple[int, ...]]:
+    """`given`, and shapes of what is `left`: a symbol's size is that which it has in `given`."""
+    known = {
+        symbol: size
+        for name, shape in given.items()
+        for symbol, size in zip(_symbols(inputs[name]), shape, strict=True)
+        if symbol
+    }
+    found = dict(given)
+    for name, value in left.items():
+        sizes = [size or known.get(symbol) for size, symbol in zip(_sizes(value), _symbols(value), strict=True)]
+        if None in sizes[1:]:
+            text = "x".join("?" if size is None else str(size) for size in sizes)
             raise ConvkitError(
                 f"input {name!r} is {text}: its sizes are free", hint=f"give --opt-shapes {name}:1x3x224x224"
             )
-    single = {name: tuple(size or 1 for size in shape) for name, shape in free.items()}
-    return Profile(*({**single, **shapes} for shapes in (asked.least, asked.usual, asked.most)))
+        found[name] = tuple(size or batch for size in sizes)
+    return found
 
 
 def _check_shape(name: str, given: Sequence[int] | None, sizes: Sequence[int | None]) -> None:
@@ -108,6 +127,11 @@ def _check_shape(name: str, given: Sequence[int] | None, sizes: Sequence[int | N
 def _sizes(value: onnx.ValueInfoProto) -> list[int | None]:
     """None where a size is free; some files write that as a number that is no size."""
     return [dim.dim_value if dim.dim_value > 0 else None for dim in value.type.tensor_type.shape.dim]
+
+
+def _symbols(value: onnx.ValueInfoProto) -> list[str]:
+    """The names of free sizes; "" where there is none."""
+    return [dim.dim_param for dim in value.type.tensor_type.shape.dim]
 
 
 def _run(name: str, folder: Path, plugins: Sequence[str], timeout: float, *, kernels: bool) -> dict[str, Any]:
@@ -158,7 +182,7 @@ def _crashed(about: str, done: subprocess.CompletedProcess[str], plugins: Sequen
 
 def _refused(name: str, model: Path, error: dict[str, str]) -> ConvkitError:
     where = f" at {error['operator']} {error['node']!r}" if error["node"] else ""
-    hint = "leave that operator out, or give a plugin that has it (--plugin)"
+    hint = error.get("hint") or "leave that operator out, or give a plugin that has it (--plugin)"
     words = error["words"].strip()[:400]
     if "Plugin not found" in words:
         words, hint = "there is no such operator, and no plugin of its name, version and namespace", plugin.GIVE

@@ -18,7 +18,7 @@ from convkit.compress.errors import ConvkitError
 from convkit.export.tensorrt import package, plugin
 
 REQUEST, RESULT, ENGINE, CACHE = "request.json", "result.json", "engine.trt", "timing.cache"
-_WORST = ("ERROR", "INTERNAL_ERROR", "WARNING")
+_TOLD = ("ERROR", "INTERNAL_ERROR", "WARNING")
 
 
 def main(folder: Path) -> None:
@@ -32,13 +32,17 @@ def main(folder: Path) -> None:
         errors = _built(trt, asked, log, folder)
     except ConvkitError as error:
         wrong = [error.message, error.hint]
+    except TypeError as error:  # what its bindings say of an object that its library could not make
+        if not (worst := _worst(log)):
+            raise
+        errors = [_general(f"{error}: {worst}", "see that its driver and its version fit")]
     found = {
         "errors": errors,
         "wrong": wrong,
         "seconds": time.perf_counter() - started,
         "version": trt.__version__,
         "log": [text for level, text in log.messages if level == "VERBOSE" and "Layers:" in text],
-        "said": [(level, text) for level, text in log.messages if level in _WORST],
+        "said": [(level, text) for level, text in log.messages if level in _TOLD],
     }
     (folder / RESULT).write_text(json.dumps(found))
 
@@ -49,6 +53,7 @@ def _built(trt: Any, asked: Mapping[str, Any], log: package.Logger, folder: Path
     Raises ConvkitError for plugins.
     """
     builder, settings = trt.Builder(log.log), asked["settings"]
+    plugin.shipped(trt, log.log)
     plugin.register(trt, settings["plugins"])
     if asked["kernels"]:
         from convkit.export.tensorrt import kernel_plugin
@@ -63,15 +68,28 @@ def _built(trt: Any, asked: Mapping[str, Any], log: package.Logger, folder: Path
         ]
     config = _config(trt, builder, network, settings)
     if settings["cache"] and not _cached(config, settings["cache"], log):
-        return [{"node": "", "operator": "", "words": "the timing cache is of another device or version, or corrupt"}]
+        words = "the timing cache is of another device or version, or corrupt"
+        return [_general(words, f"remove {settings['cache']}, or give another --timing-cache")]
     engine = builder.build_serialized_network(network, config)
     if engine is None:
-        worst = [text for level, text in log.messages if level.endswith("ERROR")]
-        return [{"node": "", "operator": "", "words": worst[-1] if worst else "it gave no engine and no reason"}]
+        return [_general(_worst(log) or "it gave no engine and no reason", _MORE)]
     (folder / ENGINE).write_bytes(bytes(engine))
     if settings["cache"]:
         (folder / CACHE).write_bytes(bytes(config.get_timing_cache().serialize()))
     return []
+
+
+_MORE = "`convkit lint` names what it cannot take; more --workspace or a lower --builder-level may help"
+
+
+def _general(words: str, hint: str) -> dict[str, str]:
+    """An error of no node's."""
+    return {"node": "", "operator": "", "words": words, "hint": hint}
+
+
+def _worst(log: package.Logger) -> str:
+    """The last error that the package told of."""
+    return next((text for level, text in reversed(log.messages) if level.endswith("ERROR")), "")
 
 
 def _cached(config: Any, file: str, log: package.Logger) -> bool:  # noqa: ANN401 - the package has no types
@@ -101,7 +119,8 @@ def _config(trt: Any, builder: Any, network: Any, settings: Mapping[str, Any]) -
         config.set_flag(trt.BuilderFlag.VERSION_COMPATIBLE)
     if settings["hardware_compatible"]:
         config.hardware_compatibility_level = trt.HardwareCompatibilityLevel.AMPERE_PLUS
-    config.plugins_to_serialize = plugin.libraries(settings["plugins"])
+    if settings["version_compatible"]:  # no other engine holds any
+        config.plugins_to_serialize = plugin.libraries(settings["plugins"])
     _profile(builder, network, config, settings["profile"])
     return config
 

@@ -1,7 +1,9 @@
 """What an engine is made of, read from the lines that its builder logs of every layer when it is told to be verbose.
 
-A line is a list of `Key: value` pairs; tensors are `{ Name: …, Dimensions: […], Datatype: … }` in lists. Metadata names
-the nodes of the ONNX file that a layer computes, with a separator of its own between them.
+A line is a list of `Key: value` pairs; tensors are `{ Name: …, Dimensions: […], Datatype: … }` in lists. TensorRT for RTX
+lists what a layer holds as `Constants`, TensorRT has `Weights: {"Type": …, "Count": …}` and puts types in words ("Channel
+major FP16 format …") before version 10.7. Metadata names the nodes of the ONNX file that a layer computes, with a
+separator of its own between them.
 """
 
 from __future__ import annotations
@@ -13,28 +15,39 @@ from dataclasses import dataclass
 
 from convkit.compress.errors import ConvkitError
 
-_HEADING, _END = "Layers:", ("Bindings:", "I/O Tensors:")
+HEADING, _END = "Layers:", ("Bindings:", "I/O Tensors:")
 _LINE = re.compile(r"^\s*Name: (?P<name>.*?), LayerType: (?P<kind>[^,]*), (?P<rest>.*)$")
-_TENSOR = re.compile(r"\{ Name: (?P<name>.*?), Dimensions: \[(?P<sizes>[-\d,]*)\].*?Datatype: (?P<dtype>\w+)")
-_METADATA = re.compile(r"\[ONNX Layer: (.*)\]")
-_BETWEEN = "\x1f"
+_TENSOR = re.compile(
+    r"\{ Name: (?P<name>.*?), (?:Location: \w+, )?Dimensions: \[(?P<sizes>[-\d,]*)\].*?Datatype: (?P<dtype>[^}]*)"
+)
+_HELD = re.compile(r'(?P<name>Weights|Bias): \{"Type": "(?P<dtype>\w+)", "Count": (?P<count>\d+)\}')
+_METADATA = re.compile(r"\[ONNX Layer: (.*?)\](?=\s*(?:[\x1e\x1f]|$))")
+"""Names hold brackets too; a separator or the end stands behind the last."""
 _LISTS = ("Inputs", "Constants", "Outputs")
 _DTYPES = {
     "Float": "fp32",
+    "FP32": "fp32",
     "Half": "fp16",
+    "FP16": "fp16",
     "BFloat16": "bf16",
+    "BF16": "bf16",
     "Int8": "int8",
+    "INT8": "int8",
     "FP8": "fp8_e4m3",
     "E4M3": "fp8_e4m3",
     "Int4": "int4",
+    "INT4": "int4",
     "FP4": "fp4_e2m1",
 }
 """The engine's names of types that convkit has formats for."""
+_UNTOLD = "N/A"
+"""In place of a type that an engine of free sizes does not tell."""
 
 
 @dataclass(frozen=True, slots=True)
 class Tensor:
-    """One that a layer reads, holds or makes; `dtype` is a format of convkit where there is one for it."""
+    """One that a layer reads, holds or makes; `dtype` is a format of convkit where there is one for it, "" where it is
+    not told."""
 
     name: str
     shape: tuple[int, ...]
@@ -69,7 +82,7 @@ def layers(log: Sequence[str]) -> list[EngineLayer]:
 
 def _of(message: str) -> Iterator[EngineLayer]:
     """Those of one message: the whole list is logged as one."""
-    _, heading, text = message.partition(_HEADING)
+    _, heading, text = message.partition(HEADING)
     if heading:
         for line in text.splitlines():
             if line.strip().startswith(_END):
@@ -82,11 +95,11 @@ def _of(message: str) -> Iterator[EngineLayer]:
 def _layer(match: re.Match[str]) -> EngineLayer:
     rest = match["rest"]
     inputs, constants, outputs = (tuple(map(_tensor, _TENSOR.finditer(_list(rest, key)))) for key in _LISTS)
+    constants += tuple(Tensor(one["name"], (int(one["count"]),), _dtype(one["dtype"])) for one in _HELD.finditer(rest))
     _, _, metadata = rest.partition("Metadata: ")
-    nodes = [_METADATA.fullmatch(part.strip()) for part in metadata.split(_BETWEEN)]
     # "conv | then (then_branch) | choice (If)": of a node in a branch, where that is.
-    own = tuple(dict.fromkeys(node[1].partition(" | ")[0] for node in nodes if node))
-    return EngineLayer(match["name"], match["kind"], inputs, constants, outputs, own)
+    nodes = tuple(dict.fromkeys(name.partition(" | ")[0] for name in _METADATA.findall(metadata)))
+    return EngineLayer(match["name"], match["kind"], inputs, constants, outputs, nodes)
 
 
 def _list(text: str, key: str) -> str:
@@ -102,4 +115,11 @@ def _list(text: str, key: str) -> str:
 
 def _tensor(match: re.Match[str]) -> Tensor:
     sizes = tuple(int(size) for size in match["sizes"].split(",") if size)
-    return Tensor(match["name"], sizes, _DTYPES.get(match["dtype"], match["dtype"].lower()))
+    return Tensor(match["name"], sizes, _dtype(match["dtype"]))
+
+
+def _dtype(text: str) -> str:
+    """The format that a type in the engine's words is."""
+    words = re.findall(r"\w+", text)
+    known = next((_DTYPES[word] for word in words if word in _DTYPES), None)
+    return known or ("" if not words or text.startswith(_UNTOLD) else words[0].lower())

@@ -129,6 +129,33 @@ def types(trt: Any) -> dict[Any, str]:  # noqa: ANN401 - a module without types
     return {getattr(trt, name): name for name in names}
 
 
+def check_gpu(name: str) -> None:
+    """Raise NotAvailableError where the package builds for the GPU at hand, and there is none.
+
+    The driver is asked, for the package dies of its absence without a word, and needs no torch.
+    """
+    import ctypes
+
+    known, count = PACKAGES[name], ctypes.c_int(0)
+    if known.sms:
+        return
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+        found = driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0
+    except (OSError, AttributeError):
+        found = False
+    if not found or not count.value:
+        raise NotAvailableError(
+            f"{known.about} builds engines on a GPU, and none is at hand",
+            hint="--target trt-rtx --sm 89 builds one without; --no-build writes the ONNX file alone",
+        )
+
+
+def capability(name: str, sm: int | None) -> int | None:
+    """The compute capability that an engine is for: `sm`, or that of the GPU at hand where it is built for that."""
+    return sm if PACKAGES[name].sms else device_sm()
+
+
 def device_sm() -> int:
     """Compute capability of the GPU at hand."""
     import torch

@@ -6,8 +6,8 @@ the attribute `plugin_namespace`, else the empty one, else the node's domain. A 
 plugin's only where it carries `plugin_namespace`. The creator gets those of the node's attributes that its
 `field_names` name, and no others: numbers in float32 and int32, words as characters that end in a 0.
 
-A library travels in the engine. A Python file does not: who runs the engine registers it there, before the engine is
-read.
+A library travels in an engine that later versions may run. Any other engine holds none, and no engine holds a Python
+file: who runs it loads or registers them there, before the engine is read.
 """
 
 from __future__ import annotations
@@ -40,9 +40,18 @@ class Plugin:
     in_engine: bool
 
 
-def described(files: Sequence[str]) -> list[Plugin]:
-    """What a report says of them."""
-    return [Plugin(Path(file).name, record.digest_file(file), in_engine=not _in_python(file)) for file in files]
+def described(files: Sequence[str], *, held: bool) -> list[Plugin]:
+    """What a report says of them; `held`: the engine holds libraries."""
+    return [
+        Plugin(Path(file).name, record.digest_file(file), in_engine=held and not _in_python(file)) for file in files
+    ]
+
+
+def shipped(trt: Any, log: Any) -> None:  # noqa: ANN401 - the package has no types
+    """Have the package register the plugins of its own, where it has any."""
+    register_all = getattr(trt, "init_libnvinfer_plugins", None)
+    if register_all is not None:
+        register_all(log, "")
 
 
 def libraries(files: Sequence[str]) -> list[str]:

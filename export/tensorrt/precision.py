@@ -66,8 +66,11 @@ def planned(model: onnx.ModelProto) -> dict[str, tuple[str, str]]:
     return found
 
 
-def compare(model: onnx.ModelProto, engine: Sequence[EngineLayer]) -> list[Finding]:
-    """A Finding for every node of `planned`, in their order."""
+def compare(
+    model: onnx.ModelProto, engine: Sequence[EngineLayer], asked: Mapping[str, str] | None = None
+) -> list[Finding]:
+    """A Finding for every node of `planned`, in their order; what a plan has `asked` of a node counts for more than
+    what the file says."""
     sizes, followers, found = _sizes(model), _followers(model), []
     own = {node.name for node in nested.nodes(model.graph.node) if kernels.is_kernels(node)}
     unnamed = [layer for layer in engine if not layer.nodes and layer.kind not in _GENERATED]
@@ -81,7 +84,8 @@ def compare(model: onnx.ModelProto, engine: Sequence[EngineLayer]) -> list[Findi
             kernel = _written_out(name, size, followers, engine)
         runs = _multiplies_in if name in own else _runs_in
         ran = None if kernel is None else runs(kernel, size)
-        found.append(Finding(name, operator, number, ran, None if kernel is None else kernel.name))
+        wanted = number if asked is None or name in own else asked.get(name, number)
+        found.append(Finding(name, operator, wanted, ran, None if kernel is None else kernel.name))
     return found
 
 
@@ -91,19 +95,19 @@ def _runs_in(layer: EngineLayer, size: int) -> str | None:
     What is added to the products, a residual say, may have another. A layer that the engine writes itself may cast what
     it reads first: it makes the type then.
     """
-    read = [tensor.dtype for tensor in layer.inputs]
+    read = [tensor.dtype for tensor in layer.inputs if tensor.dtype]
     made = [tensor.dtype for tensor in layer.outputs] if layer.kind in _GENERATED else []
     held = next((constant.dtype for constant in layer.constants if constant.size >= size), None)
     parts = {constant.dtype for constant in layer.constants}
     if held is None and layer.kind in _GENERATED and len(parts) == 1:
         (held,) = parts
-    return held if held in (*read, *made) else next(iter(read), None)
+    return held if held in (*read, *made) or not read else read[0]
 
 
 def _multiplies_in(layer: EngineLayer, _: int) -> str | None:
     """The type of a kernel of convkit's: that of its weights, or where it has none of what it reads."""
     held = {constant.dtype for constant in layer.constants} & {"fp32", "fp16", "bf16"}
-    return held.pop() if len(held) == 1 else next((tensor.dtype for tensor in layer.inputs), None)
+    return held.pop() if len(held) == 1 else next((tensor.dtype for tensor in layer.inputs if tensor.dtype), None)
 
 
 def _kernel(node: str, size: int, engine: Sequence[EngineLayer]) -> EngineLayer | None:

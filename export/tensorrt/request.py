@@ -14,11 +14,13 @@ _ROLES = ("min", "opt", "max")
 
 @dataclass(frozen=True, slots=True)
 class Profile:
-    """Shapes by input: the least, those that the engine is made fast for, the largest."""
+    """Shapes by input: the least, those that the engine is made fast for, the largest. `batch`: samples a call where a
+    file leaves that free and no shape says it."""
 
     least: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     usual: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     most: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    batch: int = 1
 
     @property
     def inputs(self) -> tuple[str, ...]:

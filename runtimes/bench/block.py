@@ -26,14 +26,17 @@ WINDOW = 3
 class BlockPlan:
     """How long a block lasts: at least `seconds` and `calls` timed calls, at most `most` calls.
 
-    Warm-up ends when the medians of two successive windows differ by less than `tolerance` (relative) and a GPU's
-    clocks stand still, and after `warm_seconds` in any case.
+    Warm-up ends when the medians of two successive windows differ by less than `tolerance` (relative), and after
+    `warm_seconds` in any case. A GPU's clocks must stand still as well, over `apart` seconds, for a GPU says the same
+    of itself for a while; it has `device_seconds` for that.
     """
 
     seconds: float = 0.25
     calls: int = 5
     most: int = 1000
     warm_seconds: float = 0.15
+    device_seconds: float = 2.0
+    apart: float = 0.1
     tolerance: float = 0.05
     window: int = WINDOW
 
@@ -75,16 +78,20 @@ def _warm_up(
     """Calls it took, and whether they became steady: others have emptied caches and put thread pools to sleep."""
     seconds: list[float] = []
     started, clocks = clock.now(), _reading(session)
-    while clock.now() - started < plan.warm_seconds or not seconds:
+    looked, most = started, plan.warm_seconds if clocks is None else max(plan.warm_seconds, plan.device_seconds)
+    while clock.now() - started < most or not seconds:
         seconds.append(_call(session, next(turn), clock))
         if len(seconds) >= 2 * plan.window:
             before = statistics.median(seconds[-2 * plan.window : -plan.window])
             after = statistics.median(seconds[-plan.window :])
-            if abs(after - before) <= plan.tolerance * before:
+            steady = abs(after - before) <= plan.tolerance * before
+            if steady and clocks is None:
+                return len(seconds), True
+            if steady and clock.now() - looked >= plan.apart:
                 now, last = _reading(session), clocks
                 if nvml.settled(last, now):
                     return len(seconds), True
-                clocks = now
+                clocks, looked = now, clock.now()
     return len(seconds), False
 
 

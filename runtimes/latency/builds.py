@@ -6,9 +6,13 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
+from convkit.compress import format as formats
 from convkit.compress import placement
+from convkit.compress.floating import Floating
 from convkit.compress.model import Model
+from convkit.compress.option import Option
 from convkit.compress.plan import LayerPlan
+from convkit.compress.search import space
 from convkit.compress.target import Target
 
 FLOAT, LOW = "float", "low"
@@ -20,11 +24,13 @@ Layers = Mapping[str, LayerPlan]
 
 @dataclass(frozen=True, slots=True)
 class Build:
-    """One version: the layers in low precision, and its file."""
+    """One version: the layers in low precision, and its file. `single`: all layers with a weight are in one format,
+    which the device at hand may lack."""
 
     name: str
     layers: Layers
     path: Path
+    single: bool = False
 
     @property
     def formats(self) -> dict[str, str]:
@@ -33,7 +39,8 @@ class Build:
 
 
 def patterns(model: Model, target: Target, names: Collection[str] | None = None) -> dict[str, Layers]:
-    """Name -> layers in low precision: none, all, and mixtures in which neighbours differ both ways.
+    """Name -> layers in low precision: none, all, mixtures in which neighbours differ both ways, and all in each of
+    the formats `singles`.
 
     Of these `names`, where they are given.
     """
@@ -41,6 +48,9 @@ def patterns(model: Model, target: Target, names: Collection[str] | None = None)
     everything = placement.place(graph, target)
     weighted = [name for name, layer in everything.items() if layer.weight is not None]
     found: dict[str, Layers] = {FLOAT: {}, LOW: everything}
+    for name in singles(target):
+        layers = space.uniform(model, target, everything, Option(name, name))
+        found |= {name: layers} if layers else {}
     if names is not None:
         return {name: layers for name, layers in found.items() if name in names}
     for name, kept in _mixtures(weighted).items():
@@ -48,6 +58,15 @@ def patterns(model: Model, target: Target, names: Collection[str] | None = None)
         if layers not in found.values():
             found[name] = layers
     return found
+
+
+def singles(target: Target) -> tuple[str, ...]:
+    """The floats that single layers run in on `target`: their times are measured beside those of its own integers."""
+    return tuple(
+        name
+        for name in target.formats
+        if target.runs_layers_in(name) and isinstance(formats.load(name), Floating) and not formats.is_exact(name)
+    )
 
 
 def _mixtures(weighted: list[str]) -> dict[str, set[str]]:

@@ -61,6 +61,7 @@ class _Sorted:
     rest: float
     seconds: float
     noise: float = 0.0
+    single: bool = False
 
     def of(self, name: str) -> _Spent:
         """The layer's; nothing where it runs inside another's kernel."""
@@ -68,9 +69,9 @@ class _Sorted:
 
 
 def fit(network: Structure, builds: Sequence[tuple[Build, Profile]], floating: str) -> Fitted:
-    """Times from profiled builds, among them one without and one with all layers in low precision."""
+    """Times from profiled builds, among them first one without and one with all layers in low precision."""
     found = [_sorted(network, build, profile) for build, profile in builds]
-    uniform = [one for one in found if not one.formats or set(one.formats) == set(network.low)]
+    uniform = [one for one in found if one.single or not one.formats or set(one.formats) == set(network.low)]
     usual = {name: _layer(name, uniform, floating) for name in network.layers}
     found = [one if one in uniform else _steadied(network, one, usual, floating) for one in found]
     usual[OUTSIDE] = {floating: next(one.of(OUTSIDE) for one in found if not one.formats)}
@@ -97,7 +98,7 @@ def _sorted(network: Structure, build: Build, profile: Profile) -> _Sorted:
             spent[layer] = _Spent(spent[layer].kernel, spent[layer].behind + seconds)
         else:
             spent[layer] = _Spent(kernel=seconds)
-    return _Sorted(build.formats, spent, rest, profile.seconds, profile.noise)
+    return _Sorted(build.formats, spent, rest, profile.seconds, profile.noise, build.single)
 
 
 def _steadied(network: Structure, one: _Sorted, usual: _Usual, floating: str) -> _Sorted:
@@ -155,7 +156,8 @@ def _changes(
     known = {key: _kind(seen, sizes) for key, seen in kinds.items()}
     found: dict[str, dict[str, float]] = {}
     for tensor in network.tensors:
-        for key in _possible(network, tensor, floating):
+        seen = [key for key, names in kinds.items() if tensor.name in names]
+        for key in dict.fromkeys((*_possible(network, tensor, floating), *seen)):
             if key in known:
                 found.setdefault(tensor.name, {})[key] = max(0.0, known[key].seconds(tensor))
     return found

@@ -77,14 +77,18 @@ def measure(jobs: Sequence[Job], schedule: Schedule | None = None) -> list[Laten
     """
     found = [recipes.patterns(job.model, job.target, job.builds) for job in jobs]
     builds = [
-        [Build(name, layers, job.write(layers)) for name, layers in own.items()]
+        [Build(name, layers, job.write(layers), name in recipes.singles(job.target)) for name, layers in own.items()]
         for job, own in zip(jobs, found, strict=True)
     ]
     busy = disturbances.busy()
     with contextlib.ExitStack() as stack:
-        workers = [_opened(job, one, stack) for job, own in zip(jobs, builds, strict=True) for one in own]
+        opened = [
+            [(one, worker) for one in own if (worker := _opened(job, one, stack)) is not None]
+            for job, own in zip(jobs, builds, strict=True)
+        ]
+        workers = [worker for own in opened for _, worker in own]
         profiles = iter(profile(workers, _inputs(jobs[0], workers), schedule or Schedule()))
-    return [_table(job, [(one, next(profiles)) for one in own], busy) for job, own in zip(jobs, builds, strict=True)]
+    return [_table(job, [(one, next(profiles)) for one, _ in own], busy) for job, own in zip(jobs, opened, strict=True)]
 
 
 def _table(job: Job, profiled: Sequence[tuple[Build, Profile]], busy: float) -> LatencyTable:
@@ -103,8 +107,14 @@ def _table(job: Job, profiled: Sequence[tuple[Build, Profile]], busy: float) -> 
     )
 
 
-def _opened(job: Job, build: Build, stack: contextlib.ExitStack) -> Worker:
-    worker = job.open(Candidate(build.name, job.target.engine, str(build.path), job.options))
+def _opened(job: Job, build: Build, stack: contextlib.ExitStack) -> Worker | None:
+    """None for a format that this device has no kernels for."""
+    try:
+        worker = job.open(Candidate(build.name, job.target.engine, str(build.path), job.options))
+    except ConvkitError:
+        if not build.single:
+            raise
+        return None
     stack.callback(worker.close)
     return worker
 

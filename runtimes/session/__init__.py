@@ -53,6 +53,8 @@ class Options:
     shapes: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     dtypes: Mapping[str, str] = field(default_factory=dict)
     """Element types of inputs of a `package.module:function` model that are not its weights' (eager)."""
+    batch: int = 1
+    """Samples a call where the file leaves that free and no shape says it, for engines that are built for some."""
 
     def __post_init__(self) -> None:
         if self.threads < 1:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
+from convkit.compress import arrays
 from convkit.compress.errors import NotAvailableError
 from convkit.runtimes.session import nvml
 
@@ -94,7 +95,7 @@ class Buffers:
     def fill(self, inputs: Mapping[str, np.ndarray]) -> bool:
         """Copy `inputs` in, floats as `dtype` has them; whether the places are new, for shapes may have changed."""
         torch = module()
-        host = {name: torch.from_numpy(array) for name, array in inputs.items()}
+        host = {name: arrays.host(array) for name, array in inputs.items()}
         moved = {n: list(t.shape) for n, t in host.items()} != {n: list(t.shape) for n, t in self.held.items()}
         if moved:
             self.held = {

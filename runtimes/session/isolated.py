@@ -14,7 +14,7 @@ from collections.abc import Mapping, Sequence
 from typing import IO, TYPE_CHECKING, Any, Self
 
 from convkit.compress import parts
-from convkit.compress.errors import NOT_AVAILABLE, ConvkitError, NotAvailableError
+from convkit.compress.errors import ConvkitError, NotAvailableError, VerdictError
 from convkit.compress.model import TensorSpec
 from convkit.runtimes.session import NodeTime, Options
 
@@ -143,7 +143,8 @@ def _raise_error(reply: Mapping[str, Any]) -> None:
         raise RuntimeError(reply["bug"])
     if "error" in reply:
         message, hint, exit_code = reply["error"]
-        raise (NotAvailableError if exit_code == NOT_AVAILABLE else ConvkitError)(message, hint=hint)
+        kinds = {kind.exit_code: kind for kind in (ConvkitError, NotAvailableError, VerdictError)}
+        raise kinds[exit_code](message, hint=hint)
 
 
 def _signal_name(number: int) -> str:

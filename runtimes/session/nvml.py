@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -46,10 +47,10 @@ def read(uuid: str) -> Reading | None:
 
 
 def facts() -> dict[str, Any] | None:
-    """The first GPU's name, memory (bytes), driver and largest clock (MHz), None for what it does not tell; None where
-    there is no GPU, or no NVML."""
+    """The name of the first GPU that programs see, its memory (bytes), driver and largest clock (MHz), None for what it
+    does not tell; None where there is no GPU, or no NVML."""
     nvml = _nvml()
-    device = None if nvml is None else _told(nvml, lambda: nvml.nvmlDeviceGetHandleByIndex(0))
+    device = None if nvml is None else _told(nvml, lambda: _first(nvml))
     if nvml is None or device is None:
         return None
     asked: dict[str, Callable[[], Any]] = {
@@ -59,6 +60,14 @@ def facts() -> dict[str, Any] | None:
         "largest_clock": lambda: int(nvml.nvmlDeviceGetMaxClockInfo(device, nvml.NVML_CLOCK_SM)),
     }
     return {name: _told(nvml, ask) for name, ask in asked.items()}
+
+
+def _first(nvml: Any) -> Any:  # noqa: ANN401 - the package has no types
+    """The first of CUDA_VISIBLE_DEVICES, which NVML does not heed; None where that hides all."""
+    first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0].strip()
+    if first.startswith(("GPU-", "MIG-")):
+        return nvml.nvmlDeviceGetHandleByUUID(first)
+    return nvml.nvmlDeviceGetHandleByIndex(int(first)) if first.isdigit() else None
 
 
 def _told(nvml: Any, ask: Callable[[], Any]) -> Any:  # noqa: ANN401 - the package has no types

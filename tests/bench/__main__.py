@@ -181,9 +181,10 @@ def roundings(run: Run, report: dict[str, Any]) -> Iterator[Line]:
 
 def matrices(run: Run, report: dict[str, Any]) -> Iterator[Line]:
     """TensorRT engines of every network in every format for every compute capability."""
-    found = matrix.matrix(tuple(matrix.NETWORKS), run.say)
+    found, numbers = matrix.matrix(tuple(matrix.NETWORKS), run.say)
     report["matrix"] = [dataclasses.asdict(cell) | {"holds": cell.holds} for cell in found]
-    page = matrix.document(found)
+    report["numbers"] = [dataclasses.asdict(one) for one in numbers]
+    page = matrix.document(found, numbers)
     report["engines"] = {}
     for name in (name for name in run.networks if name in engines.NETWORKS):
         files = engines.compare(run.case(name), run.output, run.say)
@@ -192,7 +193,7 @@ def matrices(run: Run, report: dict[str, Any]) -> Iterator[Line]:
         yield from engines.limits_of(name, files)
     (run.output / "tensorrt.md").write_text(page)
     shown.matrix(found)
-    yield from limits.of_matrix(found)
+    yield from limits.of_matrix(found, numbers)
 
 
 def gpus(run: Run, report: dict[str, Any]) -> Iterator[Line]:

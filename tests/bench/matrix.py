@@ -1,7 +1,7 @@
 """The matrix of TensorRT: networks by formats by compute capabilities, each engine built here and held to its plan.
 
-A cell is what its layers with weights run in, or why it was refused beforehand. Weights are drawn by a seed: what an
-engine has kernels for does not depend on them. Mixed plans are what the search chooses of several formats, by what each
+A cell is what its layers with weights run in, or why it was refused beforehand. ONNX Runtime runs each of the files
+beside convkit's simulation of it. Weights are drawn by a seed: what an engine has kernels for does not depend on them. Mixed plans are what the search chooses of several formats, by what each
 layer is foretold to lose, for a size near that of INT8 everywhere.
 """
 
@@ -13,12 +13,13 @@ from pathlib import Path
 
 import torch
 
-from convkit.compress import calibration, placement
+from convkit.compress import calibration, placement, promotion
 from convkit.compress import target as targets
 from convkit.compress.apply import apply_prepared, prepare
 from convkit.compress.calibration import Calibration
 from convkit.compress.errors import ConvkitError
 from convkit.compress.method import Samples
+from convkit.compress.metric import evaluate
 from convkit.compress.model import Model, ModelRef, load, parse_shape
 from convkit.compress.plan import Plan
 from convkit.compress.search import budget, sensitivity
@@ -30,7 +31,7 @@ from convkit.export.tensorrt.asserted import ForeseenError, build_and_assert
 from convkit.export.tensorrt.request import Profile, Settings
 from convkit.runtimes.latency import roofline
 from convkit.runtimes.latency.table import edges
-from convkit.runtimes.session import check_file
+from convkit.runtimes.session import Options, check_file, open_session
 from tests.bench import networks
 from tests.export.tensorrt.planned import uniform
 
@@ -54,6 +55,8 @@ MIXED: Mapping[str, tuple[str, ...]] = {
 }
 FORMATS = ("fp32", "fp16", "bf16", "int8", "fp8_e4m3", *MIXED)
 SMS = (75, 80, 86, 89, 120)
+WITHOUT_KERNELS = ("bf16",)
+"""Of convolutions, in ONNX Runtime on a CPU."""
 METHODS = ("simplify", "fold_batch_norm")
 _ABOVE = 0.15
 """Of the way from the smallest network to that in float32, by bytes."""
@@ -93,21 +96,45 @@ class Cell:
         return ran if self.holds else f"{ran}, {len(self.departing)} DEPART"
 
 
-def matrix(names: tuple[str, ...], say: Callable[[str], None]) -> list[Cell]:
-    """Every cell of the networks called `names`."""
-    found = []
+@dataclass(frozen=True, slots=True)
+class Numbers:
+    """How far ONNX Runtime's outputs of a file are from its simulation's: signal over error in dB, the worst output's."""
+
+    network: str
+    number: str
+    sqnr: float
+
+
+def matrix(names: tuple[str, ...], say: Callable[[str], None]) -> tuple[list[Cell], list[Numbers]]:
+    """Every cell of the networks called `names`, and the numbers of every file that ONNX Runtime has kernels for."""
+    cells, numbers = [], []
     for name in names:
-        model = load(_ref(name))
-        sample = {
-            spec.name: torch.randn(spec.sample, generator=torch.Generator().manual_seed(0)) for spec in model.inputs
-        }
-        prepared = prepare(model, METHODS, [sample])
+        prepared, sample = network(name)
         for number in FORMATS:
             say(f"{name} in {number}")
             with tempfile.TemporaryDirectory() as folder:
-                path = _written(prepared, number, sample, Path(folder))
-                found += [_cell(name, number, sm, path, sample) for sm in SMS]
-    return found
+                file = written(prepared, number, sample, Path(folder))
+                cells += [cell(name, number, sm, file, sample) for sm in SMS]
+                if number not in WITHOUT_KERNELS:
+                    numbers.append(Numbers(name, number, agreement(file, sample)))
+    return cells, numbers
+
+
+def network(name: str) -> tuple[Model, Samples]:
+    """The network, prepared, and a sample that it takes."""
+    model = load(_ref(name))
+    sample = {spec.name: torch.randn(spec.sample, generator=torch.Generator().manual_seed(0)) for spec in model.inputs}
+    return prepare(model, METHODS, [sample]), sample
+
+
+def agreement(file: Written, sample: Samples) -> float:
+    """`sqnr` of the Numbers of a file."""
+    session = open_session("onnxruntime", str(file.path), Options(optimization="basic"))
+    try:
+        found = session.run({name: tensor.numpy() for name, tensor in sample.items()})
+    finally:
+        session.close()
+    return min(evaluate("sqnr", {name: found[name]}, {name: wanted.numpy()}) for name, wanted in file.made(sample).items())
 
 
 def _ref(name: str) -> ModelRef:
@@ -118,13 +145,27 @@ def _ref(name: str) -> ModelRef:
     return ModelRef(f"tests.nets.{name}:net", None, {}, dict([parse_shape(NETWORKS[name])]))
 
 
-def _written(prepared: Model, number: str, sample: Samples, folder: Path) -> Path:
-    target, made = targets.load(TARGET), prepared
-    if number in MIXED:
-        made = apply_prepared(prepared, mixed(prepared, target, MIXED[number], sample), target, [sample])
-    elif number != "fp32":
-        made = apply_prepared(prepared, uniform(prepared, number, target, METHODS, [sample]), target, [sample])
-    return exporter.find(TARGET)[0].write(made, folder, target.opset).path
+@dataclass(frozen=True, slots=True)
+class Written:
+    """A network as a plan has it, its file, and the formats that the plan asks of its layers."""
+
+    made: Model
+    path: Path
+    asked: Mapping[str, str]
+
+
+def written(prepared: Model, number: str, sample: Samples, folder: Path) -> Written:
+    """The network in a format, or in a mixture of several; its file is in `folder`."""
+    target, made, asked = targets.load(TARGET), prepared, dict[str, str]()
+    if number != "fp32":
+        formats = MIXED.get(number)
+        plan = mixed(prepared, target, formats, sample) if formats else _uniform(prepared, target, number, sample)
+        made, asked = apply_prepared(prepared, plan, target, [sample]), promotion.kernels(plan, target)
+    return Written(made, exporter.find(TARGET)[0].write(made, folder, target.opset).path, asked)
+
+
+def _uniform(prepared: Model, target: Target, number: str, sample: Samples) -> Plan:
+    return uniform(prepared, number, target, METHODS, [sample])
 
 
 def mixed(prepared: Model, target: Target, formats: tuple[str, ...], sample: Samples) -> Plan:
@@ -148,10 +189,12 @@ def mixed(prepared: Model, target: Target, formats: tuple[str, ...], sample: Sam
     return calibration.complete(prepared, target, spaces.realised(prepared, target, ranged, choice.formats), seen)
 
 
-def _cell(name: str, number: str, sm: int, path: Path, sample: Samples) -> Cell:
+def cell(name: str, number: str, sm: int, file: Written, sample: Samples) -> Cell:
+    """The Cell of one file for one compute capability."""
     shapes = {key: tuple(tensor.shape) for key, tensor in sample.items()}
     try:
-        found = build_and_assert(PACKAGE, path, Settings(sm=sm, profile=Profile(shapes, shapes, shapes)))
+        settings = Settings(sm=sm, profile=Profile(shapes, shapes, shapes))
+        found = build_and_assert(PACKAGE, file.path, settings, file.asked)
     except ForeseenError as error:
         return Cell(name, number, sm, refused=error.message, rule=error.findings[0].rule)
     except ConvkitError as error:
@@ -161,7 +204,7 @@ def _cell(name: str, number: str, sm: int, path: Path, sample: Samples) -> Cell:
     return Cell(name, number, sm, dict(sorted(as_planned.items())), departing, seconds=found.built.seconds)
 
 
-def document(found: Sequence[Cell]) -> str:
+def document(found: Sequence[Cell], numbers: Sequence[Numbers]) -> str:
     """The matrix as docs/tensorrt.md has it."""
     from convkit.export.tensorrt import package
 
@@ -173,10 +216,21 @@ def document(found: Sequence[Cell]) -> str:
         "refused before anything is built, by the rule of `convkit lint` that is named.",
         "`python -m tests.bench matrix -o out/bench` makes this page (`out/bench/tensorrt.md`).",
         "",
-        f"| network | format | {' | '.join(f'SM {sm}' for sm in SMS)} |",
-        f"|---|---|{'---|' * len(SMS)}",
+        "The last column is how near ONNX Runtime's outputs of the file are to those of convkit's simulation, in dB of",
+        "signal over error; it has no convolutions in bfloat16.",
+        "",
+        f"| network | format | {' | '.join(f'SM {sm}' for sm in SMS)} | ONNX Runtime |",
+        f"|---|---|{'---|' * len(SMS)}---|",
     ]
-    cells = {(cell.network, cell.number, cell.sm): cell.words for cell in found}
-    rows = dict.fromkeys((cell.network, cell.number) for cell in found)
-    lines += [f"| {name} | {number} | {' | '.join(cells[name, number, sm] for sm in SMS)} |" for name, number in rows]
-    return "\n".join([*lines, ""])
+    known = {(one.network, one.number): f"{one.sqnr:.0f}" for one in numbers}
+    return "\n".join([*lines, *(row(found, *key, known.get(key, "–")) for key in _rows(found)), ""])
+
+
+def row(found: Sequence[Cell], name: str, number: str, sqnr: str) -> str:
+    """A line of the page."""
+    cells = {one.sm: one.words for one in found if (one.network, one.number) == (name, number)}
+    return f"| {name} | {number} | {' | '.join(cells[sm] for sm in cells)} | {sqnr} |"
+
+
+def _rows(found: Sequence[Cell]) -> list[tuple[str, str]]:
+    return list(dict.fromkeys((one.network, one.number) for one in found))

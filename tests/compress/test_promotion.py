@@ -80,7 +80,8 @@ def test_short_floats_are_numbers_of_fp8_kernels_on_a_gpu(target: str, name: str
 @pytest.mark.parametrize(("name", "instead"), [("int16", "fp16"), ("fp8_e5m2", "fp8_e4m3")])
 def test_weights_that_a_gpu_has_no_type_for_have_another(target: str, name: str, instead: str) -> None:
     promoted = promotion.promote(Option(name, name), targets.load(target))
-    assert promoted.option.weight == instead
+    assert promoted.option == Option(instead, instead)
+    assert promoted.kernel == instead
     assert f"Weights in {name} run in {instead} on {target}, which lacks the type." in promoted.note
 
 

@@ -33,8 +33,10 @@ def codes(name: str, kind: int, count: int = 1, value: float = 0.0, shape: tuple
     return helper.make_tensor(name, kind, shape, [value] * count)
 
 
-def quantized(kind: int = INT8, scale: Any = 0.1, zero: float = 0.0, operator: str = "Conv") -> onnx.ModelProto:
-    """A convolution on codes of `kind` and on weights of INT8."""
+def quantized(
+    kind: int = INT8, scale: Any = 0.1, zero: float = 0.0, operator: str = "Conv", weight: int = INT8
+) -> onnx.ModelProto:
+    """A convolution on codes of `kind` and on weights of INT8, or of `weight`."""
     nodes = [
         helper.make_node("QuantizeLinear", ["x", "s", "z"], ["xq"], "x_quantized"),
         helper.make_node("DequantizeLinear", ["xq", "s", "z"], ["xd"], "x_dequantized"),
@@ -43,8 +45,8 @@ def quantized(kind: int = INT8, scale: Any = 0.1, zero: float = 0.0, operator: s
     ]
     scales = np.asarray(scale, np.float32)
     tensors = {"s": scales, "z": codes("z", kind, value=zero) if not scales.shape else codes("z", kind, 4, shape=(4,))}
-    weights = {"w": np.ones((4, 4, 3, 3), np.int8), "ws": np.full(4, 0.1, np.float32), "wz": np.zeros(4, np.int8)}
-    return model(nodes, {**tensors, **weights})
+    held = {"w": codes("w", weight, 144, 1.0, (4, 4, 3, 3)), "wz": codes("wz", weight, 4, shape=(4,))}
+    return model(nodes, {**tensors, **held, "ws": np.full(4, 0.1, np.float32)})
 
 
 def single(operator: str, domain: str = "", opset: int = 21) -> onnx.ModelProto:
@@ -62,7 +64,7 @@ def computed_scale() -> onnx.ModelProto:
 
 def quantized_weight(kernel: int) -> onnx.ModelProto:
     """A convolution in FP8 whose weight the file has in float, and quantizes."""
-    found = quantized(E4M3)
+    found = quantized(E4M3, weight=E4M3)
     found.graph.node.insert(2, helper.make_node("QuantizeLinear", ["wf", "ws", "wz"], ["w"], "w_quantized", axis=0))
     held = {"wf": np.ones((4, 4, kernel, kernel), np.float32), "ws": np.full(4, 0.1, np.float32)}
     del found.graph.initializer[2:]
@@ -110,6 +112,9 @@ BROKEN: dict[str, tuple[Callable[[], onnx.ModelProto], str, str, str, int | None
         None,
     ),
     "one side": (one_side, "placement", "conv", "its weight is not", None),
+    "codes of two types": (lambda: quantized(weight=E4M3), "placement", "conv", "has codes in INT8", 89),
+    "weights of few bits": (lambda: quantized(weight=INT4), "placement", "conv", "its weight in INT4", None),
+    "a plugin's in ONNX's own domain": (lambda: single("Rotate"), "operators", "node", "nobody knows Rotate", None),
     "a large kernel": (lambda: quantized_weight(7), "fp8_kernels", "conv", "its kernel of 7x7 has more than 32", 89),
     "deformable": (lambda: single("DeformConv"), "operators", "node", "the parser has no DeformConv", None),
     "unique": (lambda: single("Unique"), "operators", "node", "the parser has no Unique", None),
@@ -131,7 +136,39 @@ def test_what_an_engine_refuses_is_found(case: str, engine: str) -> None:
 
 @pytest.mark.parametrize(("kind", "sm"), [(INT8, 80), (E4M3, 89), (E4M3, None)])
 def test_what_it_takes_is_not_found_fault_with(kind: int, sm: int | None) -> None:
-    assert lint.lint(quantized(kind), "tensorrt_rtx", Device(sm)) == []
+    assert lint.lint(quantized(kind, weight=kind), "tensorrt_rtx", Device(sm)) == []
+
+
+@pytest.mark.parametrize("domain", ["", "TRT"])
+def test_plugins_of_tensorrts_own_are_that_packages(domain: str) -> None:
+    shipped = single("EfficientNMS_TRT", domain)
+    assert lint.lint(shipped, "tensorrt") == []
+    (found,) = lint.lint(shipped, "tensorrt_rtx")
+    assert found.words == "EfficientNMS_TRT is a plugin of TensorRT's own, which TensorRT for RTX has not"
+    assert lint.lint(shipped, "tensorrt_rtx", Device(plugins=True)) == []
+
+
+def test_a_node_with_too_few_inputs_is_no_traceback() -> None:
+    lint.lint(model([helper.make_node("DequantizeLinear", ["x"], ["y"], "short")], {}), "tensorrt")
+
+
+@pytest.mark.parametrize("form", ["value_float", "identity"])
+def test_a_scale_may_be_a_plain_number_in_a_node(form: str) -> None:
+    found = quantized()
+    del found.graph.initializer[0]
+    found.graph.node.insert(0, helper.make_node("Constant", [], ["s"], "scale", value_float=0.1))
+    if form == "identity":
+        found.graph.node[0].output[0] = "held"
+        found.graph.node.insert(1, helper.make_node("Identity", ["held"], ["s"], "same"))
+    assert lint.lint(found, "tensorrt_rtx", Device(89)) == []
+    found.graph.node[0].attribute[0].f = 0.0
+    assert {one.rule for one in lint.lint(found, "tensorrt_rtx", Device(89))} == {"scales"}
+
+
+def test_an_output_of_bytes_is_made_of_numbers() -> None:
+    image = model([helper.make_node("Cast", ["x"], ["y"], "cast", to=UINT8)], {})
+    image.graph.output[0].type.tensor_type.elem_type = UINT8
+    assert lint.lint(image, "tensorrt_rtx") == []
 
 
 def test_an_input_of_bytes_is_made_numbers() -> None:

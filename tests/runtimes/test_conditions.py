@@ -80,8 +80,9 @@ def test_it_warms_up_until_its_clocks_stand_still() -> None:
     for clocks in ((1980,), rising):
         clock = VirtualClock()
         calls.append(time_block(Device(clock, clocks=clocks), [{"input": np.zeros(1)}], clock, plan).warm_up)
-    assert calls[0] < calls[1]
-    assert calls[1] - calls[0] == len(rising) - 1
+    apart = plan.apart / (2 * Device(clock).seconds)
+    assert calls[1] - calls[0] == pytest.approx((len(rising) - 1) * apart, abs=len(rising))
+    assert calls[0] == pytest.approx(apart, abs=2)
 
 
 def test_conditions_are_told_with_the_figures() -> None:
@@ -130,6 +131,35 @@ def test_a_gpu_that_says_nothing_is_none(monkeypatch: pytest.MonkeyPatch) -> Non
     monkeypatch.setattr(package, "NVMLError", Refused, raising=False)
     monkeypatch.setattr(package, "nvmlInit", lambda: None, raising=False)
     assert nvml.facts() is None
+
+
+@pytest.mark.parametrize(
+    ("visible", "asked"), [(None, 0), ("2,0", 2), ("GPU-one", "GPU-one"), ("", None), ("-1", None)]
+)
+def test_the_first_gpu_is_that_which_programs_see(
+    visible: str | None, asked: int | str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    package = types.ModuleType("pynvml")
+    monkeypatch.setitem(sys.modules, "pynvml", package)
+    told = {
+        "nvmlInit": lambda: None,
+        "NVMLError": RuntimeError,
+        "NVML_CLOCK_SM": 1,
+        "nvmlDeviceGetHandleByIndex": lambda index: index,
+        "nvmlDeviceGetHandleByUUID": lambda uuid: uuid,
+        "nvmlDeviceGetName": lambda device: f"the GPU {device}",
+        "nvmlDeviceGetMemoryInfo": lambda _: types.SimpleNamespace(total=8),
+        "nvmlSystemGetDriverVersion": lambda: "1",
+        "nvmlDeviceGetMaxClockInfo": lambda *_: 1980,
+    }
+    for name, value in told.items():
+        monkeypatch.setattr(package, name, value, raising=False)
+    if visible is None:
+        monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    else:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    found = nvml.facts()
+    assert (None if found is None else found["name"]) == (None if asked is None else f"the GPU {asked}")
 
 
 def test_the_masks_are_those_of_the_package() -> None:

@@ -157,6 +157,21 @@ def test_a_network_with_a_layer_of_ones_own_needs_a_plugin(convkit: Convkit, tmp
     assert manifest["digests"]["model"] == record.digest_file(path)
 
 
+def test_a_plugin_may_have_a_node_in_onnx_own_domain(convkit: Convkit, tmp_path: Path) -> None:
+    """So graph surgeons write them; ONNX's checker knows no such operator."""
+    model = network()
+    next(node for node in model.graph.node if node.name == "own").domain = ""
+    onnx.save(model, tmp_path / "net.onnx")
+    (tmp_path / "twice.py").write_text(TWICE.read_text().replace('"1", "convkit"', '"1", ""'))
+    assert convkit("lint", str(tmp_path / "net.onnx"), *RTX).code == 1
+    words = (*RTX, "--sm", "89", "--plugin", str(tmp_path / "twice.py"))
+    done = export(convkit, tmp_path, tmp_path / "out", *words)
+    assert done.code == 0, done.err
+    assert list(onnx.load(tmp_path / "out/model.onnx").graph.node) == list(model.graph.node)
+    refused = export(convkit, tmp_path, tmp_path / "other", "--target", "onnxruntime")
+    assert (refused.code, "Twice (node 'own')" in refused.err) == (2, True), refused.err
+
+
 def test_a_file_with_a_plugin_is_taken_as_it_is(convkit: Convkit, tmp_path: Path) -> None:
     """Bodies and names stay, weights that are kept apart come along, and what has no name gets one."""
     wanted, apart = network(body=True), network(body=True)

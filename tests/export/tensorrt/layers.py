@@ -8,16 +8,18 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-_TYPES = {"fp32": "FLOAT", "fp16": "FLOAT16", "bf16": "BFLOAT16", "int8": "INT8", "fp8_e4m3": "FLOAT8E4M3FN"}
+_TYPES = {"fp32": "FLOAT", "fp16": "FLOAT16", "bf16": "BFLOAT16", "int8": "INT8", "int4": "INT4", "fp8_e4m3": "FLOAT8E4M3FN"}
 
 
 @dataclass(frozen=True, slots=True)
 class Layer:
-    """`number`: what it computes in; `between`: the type that codes are dequantized to. `kernel`: none for products."""
+    """`number`: what it computes in; `between`: the type that codes are dequantized to; `held`: that of the weight's
+    codes, where it is another. `kernel`: none for products."""
 
     operator: str
     number: str
     between: str = "fp32"
+    held: str = ""
     kernel: tuple[int, ...] = (3, 3)
     inputs: int = 16
     outputs: int = 16
@@ -38,18 +40,19 @@ class Layer:
         held = [_tensor("bias", kind, (self.outputs,))]
         read = ["typed", "weight"]
         if self.on_codes:
-            code = _kind(self.number)
+            code, kept = _kind(self.number), _kind(self.held or self.number)
             nodes.append(helper.make_node("QuantizeLinear", ["typed", "scale", "zero"], ["codes"], "quantized"))
-            own = ("scales", "zeros") if self.by_channel else ("scale", "zero")
+            own = ("scales", "zeros") if self.by_channel else ("scale", "nothing")
             nodes += [
                 helper.make_node("DequantizeLinear", [source, *scaled], [name], name, axis=0)
                 for source, name, scaled in (("codes", "read", ("scale", "zero")), ("weight", "held", own))
             ]
-            held += [_tensor("scales", kind, (self.outputs,)), _tensor("zeros", code, (self.outputs,), 0)]
+            held += [_tensor("scales", kind, (self.outputs,)), _tensor("zeros", kept, (self.outputs,), 0)]
             held += [
                 _tensor("scale", kind, (), 0.1),
                 _tensor("zero", code, (), 0),
-                _tensor("weight", code, self._shape),
+                _tensor("nothing", kept, (), 0),
+                _tensor("weight", kept, self._shape),
             ]
             read = ["read", "held"]
         else:
@@ -87,6 +90,8 @@ def _kind(name: str) -> int:
 
 def _tensor(name: str, kind: int, shape: tuple[int, ...], value: float | None = None) -> onnx.TensorProto:
     """Whole numbers drawn by a seed, or `value`."""
-    low = 1 if name == "scales" else -9
-    drawn = np.random.default_rng(0).integers(low, 10, prod(shape)).tolist()
+    low, most = (1 if name == "scales" else -9), 10
+    if kind == TensorProto.INT4:
+        low, most = -8, 8
+    drawn = np.random.default_rng(0).integers(low, most, prod(shape)).tolist()
     return helper.make_tensor(name, kind, shape, drawn if value is None else [value] * prod(shape))

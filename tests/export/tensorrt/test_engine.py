@@ -15,7 +15,7 @@ from convkit.compress.errors import ConvkitError, NotAvailableError
 from convkit.export import lint
 from convkit.export.tensorrt import build, package, precision
 from convkit.export.tensorrt.asserted import build_and_assert
-from convkit.export.tensorrt.dump import EngineLayer, Tensor, layers
+from convkit.export.tensorrt.dump import EngineLayer, Tensor
 from convkit.export.tensorrt.request import Profile, Settings
 from convkit.runtimes.session import Options, open_session
 from tests.compress.network import Net, residual
@@ -126,15 +126,6 @@ def test_a_layer_that_runs_wider_is_told(tmp_path: Path) -> None:
     assert lost.words == f"Conv {node.name!r} is planned in fp32; the engine has no layer for it"
 
 
-LOG = (
-    "Layers:\n"
-    "Name: a_myl0_0, LayerType: kgen, Inputs: [ { Name: x, Dimensions: [1,3,8,8], Format/Datatype: Float }], "
-    "Outputs: [ { Name: y[0], Dimensions: [1,4,8,8], Format/Datatype: Half }], Constants: [ { Name: c, Dimensions: [], "
-    "Format/Datatype: E4M3 }], Metadata: [ONNX Layer: one]\x1f[ONNX Layer: two]\n"
-    "Bindings:\nx\n"
-)
-
-
 def test_layers_of_one_name_and_of_functions_are_each_asserted(tmp_path: Path) -> None:
     """An ONNX file may call several nodes alike, and have layers in the bodies of its functions."""
     net = Net(1, 3, 8, 8, seed=0)
@@ -179,16 +170,6 @@ def test_shapes_of_sizes_that_are_fixed_are_refused(files: Files) -> None:
     assert build._shapes(proto, Profile({}, {}, {})).usual == {"x": (1, 3, 8, 8)}
 
 
-def test_layers_are_read_from_what_the_builder_logs() -> None:
-    (layer,) = layers(["nothing", LOG])
-    assert (layer.name, layer.kind, layer.nodes) == ("a_myl0_0", "kgen", ("one", "two"))
-    assert layer.inputs == (Tensor("x", (1, 3, 8, 8), "fp32"),)
-    assert layer.outputs == (Tensor("y[0]", (1, 4, 8, 8), "fp16"),)
-    assert layer.constants == (Tensor("c", (), "fp8_e4m3"),)
-    with pytest.raises(ConvkitError, match="told nothing of its layers"):
-        layers(["nothing"])
-
-
 def test_free_sizes_need_shapes(files: Files, tmp_path: Path) -> None:
     net = Net("N", 3, "height", 8)
     path = Path(net.save(tmp_path / "net.onnx", net.conv("x", 4, 3)))
@@ -198,6 +179,51 @@ def test_free_sizes_need_shapes(files: Files, tmp_path: Path) -> None:
         build.build(RTX, path, Settings(sm=89, profile=Profile({"y": (1,)}, {"y": (1,)}, {"y": (1,)})))
     shapes = {"x": (1, 3, 8, 8)}
     assert build.build(RTX, path, Settings(sm=89, profile=Profile(shapes, shapes, {"x": (4, 3, 64, 8)}))).engine
+
+
+def test_a_symbol_has_one_size(tmp_path: Path) -> None:
+    """That which a shape gives it, in every input; else the usual batch."""
+    net = Net("N", 3, 8, 8)
+    proto = net.proto(net.op("Add", net.conv("x", 4), "other", name="sum"))
+    proto.graph.input.append(onnx.helper.make_tensor_value_info("other", onnx.TensorProto.FLOAT, ["N", 4, 8, 8]))
+    one = {"x": (8, 3, 8, 8)}
+    assert build._shapes(proto, Profile(one, one, one)).most == {"x": (8, 3, 8, 8), "other": (8, 4, 8, 8)}
+    assert build._shapes(proto, Profile(batch=2)).usual == {"x": (2, 3, 8, 8), "other": (2, 4, 8, 8)}
+    onnx.save(proto, tmp_path / "net.onnx")
+    assert build.build(RTX, tmp_path / "net.onnx", Settings(sm=89, profile=Profile({}, one, {}))).engine
+
+
+@pytest.mark.parametrize(
+    "settings",
+    [
+        Settings(sm=89, workspace=1 << 26),
+        Settings(sm=89, level=0),
+        Settings(sm=89, version_compatible=True),
+    ],
+    ids=["workspace", "level", "version compatible"],
+)
+def test_a_build_is_told_what_is_asked_of_it(files: Files, settings: Settings) -> None:
+    found = build_and_assert(RTX, files("int8"), settings)
+    assert all(one.holds for one in found.findings)
+    assert found.built.engine != build.build(RTX, files("int8"), Settings(sm=89)).engine
+
+
+def test_what_its_bindings_cannot_make_is_one_line(
+    files: Files, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Without a driver, say: they raise a TypeError, and its library says why."""
+    (tmp_path / "tensorrt_rtx.py").write_text(
+        "from types import SimpleNamespace\n"
+        "__version__ = '1.0'\n"
+        "class ILogger:\n    pass\n"
+        "def Builder(log):\n"
+        "    log.log(SimpleNamespace(name='ERROR'), 'CUDA initialization failure with error: 35')\n"
+        "    raise TypeError('factory function returned nullptr')\n"
+    )
+    monkeypatch.setattr("sys.path", [str(tmp_path), *sys.path])
+    with pytest.raises(ConvkitError, match="refuses model.onnx: factory function .*CUDA initialization failure") as no:
+        build.build(RTX, files("fp32"), Settings(sm=89))
+    assert "driver" in no.value.hint
 
 
 def test_a_timing_cache_is_refused_where_it_is_of_no_use(files: Files, tmp_path: Path) -> None:

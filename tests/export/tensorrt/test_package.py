@@ -2,11 +2,13 @@
 
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
-from convkit.compress.errors import ConvkitError
+from convkit.compress.errors import ConvkitError, NotAvailableError
 from convkit.export.tensorrt import build, package
+from convkit.export.tensorrt.asserted import build_and_assert
 from convkit.export.tensorrt.package import Package
 from convkit.export.tensorrt.request import Settings
 from tests.compress.network import Net
@@ -44,6 +46,28 @@ def test_a_build_takes_it_where_another_is_beside_it(tmp_path: Path, monkeypatch
     net = Net(1, 3, 8, 8)
     path = Path(net.save(tmp_path / "net.onnx", net.conv("x", 4)))
     assert build.build("tensorrt_rtx", path, Settings(sm=89)).engine
+
+
+def test_what_builds_on_a_gpu_is_not_available_without_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of the package, which is there, nothing is asked."""
+    own = ModuleType("tensorrt")
+    own.__version__ = "10.9"  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, "tensorrt", own)
+    asked: list[str] = []
+
+    def missing(name: str) -> None:
+        asked.append(name)
+        raise OSError(name)
+
+    monkeypatch.setattr("ctypes.CDLL", missing)
+    net = Net(1, 3, 8, 8)
+    path = Path(net.save(tmp_path / "net.onnx", net.conv("x", 4)))
+    with pytest.raises(NotAvailableError, match="TensorRT builds engines on a GPU, and none is at hand") as caught:
+        build_and_assert("tensorrt", path, Settings())
+    assert caught.value.hint.startswith("--target trt-rtx --sm 89 builds one without")
+    assert asked == ["libcuda.so.1"]
+    package.check_gpu("tensorrt_rtx")
+    assert asked == ["libcuda.so.1"]
 
 
 def test_rtx_has_no_engines_for_other_gpus(tmp_path: Path) -> None:

@@ -195,8 +195,13 @@ def test_what_processes_write_otherwise_is_no_failure() -> None:
     assert found.message == "plugin one.py or two.py fails as the engine is built, in clone(): ValueError: no"
 
 
-def test_an_engine_holds_libraries_alone() -> None:
-    assert plugin.libraries(["a/lib.so", "twice.py"]) == ["a/lib.so"]
+@pytest.mark.parametrize("held", [True, False])
+def test_an_engine_for_later_versions_holds_libraries_alone(tmp_path: Path, *, held: bool) -> None:
+    files = [str(tmp_path / "lib.so"), str(tmp_path / "twice.py")]
+    for file in files:
+        Path(file).write_bytes(b"")
+    assert plugin.libraries(files) == files[:1]
+    assert [one.in_engine for one in plugin.described(files, held=held)] == [held, False]
 
 
 def test_lint_takes_an_operator_for_a_plugins(tmp_path: Path) -> None:

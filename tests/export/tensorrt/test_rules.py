@@ -10,8 +10,11 @@ from onnx import TensorProto, helper, numpy_helper
 from convkit.compress.errors import ConvkitError
 from convkit.export import lint
 from convkit.export.tensorrt import build, precision
+from convkit.export.tensorrt.asserted import build_and_assert
 from convkit.export.tensorrt.request import Settings
+from tests.compress.network import Net, quantized
 from tests.export.tensorrt.layers import Layer
+from tests.export.tensorrt.planned import TARGET, written
 
 RTX = "tensorrt_rtx"
 REFUSED = "refused"
@@ -94,6 +97,51 @@ def test_few_products_for_one_position_run_in_float(
 ) -> None:
     layer = Layer("Conv", number, kernel=(1, 1), inputs=inputs, outputs=96, size=size, by_channel=by_channel)
     assert found(layer, 89, tmp_path) == (([], number) if runs else (["single_positions"], "fp32"))
+
+
+@pytest.mark.parametrize(("number", "held"), [("int8", "fp8_e4m3"), ("fp8_e4m3", "int8"), ("int8", "int4")])
+@pytest.mark.parametrize("operator", ["Conv", "MatMul"])
+def test_codes_of_two_types_have_no_kernel(operator: str, number: str, held: str, tmp_path: Path) -> None:
+    layer = Layer(operator, number, held=held, kernel=(3, 3) if operator == "Conv" else ())
+    broken, ran = found(layer, 89, tmp_path)
+    assert broken == ["placement"]
+    assert ran in ("fp32", REFUSED)
+
+
+def test_an_output_of_bytes_is_built(tmp_path: Path) -> None:
+    """As lint has it: a picture's numbers are cast behind all else."""
+    nodes = [helper.make_node("Relu", ["x"], ["r"], "relu")]
+    nodes.append(helper.make_node("Cast", ["r"], ["y"], "bytes", to=TensorProto.UINT8))
+    x = helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 8, 8])
+    y = helper.make_tensor_value_info("y", TensorProto.UINT8, [1, 3, 8, 8])
+    file = helper.make_model(
+        helper.make_graph(nodes, "net", [x], [y]), opset_imports=[helper.make_opsetid("", 21)], ir_version=10
+    )
+    onnx.save(file, tmp_path / "net.onnx")
+    assert lint.lint(file, RTX, lint.Device(89)) == []
+    assert build.build(RTX, tmp_path / "net.onnx", Settings(sm=89)).engine
+
+
+@pytest.mark.parametrize("sm", [75, 89])
+def test_a_plan_has_transposed_convolutions_in_fp16(sm: int, tmp_path: Path) -> None:
+    """All layers in fp16, or integers around it: the one format that it has a kernel for."""
+    net = Net("N", 8, 8, 8)
+    weight = net.weight(net.normal(8, 8, 2, 2, gain=0.3))
+    up = net.op("ConvTranspose", net.conv("x", 8, 3), weight, name="up", strides=[2, 2], kernel_shape=[2, 2])
+    model = net.model(net.conv(up, 4, 3, channels=8))
+    for number, kernels in (("fp16", ["fp16"] * 3), ("int8", ["int8", "fp32", "int8"])):
+        if sm == 75 and number == "int8":
+            continue
+        path = written(model, number, tmp_path / number)
+        asserted = build_and_assert(RTX, path, Settings(sm=sm)).findings
+        assert [one.planned for one in asserted] == kernels
+        assert all(one.holds for one in asserted), [one.words for one in asserted]
+    usual = quantized(model, TARGET)[1].layers
+    assert {name: (layer.weight, layer.activation) for name, layer in usual.items()} == {
+        "conv1": ("int8", "int8"),
+        "up": ("fp16", "fp16"),
+        "conv3": ("int8", "int8"),
+    }
 
 
 @pytest.mark.parametrize("size", ["N", 2])

@@ -10,9 +10,10 @@ from convkit.compress import calibration, placement
 from convkit.compress import target as targets
 from convkit.compress.apply import apply_prepared, prepare
 from convkit.compress.calibration import Calibration
+from convkit.compress.errors import ConvkitError
 from convkit.compress.model import Model
 from convkit.compress.plan import LayerPlan, Plan
-from convkit.compress.target import Target
+from convkit.compress.target import Runs, Target
 from convkit.export.onnx import to_onnx
 from convkit.runtimes.bench.candidate import Candidate
 from convkit.runtimes.bench.clock import SystemClock
@@ -69,6 +70,40 @@ def test_nine_tenths_of_the_time_belong_to_layers(name: str, precision: str, mod
         assert set(seconds) == {table.floating, *([network.low[layer]] if layer in network.low else [])}
     assert 0 < predict(table, network.low) < 1
     assert 0 < predict(table, {}) < 1
+
+
+def test_floats_that_single_layers_run_in_have_a_build_each(model: Model) -> None:
+    """A GPU's; on a CPU they are a setting of the whole network, or none."""
+    found = patterns(model, targets.load("trt"))
+    assert list(found)[:2] == ["float", "low"]
+    singles = {name: layers for name, layers in found.items() if name in ("fp16", "bf16", "fp8_e4m3")}
+    assert len(singles) == 3
+    for name, layers in singles.items():
+        assert [key for key in layers if key.startswith("conv")] == ["conv0", "conv2", "conv4", "conv6"]
+        assert {(layer.activation, layer.weight) for layer in layers.values() if layer.weight} == {(name, name)}
+    for name in TARGETS:
+        assert set(patterns(model, targets.load(name))) <= {"float", "low", "even", "odd", "pairs"}
+
+
+def test_a_format_that_the_device_lacks_is_left_out(model: Model, tmp_path: Path) -> None:
+    """Its build is refused; that of another layer is the user's error."""
+    target = replace(targets.load("onnxruntime-cpu"), formats={"fp16": Runs("fp16"), "bf16": Runs("bf16")})
+    asked = job(model, target, tmp_path, "f32")
+
+    def refusing(candidate: Candidate) -> Worker:
+        if candidate.name == "bf16":
+            raise ConvkitError("this device has no BF16")
+        return inline(candidate)
+
+    (table,) = measure([replace(asked, open=refusing)], Schedule(budget=1.0))
+    assert "fp16" in table.layers["conv0"]
+    assert "bf16" not in table.layers["conv0"]
+
+    def broken(_: Candidate) -> Worker:
+        raise ConvkitError("nothing opens")
+
+    with pytest.raises(ConvkitError, match="nothing opens"):
+        measure([replace(asked, open=broken)], Schedule(budget=1.0))
 
 
 @pytest.mark.parametrize("name", TARGETS)

@@ -19,7 +19,7 @@ from convkit.runtimes.latency.builds import Build
 from convkit.runtimes.latency.structure import OUTSIDE, Structure, Tensor
 from convkit.runtimes.session import NodeTime
 
-FLOAT, LOW = "fp32", "uint8"
+FLOAT, LOW, HALF = "fp32", "uint8", "fp16"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,20 +56,27 @@ def truth(count: int = 6, seed: int = 0) -> Truth:
     layers = {}
     for name in names:
         slow = generator.uniform(1e-4, 1e-3)
-        layers[name] = {FLOAT: slow, LOW: slow * generator.uniform(0.2, 0.9)}
+        layers[name] = {FLOAT: slow, LOW: slow * generator.uniform(0.2, 0.9), HALF: slow / 2}
     changes = {
-        t.name: {f"{FLOAT}>{LOW}": t.elements * 2e-8 + 1e-6, f"{LOW}>{FLOAT}": t.elements * 3e-8} for t in tensors
+        t.name: {
+            f"{FLOAT}>{LOW}": t.elements * 2e-8 + 1e-6,
+            f"{LOW}>{FLOAT}": t.elements * 3e-8,
+            f"{FLOAT}>{HALF}": t.elements * 1e-8,
+            f"{HALF}>{FLOAT}": t.elements * 1e-8,
+        }
+        for t in tensors
     }
     return Truth(Structure(tuple(names), dict.fromkeys(names, LOW), tuple(tensors), owner), layers, changes)
 
 
 def builds(known: Truth, folder: Path) -> list[Build]:
-    """Float, low, and the two mixtures in which all neighbours differ."""
+    """Float, low, the two mixtures in which all neighbours differ, and all in 16 bits."""
     path = folder / "empty.onnx"
     onnx.save(helper.make_model(helper.make_graph([], "none", [], [])), path)
     names = list(known.layers)
     chosen = {"float": [], "low": names, "even": names[::2], "odd": names[1::2]}
-    return [Build(key, {name: LayerPlan(LOW, "int8") for name in low}, path) for key, low in chosen.items()]
+    found = [Build(key, {name: LayerPlan(LOW, "int8") for name in low}, path) for key, low in chosen.items()]
+    return [*found, Build(HALF, {name: LayerPlan(HALF, HALF) for name in names}, path, single=True)]
 
 
 @dataclass(frozen=True, slots=True)
