@@ -132,20 +132,6 @@ def _fields(layer: LayerPlan) -> str:
 
 
 _HINT = "`convkit quantize` writes one"
-_TOP: schema.Types = {
-    "model": str,
-    "target": str,
-    "methods": list,
-    "engine": dict,
-    "pins": dict,
-    "forms": dict,
-    "widths": dict,
-    "layers": dict,
-    "ranges": dict,
-}
-_LAYER: schema.Types = {"activation": str, "weight": str, "weight_range": str, "granularity": str}
-_RANGE: schema.Types = {"low": object, "high": object, "calibrator": str}
-
 
 def read(path: str | Path) -> Plan:
     """The Plan in a YAML file; anything that is not one is the user's error."""
@@ -168,7 +154,7 @@ def _made(where: str, text: dict[str, Any]) -> Plan:
 
 
 def _parse(text: dict[str, Any]) -> Plan:
-    schema.fields("the plan", text, _TOP, ("model", "target"))
+    schema.fields("the plan", text, schema.of(Plan), ("model", "target"))
     methods = text.pop("methods", [])
     if not all(isinstance(method, str) for method in methods):
         raise ValueError(f"'methods' of the plan is {methods!r}")
@@ -215,12 +201,12 @@ def _width(name: str, given: object) -> int:
 
 
 def _layer(name: str, given: object) -> LayerPlan:
-    return LayerPlan(**schema.fields(f"layer {name!r}", given, _LAYER, ("activation",)))
+    return LayerPlan(**schema.fields(f"layer {name!r}", given, schema.of(LayerPlan), ("activation",)))
 
 
 def _range(name: str, given: object) -> Range:
     where = f"the range of {name!r}"
-    known = schema.fields(where, given, _RANGE, tuple(_RANGE))
+    known = schema.fields(where, given, schema.of(Range), tuple(schema.of(Range)))
     low, high = (schema.number(f"{end!r} of {where}", known[end]) for end in ("low", "high"))
     largest = max(low, high, key=abs)
     if abs(largest) > _LARGEST:

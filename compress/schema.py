@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import math
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, Union, get_args, get_origin, get_type_hints
 
 from convkit.compress.errors import ConvkitError
 
@@ -46,6 +49,25 @@ def loads(text: str, where: str, what: str, hint: str) -> dict[str, Any]:
     if not isinstance(found, dict):
         raise ConvkitError(f"{where} is no {what}: it holds no keys and values", hint=hint)
     return found
+
+
+@functools.cache
+def of(kind: type) -> Types:
+    """The fields of a dataclass, with the types that YAML has for them; floats may be words: see `number`."""
+    hints = get_type_hints(kind)
+    return {field.name: _written(hints[field.name]) for field in dataclasses.fields(kind)}
+
+
+def _written(hint: Any) -> type:  # noqa: ANN401 - a type, or a form of several
+    origin = get_origin(hint) or hint
+    if origin in (Union, UnionType):
+        (hint,) = (one for one in get_args(hint) if one is not NoneType)
+        return _written(hint)
+    if origin is float:
+        return object
+    if origin is tuple:
+        return list
+    return dict if dataclasses.is_dataclass(origin) or issubclass(origin, Mapping) else origin
 
 
 def fields(where: str, given: object, types: Types, required: Collection[str] = ()) -> dict[str, Any]:

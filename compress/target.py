@@ -130,45 +130,8 @@ class Target:
         return replace(self, weight=self.overflow.weight, formats={**self.formats, **promoted})
 
 
-_TOP: schema.Types = {
-    "engine": str,
-    "about": str,
-    "opset": int,
-    "activation": str,
-    "weight": str,
-    "shapes": str,
-    "biases": str,
-    "packed": bool,
-    "requantizes": list,
-    "stand_in": str,
-    "roofline": dict,
-    "overflow": dict,
-    "formats": dict,
-    "operators": dict,
-    "placements": list,
-}
-_RULE: schema.Types = {
-    "output": str,
-    "fuses": list,
-    "same_range": bool,
-    "on_codes": bool,
-    "bias": str,
-    "activation": str,
-    "weight": bool,
-    "formats": list,
-}
-_RUNS: schema.Types = {
-    "speed": str,
-    "activation": str,
-    "weight": str,
-    "whole": bool,
-    "missing": bool,
-    "positions": int,
-    "products": int,
-}
+_TOP: schema.Types = {name: kind for name, kind in schema.of(Target).items() if name != "name"}
 _PLACEMENT: schema.Types = {"name": str, "methods": list, "float": list, "ends": list}
-_OVERFLOW: schema.Types = {"where": list, "unless": list, "weight": str}
-_ROOFLINE: schema.Types = {"macs_per_second": dict, "bytes_per_second": object, "layer_seconds": object}
 _CHOICES = {
     "output": ("quantized", "any"),
     "shapes": ("codes", "numbers"),
@@ -223,14 +186,14 @@ def _parse(name: str, text: dict[str, Any]) -> Target:
 
 
 def _runs(name: str, given: object) -> Runs:
-    known = schema.fields(f"the format {name}", {} if given is None else given, _RUNS)
+    known = schema.fields(f"the format {name}", {} if given is None else given, schema.of(Runs))
     for number in (name, *(known.get(key, name) for key in ("speed", "activation", "weight"))):
         formats.load(number)
     return Runs(**known)
 
 
 def _overflow(given: object) -> Overflow:
-    known = schema.fields("the overflow", given, _OVERFLOW, ("where", "weight"))
+    known = schema.fields("the overflow", given, schema.of(Overflow), ("where", "weight"))
     formats.load(known["weight"])
     where, unless = (tuple(map(str, known.get(key, ()))) for key in ("where", "unless"))
     return Overflow(where, unless, known["weight"])
@@ -238,7 +201,7 @@ def _overflow(given: object) -> Overflow:
 
 def _roofline(given: object) -> Roofline:
     where = "the roofline"
-    known = schema.fields(where, given, _ROOFLINE, tuple(_ROOFLINE))
+    known = schema.fields(where, given, schema.of(Roofline), tuple(schema.of(Roofline)))
     rates = {str(name): _positive(f"{name!r} of {where}", rate) for name, rate in known["macs_per_second"].items()}
     for name in rates:
         formats.load(name)
@@ -256,7 +219,7 @@ def _positive(where: str, value: object) -> float:
 
 
 def _rule(operator: str, given: object) -> Rule:
-    known = schema.fields(f"the rule of {operator}", {} if given is None else given, _RULE)
+    known = schema.fields(f"the rule of {operator}", {} if given is None else given, schema.of(Rule))
     _require_choice("output", known.get("output", "quantized"))
     kernels = tuple(map(str, known.get("formats", ())))
     for name in kernels:
