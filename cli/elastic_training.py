@@ -11,11 +11,13 @@ from typing import TYPE_CHECKING, Any
 
 from convkit.cli import output as place
 from convkit.cli import show
+from convkit.cli.batches import indices_in_range
 from convkit.compress import record
 from convkit.compress.errors import ConvkitError
 from convkit.compress.training import augment, family
 from convkit.compress.training import crew as crews
 from convkit.compress.training.checkpoint import Checkpoint
+from convkit.compress.training.supervised import NONE
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -83,7 +85,7 @@ def _run(training: Training, crew: Crew) -> dict[str, Any] | None:
     key = [training.model, model.digest, training.learns.digest, *asked]
     kept = Checkpoint(training.output, key, resume=training.resume)
     started = time.monotonic()
-    with show.progress("train") as say:
+    with show.progress("train") as say, indices_in_range(model):
         order, losses, taken = _trained(training, model, elastic, (arrays, labels), kept, crew, say)
     if crew.rank:
         return None
@@ -174,6 +176,9 @@ def tensors(model: Model, data: Data) -> tuple[tuple[Tensor, ...], Tensor]:
         raise ConvkitError("an elastic network is trained by labels", hint="give them as `labels`, or --labels")
     if data.labels.ndim != 1 or data.labels.dtype.kind not in "iu":
         raise ConvkitError("members learn classes from the whole network", hint="give labels that are class numbers")
+    below = data.labels[(data.labels < 0) & (data.labels != NONE)]
+    if len(below):
+        raise ConvkitError(f"there is a label {int(below[0])}", hint=f"number classes from 0; {NONE} is none")
     classes = model.outputs[0].shape[-1]
     if isinstance(classes, int) and int(data.labels.max()) >= classes:
         raise ConvkitError(f"there is a label {int(data.labels.max())}, the network tells {classes} classes apart")

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from convkit.cli import timing
+from convkit.cli import show, timing
 from convkit.compress.errors import ConvkitError
 
 if TYPE_CHECKING:
@@ -40,6 +40,8 @@ def grounds(means: Means, ground: Ground) -> Iterator[Ground]:
     if not coupled.families:
         first = next(iter(coupled.held.items()), ("", "it has no layers"))
         raise ConvkitError(f"no channel of {means.job.model.name} may go", hint=f"{first[0]}: {first[1]}".strip(": "))
+    if coupled.held:
+        show.note(_stay(coupled.held))
     found = list(_levels(means, ground, coupled, worth))
     if not found and not (wishes.formats or wishes.forms):
         raise ConvkitError(f"no layer can be narrower in steps of {wishes.narrow}", hint="give a smaller --step")
@@ -51,6 +53,21 @@ def grounds(means: Means, ground: Ground) -> Iterator[Ground]:
         known = {key: ground.plan.layers.get(key, layer) for key, layer in layers.items()} if wishes.formats else {}
         plan = narrow.complete(replace(ground.plan, layers=known, ranges={}, widths=widths))
         yield replace(ground, builder=narrow, plan=plan, layers=layers, level=name)
+
+
+def _stay(held: Mapping[str, str]) -> str:
+    """Which layers keep their channels, and why, by reason."""
+    reasons: dict[str, list[str]] = {}
+    for name, reason in held.items():
+        reasons.setdefault(reason, []).append(name)
+    parts = (
+        f"{', '.join(names[:_NAMED])}{f' and {len(names) - _NAMED} more' if len(names) > _NAMED else ''} ({reason})"
+        for reason, names in reasons.items()
+    )
+    return f"these keep all their channels: {'; '.join(parts)}"
+
+
+_NAMED = 3
 
 
 def _levels(means: Means, ground: Ground, coupled: Coupling, worth: Mapping[int, float]) -> Iterator[tuple[Level, str]]:

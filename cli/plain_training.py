@@ -57,10 +57,11 @@ def run(training: Training) -> dict[str, Any]:
 
 
 def _run(training: Training) -> dict[str, Any]:
-    from convkit.compress.training import augment
+    from convkit.compress.training import augment, crew
     from convkit.compress.training.checkpoint import Checkpoint
     from convkit.compress.training.supervised import usual_loss
 
+    crew.check_alone("train without --precision or --elastic")
     learns, judged, names = training.learns, training.judged, training.augment
     assert learns.labels is not None  # the command looked  # noqa: S101
     loss = training.loss or usual_loss(learns.labels)

@@ -46,6 +46,20 @@ def of_files(job: Job, networks: Mapping[str, bytes], judged: Data) -> dict[str,
         return {result.name: result for result in found.results}
 
 
+def check(job: Job, judged: Data) -> None:
+    """Raise ConvkitError where the labels of `judged` do not fit what the network makes."""
+    from convkit.cli.batches import batching, run
+    from convkit.compress import labels, metric
+
+    few = judged.batch(slice(1))
+    made = run(job.model, few, batching(job.model, few).size)
+    name = metric.defaults(made, judged.labels)[0]
+    if judged.labels is not None:
+        first = next(iter(made.values()))
+        labels.check(judged.labels, first, 1)
+        metric.evaluate(name, made, made, few.labels)
+
+
 def _metrics(job: Job, judged: Data) -> tuple[str, ...]:
     from convkit.cli.batches import batching, run
     from convkit.compress import metric

@@ -101,17 +101,20 @@ def split(training: Training, job: Job) -> tuple[Data, Data]:
 
 
 def judged(training: Training, job: Job, held: Data) -> Data:
-    """What networks are scored on."""
+    """What networks are scored on: all that the user gives for it, else some of what is held back. Raises ConvkitError
+    where its labels do not fit, before an hour of training.
+    """
+    from convkit.cli import quantized_scores
     from convkit.compress import data as data_sets
 
-    found = held if training.validation is None else data_sets.load(training.validation, job.model.inputs)
-    return found.batch(slice(_SCORED)) if len(found) > _SCORED else found
+    given = training.validation
+    found = held.some(_SCORED) if given is None else data_sets.load(given, job.model.inputs)
+    quantized_scores.check(job, found)
+    return found
 
 
 def calibration(job: Job, learns: Data) -> Calibration:
-    few = learns.batch(
-        [at * len(learns) // _CALIBRATED for at in range(_CALIBRATED)] if len(learns) > _CALIBRATED else slice(None)
-    )
+    few = learns.some(_CALIBRATED)
     return batches.calibration_of(few, batches.batching(job.model, few))
 
 
@@ -120,7 +123,7 @@ def planned(job: Job, learns: Data, held: Data, calibration: Calibration, say: P
     from convkit.cli import quantizing
     from convkit.compress.search import remedies
 
-    asked = replace(quantizing.task(job, learns, held.batch(slice(_CALIBRATED))), data=calibration, good=lambda _: True)
+    asked = replace(quantizing.task(job, learns, held.some(_CALIBRATED)), data=calibration, good=lambda _: True)
     if job.plan is not None:
         plan, _ = remedies.completed(asked, job.plan)
     else:
@@ -141,7 +144,7 @@ def remedied(
     from convkit.cli import quantizing
     from convkit.compress.search import remedies
 
-    asked = replace(quantizing.task(job, learns, held.batch(slice(_CALIBRATED))), data=calibration, good=lambda _: True)
+    asked = replace(quantizing.task(job, learns, held.some(_CALIBRATED)), data=calibration, good=lambda _: True)
     asked = asked if remedy is None else replace(asked, remedies=(remedy,))
     best = remedies.best(list(remedies.attempts(asked)), asked.rank)
     return best.plan, next(one for one in asked.remedies if one.name == best.remedy)
@@ -201,7 +204,7 @@ def seen(training: Training, job: Job, learns: Data) -> list[Inputs]:
     from convkit.compress.training.distilled import tensors
 
     size = training.schedule.batch
-    arrays = tensors(job.model, learns.batch(slice(max(1, _NORMED // size) * size)))
+    arrays = tensors(job.model, learns.some(max(1, _NORMED // size) * size))
     return [tuple(array[at : at + size] for array in arrays) for at in range(0, len(arrays[0]), size)]
 
 

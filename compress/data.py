@@ -66,6 +66,11 @@ class Data:
         """The first `size` samples; where there are fewer, they come again."""
         return self.batch([row % len(self) for row in range(size)])
 
+    def some(self, most: int) -> Data:
+        """At most so many, evenly from all: neighbours are often of one class."""
+        count = len(self)
+        return self if count <= most else self.batch([at * count // most for at in range(most)])
+
     def whole(self, size: int) -> Data:
         """In whole batches of `size`: what is over is left out, and too few samples for one come again."""
         return self.filled(len(self) // size * size or size)

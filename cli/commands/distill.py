@@ -86,10 +86,12 @@ def distill(
     from convkit.compress import data as data_sets
     from convkit.compress import model as models
     from convkit.compress.training import augment as augmentations
+    from convkit.compress.training import crew
     from convkit.compress.training.checkpoint import Checkpoint
     from convkit.compress.training.distilled import check
     from convkit.compress.training.loop import Schedule
 
+    crew.check_alone("distill")
     place.check(output)
     names = augmentations.parse(augment)
     torch.set_num_threads(threads)
@@ -103,7 +105,8 @@ def distill(
     started = time.monotonic()
     how, digests = Schedule(epochs, batch, rate, seed=seed), {"model": student.digest, "teacher": master.digest}
     kept = Checkpoint(output, [digests, learns.digest, how, names, norms], resume=resume)
-    found = _distilled((student, master), (learns, held), how, names, norms=norms, kept=kept)
+    with batches.indices_in_range(student):
+        found = _distilled((student, master), (learns, held), how, names, norms=norms, kept=kept)
     report = {"schema_version": SCHEMA_VERSION, **asdict(found), "seconds": time.monotonic() - started}
     _write(student, report, output, digests={"data": learns.digest, **digests}, seed=seed, threads=threads)
     kept.done()

@@ -52,7 +52,7 @@ class Checkpoint:
         record.write_json(self.folder / "state.json", {"key": self._key, "tensors": name, "state": dict(state)})
         for old in self.folder.glob("epoch*.safetensors"):
             if old.name != name:
-                old.unlink()
+                old.unlink(missing_ok=True)
 
     def _claim(self) -> None:
         """Keep other trainings out as long as this process lives; those of one crew have its first keep all."""

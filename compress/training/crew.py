@@ -46,6 +46,12 @@ class Crew:
             tensor.copy_(part.reshape(tensor.shape))
 
 
+def check_alone(what: str) -> None:
+    """Raise ConvkitError where torchrun started several processes, each of which would do all of `what`."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise ConvkitError(f"{what} trains in one process", hint="leave out torchrun")
+
+
 @contextmanager
 def crew() -> Iterator[Crew]:
     """The processes that torchrun started, or this one alone."""

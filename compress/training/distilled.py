@@ -83,7 +83,7 @@ def distill(
     learns, held = data
     inputs, least = tensors(student, learns), _NORMED if norms else 1
     samples = Arrays(inputs)
-    normed = Normed(student.graph, _first(inputs, schedule.batch)) if norms else None
+    normed = Normed(student.graph, _some(inputs, schedule.batch)) if norms else None
     parameters = [p.requires_grad_() for p in student.graph.parameters()]
     updates = Cycle([(parameters, 1, 0)], schedule, schedule.epochs * samples.steps(schedule.batch, least))
     target = Target(teacher, tensors(student, held), schedule.batch)
@@ -163,10 +163,12 @@ class _Student:
         return ""
 
 
-def _first(inputs: Inputs, batch: int) -> list[Inputs]:
-    """Some samples, a batch at a time."""
-    count = min(_SEEN, len(inputs[0]))
-    return [tuple(array[at : min(at + batch, count)] for array in inputs) for at in range(0, count, batch)]
+def _some(inputs: Inputs, batch: int) -> list[Inputs]:
+    """Some samples, evenly from all, a batch at a time."""
+    whole = len(inputs[0])
+    count = min(_SEEN, whole)
+    rows = torch.arange(count) * whole // count
+    return [tuple(array[rows[at : at + batch]] for array in inputs) for at in range(0, count, batch)]
 
 
 def tensors(model: Model, data: Data) -> Inputs:

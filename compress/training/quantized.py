@@ -139,7 +139,7 @@ def _first_broken(graph: fx.GraphModule, inputs: Inputs) -> str:
         def run_node(self, n: fx.Node) -> object:
             made = super().run_node(n)
             if not found and isinstance(made, Tensor) and made.is_floating_point() and not bool(made.isfinite().all()):
-                number = n.meta.get(FORMAT)
+                number = next((own.meta[FORMAT] for own in (n, *n.all_input_nodes) if FORMAT in own.meta), None)
                 found.append(f"{graphs.value(n)}{f' ({number})' if number else ''} is the first that is no number")
             return made
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from convkit.compress.training.loop import Schedule
     from convkit.compress.training.samples import Inputs
 
-_NONE = -100
+NONE = -100
 """The label of what has no class, as torch has it."""
 LOSSES = ("cross_entropy", "mse", "l1")
 Loss = Callable[["Tensor", "Tensor"], "Tensor"]
@@ -174,10 +174,10 @@ def _lost(name: str, made: Tensor, labels: Tensor) -> Tensor:
         raise ConvkitError(f"the network makes {list(made.shape)}, labels are {list(labels.shape)}")
     if name == "cross_entropy":
         check(labels.numpy(), made.detach().numpy(), 1)
-        wrong = labels[(labels < 0) & (labels != _NONE)]
+        wrong = labels[(labels < 0) & (labels != NONE)]
         if len(wrong):
-            raise ConvkitError(f"a label is class {int(wrong[0])}", hint=f"number classes from 0; {_NONE} is none")
-        return F.cross_entropy(made, labels.long(), ignore_index=_NONE)
+            raise ConvkitError(f"a label is class {int(wrong[0])}", hint=f"number classes from 0; {NONE} is none")
+        return F.cross_entropy(made, labels.long(), ignore_index=NONE)
     return F.mse_loss(made, labels) if name == "mse" else F.l1_loss(made, labels)
 
 

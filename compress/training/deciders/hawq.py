@@ -25,8 +25,8 @@ if TYPE_CHECKING:
     from convkit.compress.training.mixing import Search
     from convkit.compress.training.samples import Samples
 
-_DRAWS, _SAMPLES = 32, 1024
-"""Of random signs for each batch, and samples that a trace is the mean over."""
+_DRAWS, _SAMPLES = 64, 1024
+"""Of random signs in all, at least one for each batch, and samples that a trace is the mean over."""
 
 
 def begun(choices: Choices, search: Search, samples: Samples, aim: Aim, schedule: Schedule) -> Decided:
@@ -84,19 +84,24 @@ def traces(exact: Model, aim: Aim, batch: int, seed: int) -> dict[str, float]:
     try:
         for weight in weights.values():
             weight.requires_grad_()
-        for at in range(0, min(len(aim.held[0]), _SAMPLES), batch):
-            inputs = tuple(array[at : at + batch] for array in aim.held)
-            labels = None if aim.held_labels is None else aim.held_labels[at : at + batch]
+        count = len(aim.held[0])
+        most = max(1, min(count, _SAMPLES) // batch) * batch if count >= batch else count
+        rows = torch.arange(most) * count // most  # neighbours are often of one class
+        starts = range(0, most, batch)
+        draws = max(1, _DRAWS // len(starts))
+        for at in starts:
+            inputs = tuple(array[rows[at : at + batch]] for array in aim.held)
+            labels = None if aim.held_labels is None else aim.held_labels[rows[at : at + batch]]
             loss = aim.of(exact.graph(*inputs), inputs, labels)
             own = torch.autograd.grad(loss, list(weights.values()), create_graph=True, materialize_grads=True)
-            for _ in range(_DRAWS):
+            for _ in range(draws):
                 for key, along in zip(weights, _along(own, list(weights.values()), chance), strict=True):
                     sums[key] += along * len(inputs[0])
             seen += len(inputs[0])
     finally:
         for key, weight in weights.items():
             weight.requires_grad_(wanted[key])
-    return {key: max(total, 0.0) / (seen * _DRAWS * weights[key].numel()) for key, total in sums.items()}
+    return {key: max(total, 0.0) / (seen * draws * weights[key].numel()) for key, total in sums.items()}
 
 
 def _along(gradients: Sequence[Tensor], weights: Sequence[Tensor], chance: torch.Generator) -> list[float]:
