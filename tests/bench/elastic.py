@@ -14,6 +14,7 @@ import torch
 from torch import nn
 
 from convkit.cli import elastic_training, show
+from convkit.compress import code
 from convkit.compress.data import Data
 from convkit.compress.training import delayed, family
 from convkit.compress.training.choice import Space
@@ -23,7 +24,7 @@ from tests.bench import cifar, fashion, product
 from tests.bench.cifar_networks import MEAN, SPREAD
 from tests.bench.limits import Line
 
-DELAY, WARM = 0.8, 1.0
+WARM = 1.0
 WORK, APART = 0.60, 0.5
 """Of what training everything from the start multiplies; points that the least member may be below itself alone."""
 _START = "from the start"
@@ -31,13 +32,17 @@ _START = "from the start"
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """What is trained on how much, how long; `delays` and `warms` are those of the curves."""
+    """What is trained on how much, how long, with which `delay`; `delays` and `warms` are those of the curves.
+
+    The least delay at which the members of this network cost no more than WORK: they do not grow cheaper with it.
+    """
 
     network: str
     shape: str
     images: int
     epochs: int
     augment: str
+    delay: float
     delays: Sequence[float]
     warms: Sequence[float]
     batch: int = 64
@@ -51,11 +56,12 @@ SETTINGS: Mapping[str, Setting] = {
         8_000,
         10,
         "",
-        (0.0, 0.25, 0.5, DELAY),
+        0.8,
+        (0.0, 0.25, 0.5, 0.8),
         (0.0, WARM, 3.0),
     ),
     "cifar": Setting(
-        "tests.bench.cifar_networks:short", "input:Nx3x32x32", 50_000, 10, "flip,shift", (0.0, DELAY), (WARM,)
+        "tests.bench.cifar_networks:short", "input:Nx3x32x32", 50_000, 10, "flip,shift", 0.85, (0.0, 0.85), (WARM,)
     ),
 }
 
@@ -78,7 +84,7 @@ def lines(name: str, say: Callable[[str], None], report: dict[str, Any], output:
     output.mkdir(parents=True, exist_ok=True)
     _data(name, setting, output)
     asked = dict.fromkeys(
-        [*((delay, WARM if delay else 0.0) for delay in setting.delays), *((DELAY, w) for w in setting.warms)]
+        [*((delay, WARM if delay else 0.0) for delay in setting.delays), *((setting.delay, w) for w in setting.warms)]
     )
     found = {}
     for delay, warm in asked:
@@ -87,7 +93,7 @@ def lines(name: str, say: Callable[[str], None], report: dict[str, Any], output:
     say(f"{name}: the least member alone")
     alone = _alone(setting, output)
     report["elastic"] = {"setting": asdict(setting), "trained": [asdict(one) for one in found.values()], "alone": alone}
-    start, delayed_one = found[0.0, 0.0], found[DELAY, WARM]
+    start, delayed_one = found[0.0, 0.0], found[setting.delay, WARM]
     rows = [
         [
             _START if not one.delay else f"delayed to {one.delay:.0%}, warm-up {one.warm:g}",
@@ -102,7 +108,7 @@ def lines(name: str, say: Callable[[str], None], report: dict[str, Any], output:
         ["members", "products", "training", "whole, top-1", "least, top-1"],
         [*rows, ["alone", "", "", "", f"{alone:.2f}"]],
     )
-    _curves(output / "delay.png", list(found.values()), alone)
+    _curves(output / "delay.png", list(found.values()), alone, setting.delay)
     yield Line(
         name, "least member over training from the start", point(delayed_one.least - start.least), ">=", 0.0, "points"
     )
@@ -130,7 +136,7 @@ def _cifar(part: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _trained(setting: Setting, delay: float, warm: float, output: Path) -> Trained:
-    folder = output / f"delay_{delay:g}_warm_{warm:g}"
+    folder = _folder(output, delay, warm)
     if not (folder / "report.json").is_file():
         data = ["--data", str(output / "train.npz"), "--validation", str(output / "test.npz"), "--shape", setting.shape]
         how = ["--epochs", str(setting.epochs), "--batch", str(setting.batch), "--rate", str(setting.rate)]
@@ -142,9 +148,14 @@ def _trained(setting: Setting, delay: float, warm: float, output: Path) -> Train
     return Trained(delay, warm, scores["whole"], scores["least"], told["products"], told["seconds"])
 
 
+def _folder(output: Path, delay: float, warm: float) -> Path:
+    """Where a training goes; one of other code is none of these."""
+    return output / f"delay_{delay:g}_warm_{warm:g}_{code.digest()[:8]}"
+
+
 def _alone(setting: Setting, output: Path) -> float:
     """Top-1 of the least member as a network of its own, begun anew and trained alike."""
-    found = family.read(str(output / f"delay_{DELAY:g}_warm_{WARM:g}"))
+    found = family.read(str(_folder(output, setting.delay, WARM)))
     network = found.elastic.member(found.space.least).network()
     torch.manual_seed(0)
     for layer in network.modules():
@@ -166,14 +177,14 @@ def _alone(setting: Setting, output: Path) -> float:
     return elastic_training.top1(member, found.model, test)
 
 
-def _curves(path: Path, found: Sequence[Trained], alone: float) -> None:
+def _curves(path: Path, found: Sequence[Trained], alone: float, delay: float) -> None:
     """Top-1 of the least member and of the whole network, over the delay and over the warm-up."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(9, 3.5), layout="constrained")
     left, right = figure.subplots(1, 2, sharey=True)
     by_delay = sorted((one for one in found if one.warm == (WARM if one.delay else 0.0)), key=lambda one: one.delay)
-    by_warm = sorted((one for one in found if one.delay == DELAY), key=lambda one: one.warm)
+    by_warm = sorted((one for one in found if one.delay == delay), key=lambda one: one.warm)
     for axes, ones, x, label in (
         (left, by_delay, [one.delay for one in by_delay], "delay (part of the epochs)"),
         (right, by_warm, [one.warm for one in by_warm], "warm-up (epochs)"),

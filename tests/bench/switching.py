@@ -15,6 +15,7 @@ from convkit.cli import figures, show
 from convkit.runtimes.bench.estimate import point
 from tests.bench import compressed, product
 from tests.bench.limits import Line
+from tests.bench.searched import NARROW
 
 NETWORK = "resnet"
 PUBLISHED = {8: 92.25, 6: 92.32, 4: 92.09, 2: 90.19}
@@ -32,7 +33,7 @@ def lines(say: Callable[[str], None], report: dict[str, Any], output: Path) -> I
     np.savez(file, input=learns.arrays["input"][:LEARNS], labels=_labels(learns)[:LEARNS])
     say(f"{NETWORK}: trained at {', '.join(map(str, PUBLISHED))} bits")
     words = ["--data", str(file), "--switch", ",".join(map(str, PUBLISHED)), "--norms", "--augment", "flip,shift"]
-    words += ["--epochs", str(EPOCHS), "--batch", "128", "--rate", str(RATE)]
+    words += ["--epochs", str(EPOCHS), "--batch", "128", "--rate", str(RATE), "--target", str(NARROW)]
     product.run(["train", str(subject.model), *words, "-o", str(output / "any")])
     files = {compressed.FLOAT: (compressed.FLOAT, subject.model)}
     for bits in PUBLISHED:

@@ -102,6 +102,27 @@ def test_layers_are_decided_together(aware: Aware, folder: Path) -> None:
     assert found["layers"] == {"int8": 2, "int4/uint4": 3}
 
 
+def test_activations_have_as_few_codes_as_a_target_lets_them(aware: Aware, folder: Path) -> None:
+    """A target of the user's own, for hardware whose kernels compute in fewer bits."""
+    (folder / "codes.yaml").write_text(
+        "like: onnxruntime-cpu\nabout: fewer bits\nformats:\n"
+        + "".join(f"  {sign}int{bits}: {{speed: int8}}\n" for sign in ("", "u") for bits in (2, 4, 8))
+    )
+    words = "--search", "int8/uint8,int4/uint4,int2/uint2", "--bops", "<=0.014x", "--target", "codes.yaml"
+    done = aware.train(*words, "--epochs", "2", "--norms", out="few")
+    assert done.code == 0, done.err
+    found, plan = json.loads((folder / "few/report.json").read_text())["searched"], plans.read(folder / "few/plan.yaml")
+    bits = {"int8/uint8": 64, "int4/uint4": 16, "int2/uint2": 4}
+    sizes = [9 * 12 * 144, 9 * 144 * 144, 9 * 144 * 36, 9 * 144 * 36, 12 * 4]
+    chosen = [f"{layer.weight}/{layer.activation}" for layer in plan.layers.values() if layer.weight]
+    assert found["cost"] == sum(macs * bits[name] for macs, name in zip(sizes, chosen, strict=True))
+    assert 0.85 * found["target"] <= found["cost"] <= found["target"]
+    uniform = aware.train("--precision", "int4/uint4", "--target", "codes.yaml", "--epochs", "1", out="four")
+    assert uniform.code == 0, uniform.err
+    layers = plans.read(folder / "four/plan.yaml").layers.values()
+    assert {(layer.weight, layer.activation) for layer in layers if layer.weight} == {("int4", "uint4")}
+
+
 def test_widths_are_found_beside_formats(aware: Aware, folder: Path) -> None:
     """Channels of twelve may be eight: by hand, as above."""
     words = "--search", "int8,int4", "--widths", "0.6", "--bops", "<=0.022x", "--norms", "--validation", "val.npz"
