@@ -52,7 +52,7 @@ from tests.bench.limits import Line
 from tests.bench.networks import OCR
 from tests.bench.product import Quantized
 
-_ON_REQUEST = ("zero-shot", "elastic-cifar", "gpu", "kernels")
+_ON_REQUEST = ("zero-shot", "elastic-cifar", "searched-cifar", "kinds-cifar", "gpu", "kernels")
 TARGETS = {"onnxruntime": "onnxruntime-cpu", "openvino": "openvino-cpu"}
 
 
@@ -221,7 +221,9 @@ RUNS: Mapping[str, Callable[[Run, dict[str, Any]], Iterator[Line]]] = {
     "compressed": lambda run, report: compressed.lines(run.say, report, run.output / "compressed"),
     "joint": lambda run, report: joint.lines(run.say, report, run.output / "joint"),
     "switching": lambda run, report: switching.lines(run.say, report, run.output / "switching"),
-    "searched": lambda run, report: searched.lines(run.say, report, run.output / "searched"),
+    "searched": lambda run, report: searched.lines("fashion", run.say, report, run.output / "searched"),
+    "searched-cifar": lambda run, report: searched.lines("cifar", run.say, report, run.output / "searched_cifar"),
+    "kinds-cifar": lambda run, report: searched.kinds("cifar", run.say, report, run.output / "kinds_cifar"),
     "distilled": lambda run, report: distilled.lines(run.case("lite0"), run.images, run.say, report, run.output),
     "waves": lambda run, report: waves.lines(run.say, report, run.output),
     "elastic": lambda run, report: elastic.lines("fashion", run.say, report, run.output / "elastic"),

@@ -143,7 +143,7 @@ def subject(name: str, say: Callable[[str], None], output: Path) -> Subject:
         return Subject(name, case.model, weights, output / "data.npz", case.evaluation, "agreement", GENTLE)
     weights = trained(name, say)
     images, labels = cifar.images()
-    arrays = {"input": _planes(images)}
+    arrays = {"input": planes(images)}
     judged = Data(arrays, labels, record.digest_arrays(arrays))
     model = exported(name, weights, output / "float.onnx")
     return Subject(name, model, weights, calibration(output / "data.npz"), judged, "top1", SHARES)
@@ -224,10 +224,11 @@ def _said(name: str, say: Callable[[str], None]) -> Callable[[int, float], None]
 
 def training() -> Data:
     images, labels = cifar.training()
-    return Data({"input": _planes(images)}, labels, "")
+    return Data({"input": planes(images)}, labels, "")
 
 
-def _planes(images: np.ndarray) -> np.ndarray:
+def planes(images: np.ndarray) -> np.ndarray:
+    """Images [N, H, W, C] of bytes as the networks take them."""
     return np.ascontiguousarray(((images.astype(np.float32) - MEAN) / SPREAD).transpose(0, 3, 1, 2))
 
 

@@ -1,9 +1,13 @@
-"""Formats that are searched while they are trained, on Fashion-MNIST, beside training in one format for all layers."""
+"""Formats that are searched while they are trained, beside training in one format for all layers.
+
+On Fashion-MNIST, and on request ResNet-20 on CIFAR-10, behind its training in float: a few epochs on a CPU, where those
+of the literature are hundreds on a GPU.
+"""
 
 import json
 import statistics
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -13,19 +17,48 @@ from convkit.cli import show
 from convkit.compress import format as formats
 from convkit.compress import plan as plans
 from convkit.runtimes.bench.estimate import Interval, point
-from tests.bench import fashion, product
+from tests.bench import cifar, compressed, fashion, product
 from tests.bench.limits import Line
 
-NETWORK = ("tests.bench.cifar_networks:wardrobe", "--shape", "input:Nx1x28x28")
-LEARNS, FLOAT_EPOCHS, EPOCHS, SEEDS = 20_000, 8, 4, (0, 1, 2)
+LEARNS, FLOAT_EPOCHS, EPOCHS = 20_000, 8, 4
 NARROW = Path(__file__).with_name("narrow.yaml")
-EIGHT, FOUR, _ = FORMATS = ("int8/uint8", "int4/uint4", "int2/uint2")
+EIGHT, FOUR, _ = INTEGERS = ("int8/uint8", "int4/uint4", "int2/uint2")
 OWN = "fliqs"
-DECIDERS = {"eight": (OWN, "hawq"), "four": (OWN, "hawq", "dnas")}
 OF_EIGHT, OF_FOUR = 0.60, 1.15
 """Bit operations of the two searches, over those of all layers in eight and in four bits."""
 APART, AHEAD, OFF, ENTROPY, SLOWER = 0.3, 1.0, 0.03, 0.05, 1.3
 """Points behind eight bits, ahead of four; of the target; of the largest entropy; time of training over plain one."""
+BOTH = "trt-rtx"
+"""A target that has integers and floats."""
+KINDS: Mapping[str, Sequence[str]] = {
+    "integers": ("int8", "int4/int8"),
+    "floats": ("fp8_e4m3", "fp4_e2m1/fp8_e4m3"),
+    "integers and floats": ("int8", "fp8_e4m3", "int4/int8", "fp4_e2m1/fp8_e4m3"),
+}
+OF_KINDS = 0.60
+_SURE = 1.96
+
+
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """A network with its data, and who decides within which of the two budgets."""
+
+    network: str
+    shape: str
+    seeds: Sequence[int] = (0, 1, 2)
+    deciders: Mapping[str, Sequence[str]] = field(default_factory=dict)
+
+
+SETTINGS: Mapping[str, Setting] = {
+    "fashion": Setting(
+        "tests.bench.cifar_networks:wardrobe",
+        "input:Nx1x28x28",
+        deciders={"eight": (OWN, "hawq"), "four": (OWN, "hawq", "dnas")},
+    ),
+    "cifar": Setting(
+        "tests.bench.cifar_networks:ResNet", "input:Nx3x32x32", seeds=(0, 1), deciders={"four": (OWN, "hawq")}
+    ),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,52 +75,107 @@ class Trained:
         return statistics.fmean(self.scores)
 
 
-def lines(say: Callable[[str], None], report: dict[str, Any], output: Path) -> Iterator[Line]:
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A Setting's files: its weights in float, and its data."""
+
+    setting: Setting
+    weights: Path
+    output: Path
+
+    @property
+    def network(self) -> list[str]:
+        return [self.setting.network, "--shape", self.setting.shape]
+
+    @property
+    def data(self) -> list[str]:
+        return ["--data", str(self.output / "train.npz"), "--validation", str(self.output / "test.npz")]
+
+
+def lines(name: str, say: Callable[[str], None], report: dict[str, Any], output: Path) -> Iterator[Line]:
     """A table, and each of the claims."""
-    output.mkdir(parents=True, exist_ok=True)
-    for part, name in (("train", "train"), ("t10k", "test")):
-        images, labels = fashion.part(part)
-        np.savez(output / f"{name}.npz", input=images[:LEARNS], labels=labels[:LEARNS])
-    say("fashion: trained in float")
-    data = ["--data", str(output / "train.npz"), "--validation", str(output / "test.npz")]
-    how = ["--epochs", str(FLOAT_EPOCHS), "--batch", "128", "--rate", "4e-3", "--augment", "shift"]
-    product.run(["train", *NETWORK, *data, *how, "-o", str(output / "float")])
-    uniform = {name: _uniform(name, data, output, say) for name in (EIGHT, FOUR)}
+    begun = _begun(name, say, output)
+    deciders = begun.setting.deciders
+    uniform = {number: _uniform(number, begun, say) for number in (EIGHT, FOUR)}
     eight = uniform[EIGHT].bops
     budgets = {"eight": OF_EIGHT * eight, "four": OF_FOUR * uniform[FOUR].bops}
     searches = {
-        (name, by): _searched(name, by, bops, data, output, say)
-        for name, bops in budgets.items()
-        for by in DECIDERS[name]
+        (budget, by): _searched(f"{by}, {budget}", ["--by", by, *_searching(INTEGERS, budgets[budget], NARROW)], begun, say)
+        for budget, own in deciders.items()
+        for by in own
     }
     rows = [*uniform.values(), *(one for one, _ in searches.values())]
     report["searched"] = [asdict(one) for one in rows]
+    _show(name, rows, eight)
+    where = f"{name}, {EPOCHS} epochs of {LEARNS:,} images on a CPU"
+    for budget, than, least in (("eight", EIGHT, -APART), ("four", FOUR, AHEAD)):
+        if budget in deciders:
+            gained = _less(searches[budget, OWN][0], uniform[than])
+            part = OF_EIGHT if budget == "eight" else OF_FOUR
+            yield Line(where, f"at {part:.0%} of {budget} bits, less {budget} bits", gained, ">=", least, "points")
+    for (budget, by), (one, told) in searches.items():
+        place = f"{name}, {budget}"
+        if by != OWN:
+            less = _less(searches[budget, OWN][0], one)
+            yield Line(place, f"{OWN} less {by}, at equal bit operations", less, ">=", 0.0, "points")
+            continue
+        worst = max(abs(each["cost"] / each["target"] - 1) for each in told)
+        yield Line(place, "off its bit operations, at most", point(worst), "<=", OFF, "")
+        entropy = max(each["entropy"] for each in told) / np.log(len(INTEGERS))
+        yield Line(place, "entropy in the end, of the largest", point(float(entropy)), "<=", ENTROPY, "")
+        slower = statistics.median(one.seconds) / statistics.median(uniform[EIGHT].seconds)
+        yield Line(place, "time of training over that in eight bits", point(slower), "<=", SLOWER, "x")
+
+
+def kinds(name: str, say: Callable[[str], None], report: dict[str, Any], output: Path) -> Iterator[Line]:
+    """Integers and floats chosen among together, beside each kind alone, within the same bit operations."""
+    begun = _begun(name, say, output)
+    eight = _bops_of(begun, lambda _: ("int8", "int8"))
+    found = {
+        kind: _searched(kind, _searching(own, OF_KINDS * eight, BOTH), begun, say)[0] for kind, own in KINDS.items()
+    }
+    report["kinds"] = [asdict(one) for one in found.values()]
+    _show(name, list(found.values()), eight)
+    *alone, together = found
+    for kind in alone:
+        less = _less(found[together], found[kind])
+        yield Line(f"{name}, {BOTH}", f"{together} less {kind}, at equal bit operations", less, ">=", -APART, "points")
+
+
+def _begun(name: str, say: Callable[[str], None], output: Path) -> Begun:
+    output.mkdir(parents=True, exist_ok=True)
+    setting = SETTINGS[name]
+    for part in ("train", "test"):
+        images, labels = _fashion(part) if name == "fashion" else _cifar(part)
+        most = LEARNS if part == "train" else None
+        np.savez(output / f"{part}.npz", input=images[:most], labels=labels[:most])
+    if name == "cifar":
+        return Begun(setting, compressed.trained("resnet", say), output)
+    begun = Begun(setting, output / "float/weights.safetensors", output)
+    say(f"{name}: trained in float")
+    how = ["--epochs", str(FLOAT_EPOCHS), "--batch", "128", "--rate", "4e-3", "--augment", "shift"]
+    product.run(["train", *begun.network, *begun.data, *how, "-o", str(output / "float")])
+    return begun
+
+
+def _fashion(part: str) -> tuple[np.ndarray, np.ndarray]:
+    return fashion.part("train" if part == "train" else "t10k")
+
+
+def _cifar(part: str) -> tuple[np.ndarray, np.ndarray]:
+    images, labels = cifar.training() if part == "train" else cifar.images()
+    return compressed.planes(images), labels
+
+
+def _show(name: str, rows: Sequence[Trained], eight: float) -> None:
     show.table(
-        ["fashion", "bit operations", "top-1", "± of seeds", "training"],
+        [name, "bit operations", "top-1", "± of seeds", "training"],
         [
             [one.name, f"{one.bops / eight:.3f}x", f"{one.score:.2f}", f"{statistics.stdev(one.scores):.2f}",
              f"{statistics.median(one.seconds):.0f} s"]
             for one in rows
         ],
     )  # fmt: skip
-    near, ahead = searches["eight", OWN][0], searches["four", OWN][0]
-    where = f"fashion, {EPOCHS} epochs of {LEARNS:,} images on a CPU"
-    yield Line(where, f"at {OF_EIGHT:.0%} of eight bits, less eight bits", _less(near, uniform[EIGHT]), ">=", -APART,
-               "points")  # fmt: skip
-    yield Line(where, f"at {OF_FOUR:.0%} of four bits, less four bits", _less(ahead, uniform[FOUR]), ">=", AHEAD,
-               "points")  # fmt: skip
-    for (name, by), (one, told) in searches.items():
-        place = f"fashion, {name}"
-        if by != OWN:
-            less = _less(searches[name, OWN][0], one)
-            yield Line(place, f"{OWN} less {by}, at equal bit operations", less, ">=", 0.0, "points")
-            continue
-        worst = max(abs(each["cost"] / each["target"] - 1) for each in told)
-        yield Line(place, "off its bit operations, at most", point(worst), "<=", OFF, "")
-        entropy = max(each["entropy"] for each in told) / np.log(len(FORMATS))
-        yield Line(place, "entropy in the end, of the largest", point(float(entropy)), "<=", ENTROPY, "")
-        slower = statistics.median(one.seconds) / statistics.median(uniform[EIGHT].seconds)
-        yield Line(place, "time of training over that in eight bits", point(slower), "<=", SLOWER, "x")
 
 
 def _less(one: Trained, other: Trained) -> Interval:
@@ -97,51 +185,61 @@ def _less(one: Trained, other: Trained) -> Interval:
     return Interval(mean, mean - half, mean + half)
 
 
-_SURE = 1.96
-
-
-def _bops(folder: Path) -> float:
+def _bops(begun: Begun, folder: Path) -> float:
     """Bit operations of the network in `folder`, by the formats that its layers really are in."""
+    layers = plans.read(folder / "plan.yaml").layers
+
+    def of(name: str) -> tuple[str, str]:
+        own = layers.get(name)
+        return ("fp32", "fp32") if own is None else (own.weight or own.activation, own.activation)
+
+    return _bops_of(begun, of)
+
+
+def _bops_of(begun: Begun, of: Callable[[str], tuple[str, str]]) -> float:
+    """With the formats of weights and activations that each layer has."""
     from convkit.compress.analysis import analyse
     from convkit.compress.model import ModelRef, parse_shape
     from convkit.compress.sources import factory
 
-    ref = ModelRef(NETWORK[0], shapes=dict([parse_shape(NETWORK[2])]))
-    layers, total = plans.read(folder / "plan.yaml").layers, 0.0
+    ref = ModelRef(begun.setting.network, shapes=dict([parse_shape(begun.setting.shape)]))
+    total = 0.0
     for layer in analyse(factory.from_module(factory.build(ref), ref)).layers:
-        own = layers.get(layer.name)
-        names = ("fp32", "fp32") if own is None else (own.weight or own.activation, own.activation)
-        weight, activation = (formats.load(name).bits for name in names)
+        weight, activation = (formats.load(name).bits for name in of(layer.name))
         total += layer.macs * weight * activation
     return total
 
 
-def _trained(words: Sequence[str], folder: Path, data: Sequence[str], output: Path) -> dict[str, Any]:
-    weights = str(output / "float/weights.safetensors")
-    how = ["--epochs", str(EPOCHS), "--batch", "128", "--rate", "1e-3", "--norms", "--target", str(NARROW)]
-    product.run(["train", *NETWORK, "--weights", weights, *data, *how, *words, "-o", str(folder)])
+def _trained(words: Sequence[str], folder: Path, begun: Begun) -> dict[str, Any]:
+    how = ["--epochs", str(EPOCHS), "--batch", "128", "--rate", "1e-3", "--norms"]
+    model = [*begun.network, "--weights", str(begun.weights)]
+    product.run(["train", *model, *begun.data, *how, *words, "-o", str(folder)])
     told: dict[str, Any] = json.loads((folder / "report.json").read_text())
     return told
 
 
-def _uniform(name: str, data: Sequence[str], output: Path, say: Callable[[str], None]) -> Trained:
-    say(f"fashion: trained in {name}")
-    folders = [output / f"uniform_{name.partition('/')[0]}_{seed}" for seed in SEEDS]
-    told = [
-        _trained(["--precision", name, "--seed", str(seed)], folder, data, output)
-        for seed, folder in zip(SEEDS, folders, strict=True)
-    ]
+def _uniform(number: str, begun: Begun, say: Callable[[str], None]) -> Trained:
+    say(f"trained in {number}")
+    folders = {seed: begun.output / f"uniform_{number.partition('/')[0]}_{seed}" for seed in begun.setting.seeds}
+    words = ["--precision", number, "--target", str(NARROW)]
+    told = [_trained([*words, "--seed", str(seed)], folder, begun) for seed, folder in folders.items()]
     scores = [one["networks"]["trained"]["metrics"]["top1"] for one in told]
-    return Trained(name, scores, _bops(folders[0]), [one["learning_seconds"] for one in told])
+    return Trained(number, scores, _bops(begun, next(iter(folders.values()))), [one["learning_seconds"] for one in told])
+
+
+def _searching(among: Sequence[str], bops: float, target: object) -> list[str]:
+    return ["--search", ",".join(among), "--bops", f"<={bops / 1e9:.6f}G", "--target", str(target)]
 
 
 def _searched(
-    name: str, by: str, bops: float, data: Sequence[str], output: Path, say: Callable[[str], None]
+    name: str, words: Sequence[str], begun: Begun, say: Callable[[str], None]
 ) -> tuple[Trained, list[dict[str, Any]]]:
-    say(f"fashion: searched by {by} within {bops / 1e9:.3g} G bit operations")
-    words = ["--search", ",".join(FORMATS), "--by", by, "--bops", f"<={bops / 1e9:.6f}G"]
-    told = [_trained([*words, "--seed", str(seed)], output / f"{by}_{name}_{seed}", data, output) for seed in SEEDS]
+    say(f"searched: {name}")
+    told = [
+        _trained([*words, "--seed", str(seed)], begun.output / f"{name.replace(', ', '_').replace(' ', '_')}_{seed}", begun)
+        for seed in begun.setting.seeds
+    ]
     scores = [one["networks"]["searched"]["metrics"]["top1"] for one in told]
     cost = statistics.fmean(one["searched"]["cost"] for one in told)
-    made = Trained(f"{by}, {name}", scores, cost, [one["learning_seconds"] for one in told])
+    made = Trained(name, scores, cost, [one["learning_seconds"] for one in told])
     return made, [one["searched"] for one in told]
