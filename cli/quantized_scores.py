@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from convkit.compress.model import Model
     from convkit.runtimes.bench.measure import Result
 
+APART = 0.2
+"""Points of a score that a file and what was trained may be apart, beside a sample."""
 FLOAT = "float"
 """The network given; the others are named by who asks."""
 
@@ -76,6 +78,20 @@ def simulated(job: Job, model: Model, judged: Data) -> dict[str, float]:
     size = batching(job.model, judged).size
     wanted, made = (run(one, judged, size) for one in (job.model, model))
     return {name: metric.evaluate(name, made, wanted, judged.labels) for name in _metrics(job, judged)}
+
+
+def apart(report: Mapping[str, Any]) -> str:
+    """What the engine's file scores otherwise than the network did in training, more than a sample and APART points; ""
+    where they agree. The file is the last of the report's networks."""
+    from convkit.compress import metric
+
+    (*_, made) = report["networks"].values()
+    most = APART + 100 / report["samples"]
+    for name, value in report.get("simulated", {}).items():
+        found = made["metrics"][name]
+        if metric.load(name).unit == "%" and abs(found - value) > most:
+            return f"{name} is {found:.4g} % in {report['engine']}, and was {value:.4g} % in training"
+    return ""
 
 
 def told(job: Job, result: Result) -> dict[str, Any]:

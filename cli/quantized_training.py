@@ -13,7 +13,7 @@ from convkit.cli import figures, quantized_scores, quantized_start, show
 from convkit.cli import output as place
 from convkit.cli.batches import indices_in_range
 from convkit.compress import record
-from convkit.compress.errors import ConvkitError
+from convkit.compress.errors import ConvkitError, VerdictError
 from convkit.compress.training import crew as crews
 
 if TYPE_CHECKING:
@@ -129,12 +129,19 @@ def told(
 
 
 def tell(report: Mapping[str, Any] | None, output: str, *, as_json: bool) -> None:
-    """Show the report; nothing on processes but the first."""
+    """Show the report; nothing on processes but the first. Raises VerdictError where the engine scores otherwise."""
     if report is None:
         return
     if as_json:
         show.json(report)
-        return
+    else:
+        _show(report, output)
+    apart = quantized_scores.apart(report)
+    if apart:
+        raise VerdictError(f"the file is not what was trained: {apart}", hint=f"report.json in {output} has all scores")
+
+
+def _show(report: Mapping[str, Any], output: str) -> None:
     names = list(report["networks"][quantized_scores.FLOAT]["metrics"])
     rows = [
         [name, *(f"{one['metrics'][key]:.4g}" for key in names), _time(one["ratio"])]
