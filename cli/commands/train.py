@@ -171,6 +171,8 @@ def train(
         slowly = delayed.Schedule(
             epochs, batch, rate or _ELASTIC_RATE, delay=delay, warm=warm, shards=shards, seed=seed
         )
+        if slowly.begin >= epochs:
+            raise ConvkitError("no member would ever be trained", hint="give a smaller --delay, or a longer --warm")
         kinds = family.Asked(family.parse(elastic))
         members = elastic_training.Training(model, learns, judged, slowly, kinds, names, threads, output, resume)
         elastic_training.tell(elastic_training.run(members), output, as_json=as_json)

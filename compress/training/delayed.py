@@ -131,8 +131,9 @@ class Members:
         """By the gradients of the whole network and of its members."""
         schedule, crew = self._schedule, self._crew
         assert labels is not None  # there are some of all samples  # noqa: S101
-        if self._begin is not None and at.is_integer() and at <= schedule.begin < at + 1:
+        if self._begin is not None and at >= schedule.begin:
             self._begin()
+            self._begin = None
             self._whole = self._elastic.member(self._elastic.space.whole)
         chance = random.Random(f"{schedule.seed} {at}")  # noqa: S311 - no secret
         members = [self._elastic.member(one) for one in _members(self._elastic, schedule, at, chance)]
@@ -169,7 +170,7 @@ def train(
     """Train on the inputs `arrays` [N, …] with classes `labels` [N]; the state after every epoch, to be kept with
     `loop.packed`. What was `kept` goes on to the same result to the last bit.
 
-    `begin` is called where members begin, to rank channels. Raises ConvkitError where the loss is no number any more,
+    `begin` is called where members begin, to rank channels; None where they are ranked already. Raises ConvkitError where the loss is no number any more,
     or shards do not fit.
     """
     crew = crew or Crew()
