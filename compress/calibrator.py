@@ -16,7 +16,6 @@ from convkit.compress.histogram import Histogram
 class Calibrator:
     """`find` returns (low, high), with low <= 0 <= high."""
 
-    about: str
     find: Callable[[Histogram, Format], tuple[float, float]]
 
 

@@ -23,7 +23,6 @@ class Method:
     runs before it and `sees` data is told the last two.
     """
 
-    about: str
     change: Callable[..., fx.GraphModule]
     before: bool = True
     exact: bool = True

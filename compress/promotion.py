@@ -25,15 +25,11 @@ _FLOAT_BYTES = 4
 
 @dataclass(frozen=True, slots=True)
 class Promotion:
-    """`asked` runs as `option`, in kernels that compute in `kernel`, with weights in the type `carrier`.
+    """What is asked for runs as `option`, in kernels that compute in `kernel`; `note` is a sentence for the report, ""
+    where all is as asked."""
 
-    `note` is a sentence for the report, "" where all is as asked.
-    """
-
-    asked: Option
     option: Option
     kernel: str
-    carrier: str
     note: str = ""
 
     @property
@@ -45,10 +41,10 @@ class Promotion:
 def promote(asked: Option, target: Target) -> Promotion:
     """What `asked` runs as on `target`. Raises ConvkitError for a format that there is none of."""
     name = _runs(asked.weight, target).weight or asked.weight
-    weight, option = formats.load(name), Option(name, _activation(asked.activation, target))
+    option = Option(name, _activation(asked.activation, target))
     speeds = {_runs(name, target).speed for name in (option.weight, option.activation)}
     kernel = speeds.pop() if len(speeds) == 1 else FLOAT.weight
-    return Promotion(asked, option, kernel, weight.storage, " ".join(_sentences(asked, option, kernel, target)))
+    return Promotion(option, kernel, " ".join(_sentences(asked, option, kernel, target)))
 
 
 def has_kernel(node: fx.Node, option: Option, target: Target) -> bool:

@@ -90,7 +90,6 @@ Broken = tuple["onnx.NodeProto | None", str, str]
 class Rule:
     """`look` yields what breaks it; `engines` are those that it is for."""
 
-    about: str
     look: Callable[[File], Iterator[Broken]]
     engines: tuple[str, ...] = TENSORRT
 

@@ -227,7 +227,6 @@ class TensorRtSession:
 def runtime(name: str) -> Runtime:
     """The Runtime of the package called `name`."""
     return Runtime(
-        about=f"{package.PACKAGES[name].about} on an NVIDIA GPU",
         version=lambda: _version(name),
         open=lambda path, options: _open(name, path, options),
         builds=True,

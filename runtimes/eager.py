@@ -164,7 +164,6 @@ def _of_model(model: Model, options: Options) -> EagerSession:
 
 
 PART = Runtime(
-    about="PyTorch on the CPU, the reference",
     version=_version,
     open=_open,
     exact=True,

@@ -173,7 +173,6 @@ def _of_model(model: Model, options: Options) -> EagerCudaSession:
 
 
 PART = Runtime(
-    about="PyTorch on an NVIDIA GPU",
     version=_version,
     open=_open,
     knobs=(

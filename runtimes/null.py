@@ -54,7 +54,6 @@ def _open(path: str, _options: Options) -> NullSession:
 
 
 PART = Runtime(
-    about="takes a fixed time, computes nothing",
     version=lambda: "1",
     open=_open,
     knobs=(THREADS, switch("spinning", "heeded by nobody")),

@@ -165,7 +165,6 @@ KNOBS = (
 )
 
 PART = Runtime(
-    about="ONNX Runtime on the CPU",
     version=lambda: str(engine().__version__),
     open=OnnxRuntimeSession,
     exact=True,

@@ -97,7 +97,6 @@ def _open(path: str, options: Options) -> OnnxRuntimeCudaSession:
 
 
 PART = Runtime(
-    about="ONNX Runtime on an NVIDIA GPU",
     version=_version,
     open=_open,
     knobs=(

@@ -192,7 +192,6 @@ _KNOBS = (
 )
 
 PART = Runtime(
-    about="OpenVINO on the CPU",
     version=_version,
     open=OpenVinoSession,
     knobs=_KNOBS,

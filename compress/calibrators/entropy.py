@@ -50,4 +50,4 @@ def _kl(p: Array, q: Array) -> float:
     return float(np.sum(p[seen] * np.log((p[seen] + _TINY) / (q[seen] + _TINY))))
 
 
-PART = Calibrator(about="least Kullback-Leibler divergence", find=find)
+PART = Calibrator(find=find)

@@ -2,4 +2,4 @@
 
 from convkit.compress.calibrator import Calibrator, extremes
 
-PART = Calibrator(about="the extremes seen", find=lambda histogram, _: extremes(histogram))
+PART = Calibrator(find=lambda histogram, _: extremes(histogram))

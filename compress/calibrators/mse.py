@@ -23,4 +23,4 @@ def find(histogram: Histogram, number: Format) -> tuple[float, float]:
     return float(lows[best]), float(highs[best])
 
 
-PART = Calibrator(about="least squared error", find=find)
+PART = Calibrator(find=find)

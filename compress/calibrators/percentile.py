@@ -12,4 +12,4 @@ def find(histogram: Histogram, _: Format) -> tuple[float, float]:
     return min(histogram.fraction_below(_TAIL), 0.0), max(histogram.fraction_below(1 - _TAIL), 0.0)
 
 
-PART = Calibrator(about="all but 1 in 10,000 at either end", find=find)
+PART = Calibrator(find=find)

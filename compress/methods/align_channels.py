@@ -60,4 +60,4 @@ def _widen(conv: nn.Conv1d | nn.Conv2d | nn.Conv3d, missing: int) -> None:
     conv.in_channels += missing
 
 
-PART = Method(about="pad an image's channels to the four that 8-bit dot products take at a time", change=align)
+PART = Method(change=align)

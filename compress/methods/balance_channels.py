@@ -162,7 +162,6 @@ def _magnitudes(
 
 
 PART = Method(
-    about="rescale channels so that each fills its activation's range",
     change=balance,
     sees=True,
 )

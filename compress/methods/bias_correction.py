@@ -95,4 +95,4 @@ def _bias(node: fx.Node) -> tuple[Tensor, Tensor | None] | None:
     return None if codes is None or scale is None else (codes, scale)
 
 
-PART = Method(about="take the mean error of each channel off its bias", change=correct, before=False, exact=False)
+PART = Method(change=correct, before=False, exact=False)

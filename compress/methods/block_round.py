@@ -147,7 +147,6 @@ def _sides(held: stored.Weight, exact: Tensor, now: Tensor) -> tuple[Tensor, Ten
 
 
 PART = Method(
-    about="round each weight up or down by what its block's output loses",
     change=learn,
     before=False,
     exact=False,

@@ -60,4 +60,4 @@ def _balance(first: Conv, second: Conv) -> None:
     rescale(second, read=scale)
 
 
-PART = Method(about="rescale channels between layers so that weight ranges agree", change=equalize)
+PART = Method(change=equalize)

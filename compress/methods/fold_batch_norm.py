@@ -63,4 +63,4 @@ def _scaled(layer: nn.modules.conv._ConvNd | nn.Linear, scale: torch.Tensor) -> 
     return weight * scale.reshape(-1, *[1] * (weight.ndim - 1))
 
 
-PART = Method(about="fold batch norms into the layer before them", change=fold)
+PART = Method(change=fold)

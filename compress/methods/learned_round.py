@@ -48,7 +48,6 @@ def layers_of(
 
 
 PART = Method(
-    about="round each weight up or down by what its layer's output loses",
     change=learn,
     before=False,
     exact=False,

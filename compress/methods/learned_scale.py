@@ -12,7 +12,6 @@ from convkit.compress.method import Method
 from convkit.compress.methods.learned_round import learn
 
 PART = Method(
-    about="learned rounding that also fits each channel's scale, for data like the calibration's",
     change=functools.partial(learn, scales=True),
     before=False,
     exact=False,

@@ -136,4 +136,4 @@ def _placed(layer: Conv, size: Sequence[int], lows: Sequence[int]) -> torch.Tens
     return found
 
 
-PART = Method(about="merge parallel convolutions whose results are added", change=merge)
+PART = Method(change=merge)

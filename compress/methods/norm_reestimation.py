@@ -109,5 +109,5 @@ def _write(held: stored.Weight, numbers: fx.Node | None, scale: Tensor, shift: T
 
 
 PART = Method(
-    about="fit the scale and mean of each channel to the float network's", change=reestimate, before=False, exact=False
+    change=reestimate, before=False, exact=False
 )

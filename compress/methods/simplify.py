@@ -43,4 +43,4 @@ def _pool(node: fx.Node) -> None:
     node.graph.erase_node(node)
 
 
-PART = Method(about="take out operators that do nothing, write spatial means as pooling", change=simplify)
+PART = Method(change=simplify)

@@ -205,4 +205,4 @@ def _crop(graph: fx.GraphModule, pixels: fx.Node, axes: list[_Axis]) -> fx.Node:
     return graphs.call(pixels, ops.function("Slice"), (pixels, *stored), name)
 
 
-PART = Method(about="write transposed convolutions as a convolution and a pixel shuffle", change=sub_pixel)
+PART = Method(change=sub_pixel)

@@ -41,4 +41,4 @@ def _read_in_float(file: File) -> set[str]:
     return {name for node in file.nodes for name in node.input} - served
 
 
-PART = Rule("Q/DQ pairs stand where a kernel computes on codes", look)
+PART = Rule(look)

@@ -17,4 +17,4 @@ def look(file: File) -> Iterator[Broken]:
             yield node, "its sizes are those of some axes, and a size of what it reads is free", advice
 
 
-PART = Rule("sizes of a Resize are those of all axes", look)
+PART = Rule(look)

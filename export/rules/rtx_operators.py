@@ -24,4 +24,4 @@ def look(file: File) -> Iterator[Broken]:
             yield node, words, "build it for TensorRT, or give a plugin that has it (--plugin)"
 
 
-PART = Rule("operators are those of TensorRT for RTX", look, ("tensorrt_rtx",))
+PART = Rule(look, ("tensorrt_rtx",))

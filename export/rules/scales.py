@@ -52,4 +52,4 @@ def _holds_weight(node: onnx.NodeProto, file: File) -> bool:
     return name in file.tensors
 
 
-PART = Rule("scales are constants above 0, one for activations", look)
+PART = Rule(look)

@@ -69,4 +69,4 @@ _FORMS: tuple[Callable[[onnx.NodeProto, File], tuple[str, str] | None], ...] = (
     _computed_axes,
 )
 
-PART = Rule("operators are in a form that the parser takes", look)
+PART = Rule(look)

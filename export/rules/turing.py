@@ -27,4 +27,4 @@ def look(file: File) -> Iterator[Broken]:
             yield node, "SM 75 has 3-D convolutions in fp16 alone", _ADVICE
 
 
-PART = Rule("SM 75 has products and 3-D convolutions in fp16, none on codes", look, ("tensorrt_rtx",))
+PART = Rule(look, ("tensorrt_rtx",))

@@ -48,4 +48,4 @@ def _is_pixels(node: onnx.NodeProto, ends: set[str]) -> bool:
     return node.op_type == "Cast" and not ends.isdisjoint((node.input[0], node.output[0]))
 
 
-PART = Rule("codes and numbers are of types that it has", look)
+PART = Rule(look)

@@ -21,4 +21,4 @@ def look(file: File) -> Iterator[Broken]:
             )
 
 
-PART = Rule("zero points are 0", look)
+PART = Rule(look)

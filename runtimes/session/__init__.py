@@ -133,7 +133,6 @@ class Runtime:
     opens a network that is read already, where the engine reads files as convkit does.
     """
 
-    about: str
     version: Callable[[], str]
     open: Callable[[str, Options], Session]
     exact: bool = False

@@ -59,7 +59,7 @@ def test_the_network_computes_the_same(name: str, methods: tuple[str, ...]) -> N
 def test_a_method_is_described() -> None:
     for name, method in METHODS.items():
         assert isinstance(method, Method), name
-        assert method.about
+        assert parts.about("compress/methods", name)
         assert method.before or not (method.exact or method.sees)
 
 
