@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from convkit.cli.work import Work
 from convkit.compress import parts, record
+from convkit.compress.plan import TAYLOR
 
 if TYPE_CHECKING:
     from convkit.compress.calibration import Calibration
@@ -37,6 +38,8 @@ class Builder:
     """What may stand for convolutions of the model, as far as it was asked for."""
     widths: Mapping[str, int] = field(default_factory=dict)
     """Those that the model has, where it was made narrower."""
+    importance: str = TAYLOR
+    """By what channels are ranked."""
     _numbers: Iterator[int] = field(default_factory=itertools.count)
     _latest: dict[str, Model] = field(default_factory=dict)
     """The last network that was made, by its plan: it is simulated, then written."""
@@ -50,18 +53,27 @@ class Builder:
     def of(self, model: Model, widths: Mapping[str, int]) -> Builder:
         """The same for `model`, which was made narrower."""
         return Builder(
-            model, self.target, self.data, self.folder, self.work, self.engine, widths=widths, _numbers=self._numbers
+            model,
+            self.target,
+            self.data,
+            self.folder,
+            self.work,
+            self.engine,
+            widths=widths,
+            importance=self.importance,
+            _numbers=self._numbers,
         )
 
     @property
     def channels(self) -> tuple[Coupling, Mapping[int, float]]:
         """How the model's channels are coupled, and what they are worth on the data."""
+        from convkit.compress.shrinking import shrink
         from convkit.compress.shrinking.coupling import coupling
-        from convkit.compress.shrinking.worth import worth
 
         if not self._channels:
             coupled = coupling(self.model.graph)
             # By no labels, whatever the search goes by: a plan that is applied elsewhere keeps the same channels.
+            worth = shrink.worth(self.importance)
             self._channels.append((coupled, worth(self.model, coupled, self.data.probe)))
         return self._channels[0]
 

@@ -102,7 +102,8 @@ def _again(means: Means, builder: Builder, coupled: Coupling, known: Mapping[int
     """What channels are worth where others have gone, measured on the network that is left."""
     from convkit.compress.shrinking import levels, shrink
     from convkit.compress.shrinking.coupling import coupling
-    from convkit.compress.shrinking.worth import worth
+
+    worth = shrink.worth(builder.importance)
 
     def again(gone: frozenset[int]) -> Mapping[int, float]:
         widths = shrink.widths(coupled, gone)

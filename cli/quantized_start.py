@@ -175,7 +175,7 @@ def network(training: Training, job: Job, plan: Plan, calibration: Calibration) 
     from convkit.compress.model import clone
     from convkit.compress.training.trainable import Network
 
-    prepared = prepare(job.model, plan.methods, calibration.probe, widths=plan.widths)
+    prepared = prepare(job.model, plan.methods, calibration.probe, widths=plan.widths, importance=plan.importance)
     rounded = apply_prepared(prepared, plan, job.target, calibration.seen_by(plan.methods))
     own = rounded.replace(graph=clone(rounded.graph))
     asked = training.asked

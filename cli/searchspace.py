@@ -16,6 +16,7 @@ from convkit.cli.progress import Progress
 from convkit.cli.quantizing import Job
 from convkit.cli.work import Work
 from convkit.compress import graph as graphs
+from convkit.compress.plan import TAYLOR
 from convkit.compress.search import pins, problem
 from convkit.compress.search import space as spaces
 from convkit.compress.search.criterion import DISTANCE, Criterion
@@ -50,6 +51,8 @@ class Wishes:
     """Names of forms that convolutions may have beside their own."""
     narrow: int = 0
     """What widths of narrower layers are multiples of; 0 where all keep their own."""
+    importance: str = TAYLOR
+    """By what channels are ranked that may go."""
 
     def known(self, precision: Precision) -> Tables | None:
         """The tables for layers in float that run in `precision`."""
@@ -148,11 +151,13 @@ def ground(means: Means, task: Task, chosen: Attempt) -> Ground:
     usual = quantizing.placed_methods(job, task, chosen)
     methods = tuple(dict.fromkeys((*chosen.plan.methods, *usual)))
     widths = {} if means.wishes.narrow else chosen.plan.widths
-    model = prepare(job.model, methods, task.data.probe, widths=widths)
-    builder = Builder(model, job.target, task.data, means.folder, means.work, job.engine, widths=widths)
+    importance = means.wishes.importance if means.wishes.narrow else chosen.plan.importance
+    model = prepare(job.model, methods, task.data.probe, widths=widths, importance=importance)
+    made = {"widths": widths, "importance": importance}
+    builder = Builder(model, job.target, task.data, means.folder, means.work, job.engine, **made)
     placed = placement.place(model.graph, job.target, job.keep)
     layers = {name: _line(chosen.plan.layers.get(name), layer, name in pinned) for name, layer in placed.items()}
-    own = replace(chosen.plan, methods=methods, layers=layers, pins=pinned, forms={}, widths=widths)
+    own = replace(chosen.plan, methods=methods, layers=layers, pins=pinned, forms={}, **made)
     plan = builder.complete(own)
     return Ground(builder, plan, layers)
 

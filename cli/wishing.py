@@ -11,10 +11,12 @@ from convkit.compress import apply, budget, form, labels, metric, parts
 from convkit.compress import format as number_formats
 from convkit.compress import graph as graphs
 from convkit.compress.errors import ConvkitError
+from convkit.compress.plan import TAYLOR
 from convkit.compress.search import criterion as criteria
 from convkit.compress.search import pins, remedies
 from convkit.compress.search import tables as saved
 from convkit.compress.search.criterion import DISTANCE, Criterion
+from convkit.compress.shrinking import shrink
 
 if TYPE_CHECKING:
     from convkit.cli.quantizing import Job
@@ -36,9 +38,10 @@ def wishes(
     by_labels: bool,
     forms: str | None = None,
     narrow: int = 0,
+    importance: str = TAYLOR,
 ) -> Wishes | None:
     """What is asked of a search: None where none is; no formats at all where they are "". `narrow`: what widths of
-    layers are multiples of, where these are searched.
+    layers are multiples of, where these are searched, `importance`: by what channels are ranked then.
 
     Raises ConvkitError for what cannot be, or contradicts itself.
     """
@@ -55,6 +58,7 @@ def wishes(
             raise ConvkitError("--by-labels says how to search, not for what", hint="give --formats or a budget")
         return None
     _refuse_uniform(job, "--formats and budgets have")
+    parts.path(shrink.IMPORTANCE, importance, ".py")
     names = [job.target.weight] if formats is None else _names(formats, "--formats") if formats else []
     layers, whole = precisions.asked(job.target, tuple(dict.fromkeys(names)))
     _check(job, layers)
@@ -62,7 +66,7 @@ def wishes(
         number_formats.load(name)
     _check_pinned(job, job.pins)
     criterion, asked = _criterion(job) if by_labels else DISTANCE, () if forms is None else _forms(forms)
-    return Wishes(layers, given, whole, criterion, forms=asked, narrow=narrow)
+    return Wishes(layers, given, whole, criterion, forms=asked, narrow=narrow, importance=importance)
 
 
 def _refuse_uniform(job: Job, searching: str) -> None:

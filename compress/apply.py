@@ -19,7 +19,7 @@ from convkit.compress.factoring import Chain
 from convkit.compress.format import Integer
 from convkit.compress.method import Batches, Method, Samples
 from convkit.compress.model import Model, clone, with_shapes
-from convkit.compress.plan import LayerPlan, Plan
+from convkit.compress.plan import TAYLOR, LayerPlan, Plan
 from convkit.compress.shrinking import shrink
 from convkit.compress.target import Target
 
@@ -33,9 +33,10 @@ def prepare(
     samples: Batches | None = None,
     forms: Mapping[str, str] | None = None,
     widths: Mapping[str, int] | None = None,
+    importance: str = TAYLOR,
 ) -> Model:
-    """`model` after the methods that run before quantization, then with layers of these `widths`, then convolutions in
-    these `forms`, with shapes; the model given stays as it is.
+    """`model` after the methods that run before quantization, then with layers of these `widths`, whose channels are
+    ranked by this `importance`, then convolutions in these `forms`, with shapes; the model given stays as it is.
 
     `samples` are inputs to trace shapes on, one of them where the batch is free, and for the methods that see data.
     Raises ConvkitError where such a method is given none.
@@ -56,7 +57,7 @@ def prepare(
     if samples is None and (widths or forms):
         raise _needs_data(["widths"] if widths else ["forms"])
     if widths and samples is not None:
-        own = with_shapes(shrink.narrowed(own, widths, samples), sample)
+        own = with_shapes(shrink.narrowed(own, widths, samples, importance), sample)
     if not forms or samples is None:
         return own
     found = factoring.chains(own.graph, _inputs(model), samples, {name: (text,) for name, text in forms.items()})
@@ -94,7 +95,7 @@ def apply(model: Model, plan: Plan, target: Target, samples: Batches | None = No
     """
     fitting.check_model(model, plan)
     seen = None if samples is None else samples[:probe]
-    return apply_prepared(prepare(model, plan.methods, seen, plan.forms, plan.widths), plan, target, samples)
+    return apply_prepared(prepare(model, plan.methods, seen, plan.forms, plan.widths, plan.importance), plan, target, samples)
 
 
 def apply_prepared(model: Model, plan: Plan, target: Target, samples: Batches | None = None) -> Model:

@@ -62,11 +62,26 @@ def filters(graph: fx.GraphModule) -> list[Filters]:
 def _filters(name: str, layer: nn.modules.conv._ConvNd) -> Filters:
     weight = layer.weight.detach().double()
     rows, outputs = weight.flatten(2).flatten(0, 1), weights.by_output(layer, weight).flatten(1)
-    largest = float(rows.abs().max())
-    sparse = float((rows.abs().amax(1) <= largest / _NEAR).double().mean())
+    sparse = 1 - float(alive(weight.flatten(2)).double().mean())
     return Filters(
         name, rows.shape[0], rows.shape[1], sparse, entropy(rows), threshold(len(rows)), orthogonality(outputs)
     )
+
+
+def alive(filters: Tensor) -> Tensor:
+    """Which of a layer's filters [outputs, inputs, taps] do something: boolean [outputs, inputs]."""
+    size = filters.abs()
+    return size.amax(2) > size.max() / _NEAR
+
+
+def apart(outputs: Tensor) -> Tensor:
+    """One less the largest cosine, without its sign, between the weights [outputs, inputs x taps] of an output and
+    those of another: 0 where another reads the same."""
+    if len(outputs) == 1:
+        return torch.ones(1, dtype=outputs.dtype)
+    unit = outputs / outputs.norm(dim=1, keepdim=True).clamp(min=torch.finfo(outputs.dtype).tiny)
+    cosines = (unit @ unit.T).abs().fill_diagonal_(0)
+    return 1 - cosines.amax(1)
 
 
 def entropy(rows: Tensor) -> float:

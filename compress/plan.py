@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from convkit.compress import record, schema
+from convkit.compress import parts, record, schema
 from convkit.compress.errors import ConvkitError
 
 SCHEMA_VERSION = 1
+TAYLOR = "taylor"
+"""The usual way by which channels are ranked, of those in `compress/importance`."""
 _PIN = re.compile(r"[a-z]\w*(/[a-z]\w*)?")
 _FORM = re.compile(r"[a-z]\w*:[0-9]+(,[0-9]+)*")
 _LARGEST = (2 - 2**-23) * 2.0**127
@@ -66,6 +68,8 @@ class Plan:
     pins: Mapping[str, str] = field(default_factory=dict)
     forms: Mapping[str, str] = field(default_factory=dict)
     widths: Mapping[str, int] = field(default_factory=dict)
+    importance: str = TAYLOR
+    """By what channels are ranked, of those that `widths` leave."""
 
     @property
     def changes(self) -> bool:
@@ -88,6 +92,7 @@ def dump(plan: Plan) -> str:
         f"target: {_quoted(plan.target)}",
         f"methods: [{', '.join(plan.methods)}]",
         *([f"engine: {_flow(plan.engine)}"] if plan.engine else []),
+        *([f"importance: {plan.importance}"] if plan.widths and plan.importance != TAYLOR else []),
     ]
     pins = [f"  {_key(name)}: {text}" for name, text in plan.pins.items()]
     forms = [f"  {_key(name)}: {_quoted(text)}" for name, text in plan.forms.items()]
@@ -164,6 +169,7 @@ def _parse(text: dict[str, Any]) -> Plan:
     pins = {str(name): _pin(str(name), given) for name, given in text.pop("pins", {}).items()}
     forms = {str(name): _form(str(name), given) for name, given in text.pop("forms", {}).items()}
     widths = {str(name): _width(str(name), given) for name, given in text.pop("widths", {}).items()}
+    parts.path("compress/importance", text.get("importance", TAYLOR), ".py")
     return Plan(
         pins=pins,
         forms=forms,

@@ -21,6 +21,7 @@ KINDS = {
     "exports": ("export/engines", ".py"),
     "formats": ("compress/formats", ".py"),
     "forms": ("compress/forms", ".py"),
+    "importance": ("compress/importance", ".py"),
     "kernels": ("export/ops", "/kernel.py"),
     "methods": ("compress/methods", ".py"),
     "metrics": ("compress/metrics", ".py"),

@@ -30,6 +30,14 @@ if TYPE_CHECKING:
     help="Widths are multiples of this where there are as many channels: kernels are made for such.",
 )
 @click.option(
+    "--importance",
+    type=values.Part("compress/importance"),
+    default="taylor",
+    show_default=True,
+    metavar="NAME",
+    help="Rank channels by this; `convkit list importance`.",
+)
+@click.option(
     "--formats", type=values.WORD, metavar="NAME,...", help="Search the format of each layer among these, too: int8."
 )
 @click.option(
@@ -46,6 +54,7 @@ def shrink(
     target: str | None,
     output: str,
     step: int,
+    importance: str,
     formats: str | None,
     forms: str | None,
     settings: Settings,
@@ -53,7 +62,7 @@ def shrink(
     """Take channels out of a trained network, where that makes it faster and loses least.
 
     Channels that are added, multiplied or joined together go together; what each group is worth to the outputs comes
-    from a few backward passes, what layers of other widths take from profiles of this machine. Layers that read less
+    from a few backward passes unless --importance says another way, what layers of other widths take from profiles of this machine. Layers that read less
     than before are fitted, without training, to make what they made. With --formats and --forms the same search decides
     about these as well, within the one budget. Nothing slower than the original is kept, but where --size or --bops
     asks for it. OUTPUT gets model.onnx,
@@ -83,7 +92,7 @@ def shrink(
             hint = 'give one --latency, such as "<=5ms", and no --formats or --forms: quantize the member afterwards'
             raise ConvkitError("a member of a family is picked by one limit on its time", hint=hint)
         source = click.get_current_context().get_parameter_source
-        defaults = ("max_drop", "min_sqnr", "step")
+        defaults = ("max_drop", "min_sqnr", "step", "importance")
         given = [name for name in ("plan", "keep", "by_labels", "resume") if getattr(settings, name)]
         given += [name for name in defaults if source(name) is ParameterSource.COMMANDLINE]
         if given:
@@ -95,7 +104,7 @@ def shrink(
         members.shrink(job, family.read(model.path), wanted[0], output, as_json=settings.as_json)
         return
     asked = job, formats or "", None, settings.budgets
-    wishes = wishing.wishes(*asked, by_labels=settings.by_labels, forms=forms, narrow=step)
+    wishes = wishing.wishes(*asked, by_labels=settings.by_labels, forms=forms, narrow=step, importance=importance)
     carrying.carry_out(job, wishes, output, settings)
 
 

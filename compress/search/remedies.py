@@ -131,7 +131,7 @@ def given(task: Task, plan: Plan) -> Attempt:
 def completed(task: Task, plan: Plan) -> tuple[Plan, Model]:
     """A plan that a person wrote or edited, with the ranges it lacks calibrated, and the network prepared for it."""
     check_model(task.model, plan)
-    model = prepare(task.model, plan.methods, task.data.probe, plan.forms, plan.widths)
+    model = prepare(task.model, plan.methods, task.data.probe, plan.forms, plan.widths, plan.importance)
     check_layers(model.graph, plan, task.target)
     return calibration.complete(model, task.target, plan, task.data), model
 

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
+from convkit.compress import parts
 from convkit.compress.errors import ConvkitError, nearest
 from convkit.compress.method import Batches
 from convkit.compress.model import Model, clone
+from convkit.compress.plan import TAYLOR
 from convkit.compress.shrinking import cutting, levels, refitting
 from convkit.compress.shrinking.coupling import Coupling, Family, coupling
-from convkit.compress.shrinking.worth import worth
+
+IMPORTANCE = "compress/importance"
+"""Where the ways are by which channels are ranked."""
+Worth = Callable[[Model, Coupling, Batches], dict[int, float]]
+"""A part there: what each class of channels is worth in a network, by samples where it needs any."""
 
 
-def narrowed(model: Model, widths: Mapping[str, int], samples: Batches) -> Model:
+def narrowed(model: Model, widths: Mapping[str, int], samples: Batches, importance: str = TAYLOR) -> Model:
     """The prepared `model` with the families named at these `widths`, the worthiest channels kept by `samples`.
 
     Raises ConvkitError for a family there is none of or that is held, and a width that it cannot have.
@@ -21,7 +27,15 @@ def narrowed(model: Model, widths: Mapping[str, int], samples: Batches) -> Model
     coupled = coupling(model.graph)
     check(coupled, widths)
     asked = {name: width for name, width in widths.items() if width != _family(coupled, name).width}
-    return without(model, gone(coupled, worth(model, coupled, samples), asked), samples) if asked else model
+    if not asked:
+        return model
+    return without(model, gone(coupled, worth(importance)(model, coupled, samples), asked), samples)
+
+
+def worth(importance: str) -> Worth:
+    """What tells what channels are worth by that importance. Raises ConvkitError for one that there is not."""
+    found: Worth = parts.load(IMPORTANCE, importance)
+    return found
 
 
 def without(model: Model, gone: frozenset[int], samples: Batches) -> Model:

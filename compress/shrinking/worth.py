@@ -10,12 +10,14 @@ formats are searched by, with the curvature that probes give in place of the gra
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, fx, nn
 
+from convkit.compress import graph as graphs
+from convkit.compress import weights
 from convkit.compress.lockstep import Lockstep
 from convkit.compress.method import Batches
 from convkit.compress.model import Model, clone
@@ -97,6 +99,25 @@ def worth(
         if slope is not None:
             total -= _change(found, places, features, weights, slope)
     return {root: float(total[at]) for root, at in places.items()}
+
+
+def by_makers(model: Model, coupled: Coupling, of: Callable[[Tensor], Tensor]) -> dict[int, float]:
+    """Of each class of channels the sum, over the layers that make it, of what `of` says of their outputs [outputs],
+    told the filters [outputs, inputs, taps] of a layer in float64.
+    """
+    found = {root: 0.0 for one in coupled.families for root in one.classes}
+    for node in model.graph.graph.nodes:
+        layer, along = graphs.module(node), coupled.known.get(node)
+        if not isinstance(layer, Layer) or not isinstance(along, Along):
+            continue
+        rows = weights.by_output(layer, layer.weight.detach()).double()
+        if len(rows) != len(along.labels):  # of a grouped transposed one
+            continue
+        values = of(rows.flatten(2) if rows.ndim > 2 else rows[..., None])  # noqa: PLR2004 - a matrix
+        for label, value in zip(along.labels.tolist(), values.tolist(), strict=True):
+            if label in found:
+                found[label] += value
+    return found
 
 
 def _parameters(reader: Reader) -> list[Tensor]:
