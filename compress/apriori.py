@@ -32,6 +32,20 @@ def convolutions(module: nn.Module) -> dict[str, Conv]:
     return {name: layer for name, layer in own if isinstance(layer, Conv) and forms.is_plain(layer)}
 
 
+def padded(module: nn.Module) -> nn.Module:
+    """`module` with paddings that are called "same" or "valid" as the numbers that they come to, in place; one that is
+    not as wide on both sides stays.
+    """
+    for layer in module.modules():
+        if isinstance(layer, Conv) and isinstance(layer.padding, str):
+            both = [(size - 1) * apart for size, apart in zip(layer.kernel_size, layer.dilation, strict=True)]
+            if layer.padding == "valid":
+                layer.padding = (0,) * len(both)
+            elif not any(width % 2 for width in both):
+                layer.padding = tuple(width // 2 for width in both)
+    return module
+
+
 def parsed(given: Mapping[str, str]) -> dict[str, Chosen]:
     """Forms of layers as they are written down."""
     return {name: Chosen.parse(text) for name, text in given.items()}
@@ -97,6 +111,7 @@ def rewrite(module: nn.Module, given: Mapping[str, Chosen], seed: int = 0) -> nn
     Raises ConvkitError for a name that is no convolution, or one that has no such form.
     """
     generator = torch.Generator().manual_seed(seed)
+    padded(module)
     for name, one in given.items():
         layer = one.fitted(name, dict(module.named_modules()))
         if one.part.trained is not None:

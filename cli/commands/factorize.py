@@ -132,7 +132,7 @@ def _write(model: ModelRef, forms: tuple[str, ...], params: float, output: str, 
 
     form, seed = forms[0] if forms else _BEFORE, settings.seed
     place.check(output, dry_run=settings.dry_run)
-    network = factory.build(model)
+    network = apriori.padded(factory.build(model))
     whole = _count(network)
     chosen, names = apriori.chosen(network, form, params), list(apriori.convolutions(network))
     left = _count(apriori.rewrite(network, chosen, seed))

@@ -136,3 +136,20 @@ def test_a_weight_that_two_convolutions_share_counts_once(name: str) -> None:
     other.weight = first.weight
     whole = count(module)
     assert 0.15 * whole < count(apriori.rewrite(module, apriori.chosen(module, name, 0.3))) <= 0.3 * whole
+
+
+@pytest.mark.parametrize(("padding", "kernel", "found"), [("same", 3, (2, 2)), ("valid", 3, (0, 0)), ("same", 2, (1, 1))])
+def test_a_padding_that_is_called_by_its_name_is_numbers(padding: str, kernel: int, found: tuple[int, int]) -> None:
+    """Twice the distance between taps; as many pixels on both sides."""
+    layer = nn.Conv2d(4, 64, kernel, padding=padding, dilation=2)
+    x = torch.randn(1, 4, 9, 9)
+    wanted = layer(x)
+    assert apriori.padded(layer) is layer
+    assert layer.padding == found
+    assert torch.equal(layer(x), wanted)
+    assert apriori.chosen(nn.Sequential(layer, nn.Conv2d(64, 64, 3)), "one_way", 0.5)
+
+
+def test_a_padding_that_is_wider_on_one_side_stays() -> None:
+    layer = nn.Conv2d(4, 4, 4, padding="same")
+    assert apriori.padded(layer).padding == "same"
