@@ -150,7 +150,9 @@ def _trained(
         say.found("members begin; channels are ranked")
 
     chosen = augment.chained(training.augment) if training.augment else None
-    found = delayed.train(elastic, arrays, labels, schedule, kept=known, augment=chosen, crew=crew, begin=None if order[0] else begin)
+    found = delayed.train(
+        elastic, arrays, labels, schedule, kept=known, augment=chosen, crew=crew, begin=None if order[0] else begin
+    )
     state, taken = loop.State(), 0.0
     for learner, state in found:
         taken = learner.updates.products

@@ -153,7 +153,7 @@ def ground(means: Means, task: Task, chosen: Attempt) -> Ground:
     widths = {} if means.wishes.narrow else chosen.plan.widths
     importance = means.wishes.importance if means.wishes.narrow else chosen.plan.importance
     model = prepare(job.model, methods, task.data.probe, widths=widths, importance=importance)
-    made = {"widths": widths, "importance": importance}
+    made: dict[str, Any] = {"widths": widths, "importance": importance}
     builder = Builder(model, job.target, task.data, means.folder, means.work, job.engine, **made)
     placed = placement.place(model.graph, job.target, job.keep)
     layers = {name: _line(chosen.plan.layers.get(name), layer, name in pinned) for name, layer in placed.items()}

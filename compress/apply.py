@@ -95,7 +95,9 @@ def apply(model: Model, plan: Plan, target: Target, samples: Batches | None = No
     """
     fitting.check_model(model, plan)
     seen = None if samples is None else samples[:probe]
-    return apply_prepared(prepare(model, plan.methods, seen, plan.forms, plan.widths, plan.importance), plan, target, samples)
+    return apply_prepared(
+        prepare(model, plan.methods, seen, plan.forms, plan.widths, plan.importance), plan, target, samples
+    )
 
 
 def apply_prepared(model: Model, plan: Plan, target: Target, samples: Batches | None = None) -> Model:

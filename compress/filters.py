@@ -71,7 +71,8 @@ def _filters(name: str, layer: nn.modules.conv._ConvNd) -> Filters:
 def alive(filters: Tensor) -> Tensor:
     """Which of a layer's filters [outputs, inputs, taps] do something: boolean [outputs, inputs]."""
     size = filters.abs()
-    return size.amax(2) > size.max() / _NEAR
+    found: Tensor = size.amax(2) > size.max() / _NEAR
+    return found
 
 
 def apart(outputs: Tensor) -> Tensor:

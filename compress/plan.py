@@ -138,6 +138,7 @@ def _fields(layer: LayerPlan) -> str:
 
 _HINT = "`convkit quantize` writes one"
 
+
 def read(path: str | Path) -> Plan:
     """The Plan in a YAML file; anything that is not one is the user's error."""
     return _made(str(path), schema.read(path, "plan", _HINT))

@@ -116,8 +116,6 @@ def lint(model: onnx.ModelProto, engine: str, device: Device | None = None) -> l
 
 def described(model: onnx.ModelProto, device: Device | None = None) -> File:
     """`model` as rules look at it."""
-    import onnx
-
     nodes = list(nested.nodes(model.graph.node))
     graphs = list(nested.graphs(inferred(model).graph))
     tensors = {tensor.name: tensor for graph in graphs for tensor in graph.initializer}

@@ -108,6 +108,4 @@ def _write(held: stored.Weight, numbers: fx.Node | None, scale: Tensor, shift: T
         stored.write_bias(numbers, scale * bias + shift)
 
 
-PART = Method(
-    change=reestimate, before=False, exact=False
-)
+PART = Method(change=reestimate, before=False, exact=False)

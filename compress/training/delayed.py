@@ -170,8 +170,8 @@ def train(
     """Train on the inputs `arrays` [N, …] with classes `labels` [N]; the state after every epoch, to be kept with
     `loop.packed`. What was `kept` goes on to the same result to the last bit.
 
-    `begin` is called where members begin, to rank channels; None where they are ranked already. Raises ConvkitError where the loss is no number any more,
-    or shards do not fit.
+    `begin` is called where members begin, to rank channels; None where they are ranked already. Raises ConvkitError
+    where the loss is no number any more, or shards do not fit.
     """
     crew = crew or Crew()
     crew.check(schedule.batch, schedule.shards)

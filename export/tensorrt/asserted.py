@@ -56,9 +56,7 @@ class ForeseenError(ConvkitError):
         self.findings = findings
 
 
-def build_and_assert(
-    name: str, path: Path, settings: Settings, asked: Mapping[str, str] | None = None
-) -> Asserted:
+def build_and_assert(name: str, path: Path, settings: Settings, asked: Mapping[str, str] | None = None) -> Asserted:
     """The engine that the package `name` makes of the ONNX file `path`, which is of a plan that `asked` for these
     formats of layers, or speaks for itself.
 

@@ -76,7 +76,7 @@ def build(name: str, model: Path, settings: Settings, timeout: float = TIMEOUT) 
 
 
 def _shapes(model: onnx.ModelProto, asked: Profile) -> Profile:
-    """`asked`, with sizes of one symbol alike, and the usual batch. Raises ConvkitError where that leaves sizes open."""
+    """`asked`, with sizes of one symbol alike and the usual batch; raises ConvkitError where that leaves sizes open."""
     held = {tensor.name for tensor in model.graph.initializer}
     inputs = {value.name: value for value in model.graph.input if value.name not in held}
     for name in asked.inputs:
@@ -85,8 +85,10 @@ def _shapes(model: onnx.ModelProto, asked: Profile) -> Profile:
         for shapes in (asked.least, asked.usual, asked.most):
             _check_shape(name, shapes.get(name), _sizes(inputs[name]))
     left = {name: value for name, value in inputs.items() if name not in asked.inputs and None in _sizes(value)}
-    given = (asked.least, asked.usual, asked.most)
-    return Profile(*(_filled(inputs, left, shapes, asked.batch) for shapes in given), asked.batch)
+    least, usual, most = (
+        _filled(inputs, left, shapes, asked.batch) for shapes in (asked.least, asked.usual, asked.most)
+    )
+    return Profile(least, usual, most, asked.batch)
 
 
 def _filled(

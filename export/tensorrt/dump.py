@@ -1,9 +1,9 @@
 """What an engine is made of, read from the lines that its builder logs of every layer when it is told to be verbose.
 
-A line is a list of `Key: value` pairs; tensors are `{ Name: …, Dimensions: […], Datatype: … }` in lists. TensorRT for RTX
-lists what a layer holds as `Constants`, TensorRT has `Weights: {"Type": …, "Count": …}` and puts types in words ("Channel
-major FP16 format …") before version 10.7. Metadata names the nodes of the ONNX file that a layer computes, with a
-separator of its own between them.
+A line is a list of `Key: value` pairs; tensors are `{ Name: …, Dimensions: […], Datatype: … }` in lists. TensorRT for
+RTX lists what a layer holds as `Constants`, TensorRT has `Weights: {"Type": …, "Count": …}`, and puts types in words
+("Channel major FP16 format …") before version 10.7. Metadata names the nodes of the ONNX file that a layer computes,
+with a separator of its own between them.
 """
 
 from __future__ import annotations

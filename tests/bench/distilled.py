@@ -1,8 +1,8 @@
 """EfficientNet-Lite0 in four bits: trained by its own outputs in float on photos without labels, beside rounding it.
 
-Weights and activations both: activations are codes of four bits, which save no time on this CPU. No image of ImageNet is
-there: 92 photos, several times, and as many of CIFAR-10's training images as a CPU has time for, on which rounding is
-learnt as well. Scored on 235 other photos, and on CIFAR-10's test images, whose classes it was never told.
+Weights and activations both: activations are codes of four bits, which save no time on this CPU. No image of ImageNet
+is there: 92 photos, several times, and as many of CIFAR-10's training images as a CPU has time for, on which rounding
+is learnt as well. Scored on 235 other photos, and on CIFAR-10's test images, whose classes it was never told.
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -87,7 +87,17 @@ def _made(case: Case, say: Callable[[str], None], output: Path) -> dict[str, Pat
     made = {}
     for name, (images, how) in ROUNDINGS.items():
         say(f"{case.name}: {name} to {PRECISION}")
-        words = ["--target", str(NARROW), "--precision", PRECISION, "--max-drop", "100", "--min-sqnr", "-100", "--no-tune"]
+        words = [
+            "--target",
+            str(NARROW),
+            "--precision",
+            PRECISION,
+            "--max-drop",
+            "100",
+            "--min-sqnr",
+            "-100",
+            "--no-tune",
+        ]
         folder = output / name.replace(", ", "_").replace(" ", "_")
         data = ["--data", str(output / f"{images}.npz")]
         product.run(["quantize", str(case.model), *data, *words, *how, "-o", str(folder)])

@@ -1,8 +1,9 @@
 """The matrix of TensorRT: networks by formats by compute capabilities, each engine built here and held to its plan.
 
 A cell is what its layers with weights run in, or why it was refused beforehand. ONNX Runtime runs each of the files
-beside convkit's simulation of it. Weights are drawn by a seed: what an engine has kernels for does not depend on them. Mixed plans are what the search chooses of several formats, by what each
-layer is foretold to lose, for a size near that of INT8 everywhere.
+beside convkit's simulation of it. Weights are drawn by a seed: what an engine has kernels for does not depend on them.
+Mixed plans are what the search chooses of several formats, by what each layer is foretold to lose, for a size near that
+of INT8 everywhere.
 """
 
 import tempfile
@@ -98,8 +99,17 @@ class Cell:
 
 
 @dataclass(frozen=True, slots=True)
+class Written:
+    """A network as a plan has it, its file, and the formats that the plan asks of its layers."""
+
+    made: Model
+    path: Path
+    asked: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class Numbers:
-    """How far ONNX Runtime's outputs of a file are from its simulation's: signal over error in dB, the worst output's."""
+    """How near ONNX Runtime's outputs of a file are to its simulation's: signal over error in dB, of the worst one."""
 
     network: str
     number: str
@@ -135,7 +145,9 @@ def agreement(file: Written, sample: Samples) -> float:
         found = session.run({name: tensor.numpy() for name, tensor in sample.items()})
     finally:
         session.close()
-    return min(evaluate("sqnr", {name: found[name]}, {name: wanted.numpy()}) for name, wanted in file.made(sample).items())
+    return min(
+        evaluate("sqnr", {name: found[name]}, {name: wanted.numpy()}) for name, wanted in file.made(sample).items()
+    )
 
 
 def _ref(name: str) -> ModelRef:
@@ -144,15 +156,6 @@ def _ref(name: str) -> ModelRef:
         check_file(str(path))
         return ModelRef(str(path))
     return ModelRef(f"tests.nets.{name}:net", None, {}, dict([parse_shape(NETWORKS[name])]))
-
-
-@dataclass(frozen=True, slots=True)
-class Written:
-    """A network as a plan has it, its file, and the formats that the plan asks of its layers."""
-
-    made: Model
-    path: Path
-    asked: Mapping[str, str]
 
 
 def written(prepared: Model, number: str, sample: Samples, folder: Path) -> Written:

@@ -100,7 +100,9 @@ def lines(name: str, say: Callable[[str], None], report: dict[str, Any], output:
     eight = uniform[EIGHT].bops
     budgets = {"eight": OF_EIGHT * eight, "four": OF_FOUR * uniform[FOUR].bops}
     searches = {
-        (budget, by): _searched(f"{by}, {budget}", ["--by", by, *_searching(INTEGERS, budgets[budget], NARROW)], begun, say)
+        (budget, by): _searched(
+            f"{by}, {budget}", ["--by", by, *_searching(INTEGERS, budgets[budget], NARROW)], begun, say
+        )
         for budget, own in deciders.items()
         for by in own
     }
@@ -224,7 +226,9 @@ def _uniform(number: str, begun: Begun, say: Callable[[str], None]) -> Trained:
     words = ["--precision", number, "--target", str(NARROW)]
     told = [_trained([*words, "--seed", str(seed)], folder, begun) for seed, folder in folders.items()]
     scores = [one["networks"]["trained"]["metrics"]["top1"] for one in told]
-    return Trained(number, scores, _bops(begun, next(iter(folders.values()))), [one["learning_seconds"] for one in told])
+    return Trained(
+        number, scores, _bops(begun, next(iter(folders.values()))), [one["learning_seconds"] for one in told]
+    )
 
 
 def _searching(among: Sequence[str], bops: float, target: object) -> list[str]:
@@ -236,7 +240,9 @@ def _searched(
 ) -> tuple[Trained, list[dict[str, Any]]]:
     say(f"searched: {name}")
     told = [
-        _trained([*words, "--seed", str(seed)], begun.output / f"{name.replace(', ', '_').replace(' ', '_')}_{seed}", begun)
+        _trained(
+            [*words, "--seed", str(seed)], begun.output / f"{name.replace(', ', '_').replace(' ', '_')}_{seed}", begun
+        )
         for seed in begun.setting.seeds
     ]
     scores = [one["networks"]["searched"]["metrics"]["top1"] for one in told]

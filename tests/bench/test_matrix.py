@@ -20,7 +20,9 @@ SAMPLE = {
 
 def told(network: str, number: str) -> dict[int, str]:
     """What the page has for each compute capability."""
-    lines = [line.split(" | ") for line in PAGE.read_text().splitlines() if line.startswith(f"| {network} | {number} |")]
+    lines = [
+        line.split(" | ") for line in PAGE.read_text().splitlines() if line.startswith(f"| {network} | {number} |")
+    ]
     (line,) = lines
     return dict(zip(matrix.SMS, line[2:], strict=False))
 

@@ -138,7 +138,9 @@ def test_a_weight_that_two_convolutions_share_counts_once(name: str) -> None:
     assert 0.15 * whole < count(apriori.rewrite(module, apriori.chosen(module, name, 0.3))) <= 0.3 * whole
 
 
-@pytest.mark.parametrize(("padding", "kernel", "found"), [("same", 3, (2, 2)), ("valid", 3, (0, 0)), ("same", 2, (1, 1))])
+@pytest.mark.parametrize(
+    ("padding", "kernel", "found"), [("same", 3, (2, 2)), ("valid", 3, (0, 0)), ("same", 2, (1, 1))]
+)
 def test_a_padding_that_is_called_by_its_name_is_numbers(padding: str, kernel: int, found: tuple[int, int]) -> None:
     """Twice the distance between taps; as many pixels on both sides."""
     layer = nn.Conv2d(4, 64, kernel, padding=padding, dilation=2)

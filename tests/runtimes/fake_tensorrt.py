@@ -17,6 +17,7 @@ import numpy as np
 import onnx
 import onnxruntime
 import torch
+from google.protobuf.message import DecodeError
 
 MOST = 4
 """The largest batch of every engine's profile."""
@@ -119,7 +120,7 @@ class Runtime:
         try:
             onnx.load_from_string(data)
             return Engine(data, self.told)
-        except Exception:
+        except DecodeError:
             words = "IRuntime::deserializeCudaEngine: Error Code 1: Serialization (magic tag does not match In engine)"
             self.log.log(SimpleNamespace(name="ERROR"), words)
             return None

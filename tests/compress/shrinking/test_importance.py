@@ -66,7 +66,9 @@ def test_channels_that_read_alike_or_do_nothing_go_first_by_their_filters() -> N
 def test_a_plan_says_by_what_its_channels_were_ranked(name: str) -> None:
     """And leaves the same ones wherever it is applied."""
     given = model()
-    plan = plans.loads(plans.dump(plans.Plan(given.digest, "onnxruntime-cpu", EXACT, widths={"conv0": 5}, importance=name)))
+    plan = plans.loads(
+        plans.dump(plans.Plan(given.digest, "onnxruntime-cpu", EXACT, widths={"conv0": 5}, importance=name))
+    )
     assert plan.importance == name
     made = prepare(given, EXACT, batches(given), widths=plan.widths, importance=plan.importance)
     kept = made.graph.get_submodule("conv0").weight
@@ -82,7 +84,9 @@ def test_an_importance_that_there_is_not_is_told() -> None:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_command_shrinks_by_any_of_them(name: str, convkit: Convkit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_command_shrinks_by_any_of_them(
+    name: str, convkit: Convkit, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     residual().save(tmp_path / "net.onnx", "scores")
     np.savez(tmp_path / "calib.npz", **samples(24))
     monkeypatch.chdir(tmp_path)
@@ -93,6 +97,8 @@ def test_the_command_shrinks_by_any_of_them(name: str, convkit: Convkit, tmp_pat
     assert plan.widths
     assert plan.importance == name
     assert json.loads((tmp_path / "out/report.json").read_text())["widths"] == dict(plan.widths)
-    again = convkit("export", "net.onnx", "--plan", "out/plan.yaml", "--data", "calib.npz", "--target", "onnxruntime", "-o", "same")
+    again = convkit(
+        "export", "net.onnx", "--plan", "out/plan.yaml", "--data", "calib.npz", "--target", "onnxruntime", "-o", "same"
+    )
     assert again.code == 0, again.err
     assert (tmp_path / "same/model.onnx").read_bytes() == (tmp_path / "out/model.onnx").read_bytes()

@@ -8,7 +8,14 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-_TYPES = {"fp32": "FLOAT", "fp16": "FLOAT16", "bf16": "BFLOAT16", "int8": "INT8", "int4": "INT4", "fp8_e4m3": "FLOAT8E4M3FN"}
+_TYPES = {
+    "fp32": "FLOAT",
+    "fp16": "FLOAT16",
+    "bf16": "BFLOAT16",
+    "int8": "INT8",
+    "int4": "INT4",
+    "fp8_e4m3": "FLOAT8E4M3FN",
+}
 
 
 @dataclass(frozen=True, slots=True)

@@ -81,4 +81,4 @@ def test_a_plan_counts_for_more_than_its_file() -> None:
     built = layers([CONV.format(read="Float", held="Float")])
     (lost,) = precision.compare(proto, built, {"conv0": "fp16", "other": "int8"})
     assert lost.words == "Conv 'conv0' is planned in fp16 and runs in fp32 (conv + relu)"
-    assert onnx.TensorProto.FLOAT == proto.graph.initializer[0].data_type
+    assert proto.graph.initializer[0].data_type == onnx.TensorProto.FLOAT
