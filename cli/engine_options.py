@@ -59,7 +59,7 @@ def settings(asked: dict[str, Any], writer: Exporter, target: str) -> Settings |
     package.version(writer.builds)
     package.check_sm(writer.builds, found.sm, fp8=False)
     package.check_cache(writer.builds, found.cache)
-    package.check_hardware(writer.builds, asked=found.hardware_compatible)
+    package.check_compatible(writer.builds, hardware=found.hardware_compatible, later=found.version_compatible)
     package.check_gpu(writer.builds)
     return found
 

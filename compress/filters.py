@@ -82,7 +82,8 @@ def apart(outputs: Tensor) -> Tensor:
         return torch.ones(1, dtype=outputs.dtype)
     unit = outputs / outputs.norm(dim=1, keepdim=True).clamp(min=torch.finfo(outputs.dtype).tiny)
     cosines = (unit @ unit.T).abs().fill_diagonal_(0)
-    return 1 - cosines.amax(1)
+    found: Tensor = 1 - cosines.amax(1)
+    return found
 
 
 def entropy(rows: Tensor) -> float:

@@ -16,7 +16,7 @@ def norm(model: Model, coupled: Coupling, samples: Batches) -> dict[int, float]:
     del samples
 
     def sizes(filters: torch.Tensor) -> torch.Tensor:
-        found = torch.linalg.vector_norm(filters.flatten(1), dim=1)
+        found: torch.Tensor = torch.linalg.vector_norm(filters.flatten(1), dim=1)
         return found / found.mean().clamp(min=torch.finfo(found.dtype).tiny)
 
     return by_makers(model, coupled, sizes)

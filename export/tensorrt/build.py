@@ -50,7 +50,7 @@ def build(name: str, model: Path, settings: Settings, timeout: float = TIMEOUT) 
 
     package.version(name)
     package.check_cache(name, settings.cache)
-    package.check_hardware(name, asked=settings.hardware_compatible)
+    package.check_compatible(name, hardware=settings.hardware_compatible, later=settings.version_compatible)
     package.check_gpu(name)
     proto = onnx.load(model)
     package.check_sm(name, settings.sm, fp8=any(f == "fp8_e4m3" for _, f in precision.planned(proto).values()))

@@ -21,8 +21,9 @@ _TENSOR = re.compile(
     r"\{ Name: (?P<name>.*?), (?:Location: \w+, )?Dimensions: \[(?P<sizes>[-\d,]*)\].*?Datatype: (?P<dtype>[^}]*)"
 )
 _HELD = re.compile(r'(?P<name>Weights|Bias): \{"Type": "(?P<dtype>\w+)", "Count": (?P<count>\d+)\}')
-_METADATA = re.compile(r"\[ONNX Layer: (.*?)\](?=\s*(?:[\x1e\x1f]|$))")
-"""Names hold brackets too; a separator or the end stands behind the last."""
+_BETWEEN = re.compile("[\x1e\x1f]")
+_METADATA = re.compile(r"\[ONNX Layer: (.*?)\](?:__\w+)?")
+"""Names hold brackets too; behind the last may stand what the engine made of the node, "__gemm_from_conv1x1"."""
 _LISTS = ("Inputs", "Constants", "Outputs")
 _DTYPES = {
     "Float": "fp32",
@@ -84,7 +85,7 @@ def _of(message: str) -> Iterator[EngineLayer]:
     """Those of one message: the whole list is logged as one."""
     _, heading, text = message.partition(HEADING)
     if heading:
-        for line in text.splitlines():
+        for line in text.split("\n"):  # `splitlines` parts at the separator between names, too
             if line.strip().startswith(_END):
                 return
             match = _LINE.match(line)
@@ -98,8 +99,9 @@ def _layer(match: re.Match[str]) -> EngineLayer:
     constants += tuple(Tensor(one["name"], (int(one["count"]),), _dtype(one["dtype"])) for one in _HELD.finditer(rest))
     _, _, metadata = rest.partition("Metadata: ")
     # "conv | then (then_branch) | choice (If)": of a node in a branch, where that is.
-    nodes = tuple(dict.fromkeys(name.partition(" | ")[0] for name in _METADATA.findall(metadata)))
-    return EngineLayer(match["name"], match["kind"], inputs, constants, outputs, nodes)
+    nodes = (_METADATA.fullmatch(part.strip(" ")) for part in _BETWEEN.split(metadata))
+    own = tuple(dict.fromkeys(node[1].partition(" | ")[0] for node in nodes if node))
+    return EngineLayer(match["name"], match["kind"], inputs, constants, outputs, own)
 
 
 def _list(text: str, key: str) -> str:

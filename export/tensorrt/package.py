@@ -19,7 +19,7 @@ class Package:
     `sms`: the compute capabilities it builds for without a device that has them; where there are none it builds for
     the device at hand. `library`: the stem of its own, which its ONNX parser opens by a name that the package may lack.
     `times`: whether it measures kernels as it builds, so that a timing cache is of any use. `hardware`: whether its
-    engines can be for GPUs of other compute capabilities too.
+    engines can be for GPUs of other compute capabilities too, `later`: for later versions of it.
     """
 
     name: str
@@ -29,6 +29,7 @@ class Package:
     sms: tuple[int, ...] = ()
     times: bool = True
     hardware: bool = True
+    later: bool = True
 
 
 PACKAGES: Mapping[str, Package] = {
@@ -41,6 +42,7 @@ PACKAGES: Mapping[str, Package] = {
         (75, 80, 86, 89, 120, 121),
         times=False,
         hardware=False,
+        later=False,
     ),
 }
 _FP8_SM = 89
@@ -99,13 +101,16 @@ def check_cache(name: str, cache: str | None) -> None:
         raise ConvkitError(f"{about} measures no kernels and keeps no timing cache", hint="leave out --timing-cache")
 
 
-def check_hardware(name: str, *, asked: bool) -> None:
-    """Raise ConvkitError where engines for other GPUs are `asked` of a package that has none: it would say nothing."""
-    if asked and not PACKAGES[name].hardware:
-        about = PACKAGES[name].about
+def check_compatible(name: str, *, hardware: bool, later: bool) -> None:
+    """Raise ConvkitError where engines for other GPUs, or for later versions, are asked of a package that has none: it
+    would say nothing of the one, and lacks a library for the other."""
+    known = PACKAGES[name]
+    if hardware and not known.hardware:
         raise ConvkitError(
-            f"{about} builds for the compute capability of --sm alone", hint="leave out --hardware-compatible"
+            f"{known.about} builds for the compute capability of --sm alone", hint="leave out --hardware-compatible"
         )
+    if later and not known.later:
+        raise ConvkitError(f"{known.about} builds for its own version alone", hint="leave out --version-compatible")
 
 
 def library(name: str) -> Path | None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from convkit.compress import format as formats
 from convkit.compress import placement
-from convkit.compress.floating import Floating
+from convkit.compress.format import Integer
 from convkit.compress.model import Model
 from convkit.compress.option import Option
 from convkit.compress.plan import LayerPlan
@@ -65,7 +65,7 @@ def singles(target: Target) -> tuple[str, ...]:
     return tuple(
         name
         for name in target.formats
-        if target.runs_layers_in(name) and isinstance(formats.load(name), Floating) and not formats.is_exact(name)
+        if target.runs_layers_in(name) and not isinstance(formats.load(name), Integer) and not formats.is_exact(name)
     )
 
 

@@ -75,4 +75,7 @@ def test_rtx_has_no_engines_for_other_gpus(tmp_path: Path) -> None:
     with pytest.raises(ConvkitError, match="builds for the compute capability of --sm alone") as caught:
         build.build("tensorrt_rtx", tmp_path / "none.onnx", Settings(sm=89, hardware_compatible=True))
     assert caught.value.hint == "leave out --hardware-compatible"
-    package.check_hardware("tensorrt", asked=True)
+    with pytest.raises(ConvkitError, match="builds for its own version alone") as caught:
+        build.build("tensorrt_rtx", tmp_path / "none.onnx", Settings(sm=89, version_compatible=True))
+    assert caught.value.hint == "leave out --version-compatible"
+    package.check_compatible("tensorrt", hardware=True, later=True)

@@ -138,9 +138,9 @@ def test_a_plan_has_transposed_convolutions_in_fp16(sm: int, tmp_path: Path) -> 
         assert all(one.holds for one in asserted), [one.words for one in asserted]
     usual = quantized(model, TARGET)[1].layers
     assert {name: (layer.weight, layer.activation) for name, layer in usual.items()} == {
-        "conv1": ("int8", "int8"),
+        "conv0": ("int8", "int8"),
         "up": ("fp16", "fp16"),
-        "conv3": ("int8", "int8"),
+        "conv2": ("int8", "int8"),
     }
 
 

@@ -55,7 +55,9 @@ def test_layers_and_changes_come_out_as_they_were_put_in(tmp_path: Path) -> None
     for name, times in list(known.layers.items())[:-1]:  # behind the last, a change at the end belongs to the layer
         assert table.layers[name] == pytest.approx(times, rel=1e-6)
     assert table.rest == pytest.approx(known.rest, rel=1e-6)
-    assert table.changes["layer0_out"] == pytest.approx(known.changes["layer0_out"], rel=1e-6)
+    changes = table.changes["layer0_out"]
+    assert set(changes) == {f"{FLOAT}>{LOW}", f"{LOW}>{FLOAT}"}  # of 16 bits nothing was seen there
+    assert changes == pytest.approx({key: known.changes["layer0_out"][key] for key in changes}, rel=1e-6)
 
 
 def test_a_profiler_that_slows_every_node_changes_nothing(tmp_path: Path) -> None:
