@@ -202,10 +202,11 @@ def rated(training: Training, planned: Iterable[Plan]) -> Training:
 def seen(training: Training, job: Job, learns: Data) -> list[Inputs]:
     """Samples that norms begin with, a batch at a time."""
     from convkit.compress.training.distilled import tensors
+    from convkit.compress.training.samples import length, taken
 
     size = training.schedule.batch
     arrays = tensors(job.model, learns.some(max(1, _NORMED // size) * size))
-    return [tuple(array[at : at + size] for array in arrays) for at in range(0, len(arrays[0]), size)]
+    return [taken(arrays, slice(at, at + size)) for at in range(0, length(arrays), size)]
 
 
 def aim(training: Training, job: Job, learns: Data, held: Data) -> Aim:

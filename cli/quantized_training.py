@@ -183,6 +183,7 @@ def trained(
     """The learner and its last state: go through what `begun` gives of samples and their augmentation, and keep every
     epoch with what belongs to it."""
     from convkit.compress.training import augment, loop
+    from convkit.compress.training.samples import length
 
     (learns, aim), (kept, beside) = learnt, keeps
     schedule, loader = training.schedule, training.asked.loader
@@ -191,7 +192,7 @@ def trained(
     augment.check(training.augment, [len(spec.shape) for spec in model.inputs], labels)
     chosen = augment.chained(training.augment) if training.augment else None
     count = f"batches of {loader}" if loader else f"{len(learns):,} samples"
-    say.found(f"{count}, {len(aim.held[0]):,} samples held back")
+    say.found(f"{count}, {length(aim.held):,} samples held back")
     learner, state = None, loop.State()
     for learner, state in begun(samples=samples, augment=chosen):
         if kept is not None:

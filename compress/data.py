@@ -222,7 +222,9 @@ def _rows(count: int, limit: int | None) -> list[int]:
 
 
 def _check_length(origin: str, arrays: Mapping[str, np.ndarray], labels: np.ndarray | None) -> None:
-    lengths = {name: len(array) if array.ndim else 0 for name, array in arrays.items()}
+    lengths = {name: len(array) for name, array in arrays.items() if array.ndim}  # one number is of all samples
+    if not lengths:
+        raise ConvkitError(f"{origin} is empty: it has numbers for all samples, and no sample", hint="give some")
     if labels is not None:
         lengths[LABELS] = len(labels) if labels.ndim else 0
     if not all(lengths.values()):
@@ -277,13 +279,13 @@ def _check_values(origin: str, arrays: Mapping[str, np.ndarray]) -> None:
 
     floats = {name: array for name, array in arrays.items() if np.issubdtype(array.dtype, np.floating)}
     for name, array in floats.items():
-        bad = [row for row, sample in enumerate(array) if not np.isfinite(sample).all()]
+        bad = [row for row, sample in enumerate(np.atleast_1d(array)) if not np.isfinite(sample).all()]
         if bad:
             raise ConvkitError(f"{origin}: input {name!r} has NaN or Inf in sample {bad[0]} ({len(bad)} in all)")
     # One of several inputs may well be constant (a state, a flag); where none varies no range can be found.
     if not any(_varies(array) for array in (floats or arrays).values()):
         name, array = next(iter((floats or arrays).items()))
-        how = "is constant" if len(array) == 1 else f"is the same in all {len(array)} samples"
+        how = "is constant" if array.shape[:1] in ((), (1,)) else f"is the same in all {len(array)} samples"
         raise ConvkitError(
             f"{origin}: input {name!r} {how}", hint="give real samples: nothing can be calibrated on this"
         )
@@ -292,6 +294,8 @@ def _check_values(origin: str, arrays: Mapping[str, np.ndarray]) -> None:
 def _varies(array: np.ndarray) -> bool:
     import numpy as np
 
+    if not array.ndim:
+        return False
     if len(array) == 1:
         return array.size == 1 or bool((array != array.flat[0]).any())
     return any(not np.array_equal(array[0], sample) for sample in array[1:])

@@ -19,7 +19,7 @@ from convkit.compress.training import loop
 from convkit.compress.training.cycle import Cycle
 from convkit.compress.training.loop import Schedule
 from convkit.compress.training.normed import Normed
-from convkit.compress.training.samples import Arrays, Inputs
+from convkit.compress.training.samples import Arrays, Inputs, length, taken
 
 if TYPE_CHECKING:
     from convkit.compress.data import Data
@@ -128,9 +128,9 @@ class Target:
         return torch.stack(parts).mean()
 
     def _outputs(self, graph: nn.Module) -> Iterator[Sequence[Tensor]]:
-        for at in range(0, len(self._held[0]), self._batch):
+        for at in range(0, length(self._held), self._batch):
             with torch.no_grad():
-                made = graph(*(array[at : at + self._batch] for array in self._held))
+                made = graph(*taken(self._held, slice(at, at + self._batch)))
             yield made
 
 
@@ -165,10 +165,10 @@ class _Student:
 
 def _some(inputs: Inputs, batch: int) -> list[Inputs]:
     """Some samples, evenly from all, a batch at a time."""
-    whole = len(inputs[0])
-    count = min(_SEEN, whole)
-    rows = torch.arange(count) * whole // count
-    return [tuple(array[rows[at : at + batch]] for array in inputs) for at in range(0, count, batch)]
+    whole = length(inputs)
+    seen = min(_SEEN, whole)
+    rows = torch.arange(seen) * whole // seen
+    return [taken(inputs, rows[at : at + batch]) for at in range(0, seen, batch)]
 
 
 def tensors(model: Model, data: Data) -> Inputs:

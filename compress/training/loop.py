@@ -18,6 +18,7 @@ from torch import Tensor
 from convkit.compress.errors import ConvkitError
 from convkit.compress.training import draws
 from convkit.compress.training.cycle import named
+from convkit.compress.training.samples import length
 
 if TYPE_CHECKING:
     from convkit.compress.training.augment import Augment
@@ -131,7 +132,7 @@ def run(
             loss = learner.step(batch, labels, epoch + place / planned)
             if not math.isfinite(loss):
                 raise _broken(learner, batch, epoch, loss)
-            total, seen = total + loss * len(batch[0]), seen + len(batch[0])
+            total, seen = total + loss * length(batch), seen + length(batch)
         now.losses.append(total / seen)
         now.seconds += time.monotonic() - began
         now.epoch, now.chance = epoch + 1, chance.get_state()

@@ -14,6 +14,7 @@ from convkit.compress.errors import ConvkitError
 from convkit.compress.training import loop
 from convkit.compress.training.crew import Crew
 from convkit.compress.training.cycle import Cycle
+from convkit.compress.training.samples import length, taken
 from convkit.compress.weights import FORMAT
 
 if TYPE_CHECKING:
@@ -99,13 +100,13 @@ class QuantizedLearner:
     def step(self, inputs: Inputs, labels: Tensor | None, at: float) -> float:
         """By the gradient of the aim."""
         del at
-        count, parts = len(inputs[0]), self._shards
+        count, parts = length(inputs), self._shards
         if count < parts:
             raise ConvkitError(
                 f"a batch of {count} has no {parts} parts", hint="give fewer --shards, or larger batches"
             )
         losses = (
-            self.loss(tuple(x[at::parts] for x in inputs), None if labels is None else labels[at::parts])
+            self.loss(taken(inputs, slice(at, None, parts)), None if labels is None else labels[at::parts])
             * (len(range(at, count, parts)) / count)
             for at in self._crew.shards(parts)
         )
@@ -115,13 +116,13 @@ class QuantizedLearner:
         """The aim on what is held back."""
         self._network.graph.eval()
         held, total = self._aim.held, 0.0
-        for at in range(0, len(held[0]), self._batch):
-            part = tuple(array[at : at + self._batch] for array in held)
+        for at in range(0, length(held), self._batch):
+            part = taken(held, slice(at, at + self._batch))
             labels = None if self._aim.held_labels is None else self._aim.held_labels[at : at + self._batch]
             with torch.no_grad():
-                total += float(self.loss(part, labels)) * len(part[0])
+                total += float(self.loss(part, labels)) * length(part)
         self._network.train()
-        return total / len(held[0])
+        return total / length(held)
 
     def broken(self, inputs: Inputs) -> str:
         """The first layer whose output is no number, and its format."""

@@ -21,6 +21,16 @@ Batch = tuple[Inputs, Tensor | None]
 """Inputs in the network's order, each [N, …], and labels [N, …] where there are any."""
 
 
+def taken(inputs: Inputs, rows: slice | Tensor) -> Inputs:
+    """Those rows of each input; one number is of all of them."""
+    return tuple(array[rows] if array.ndim else array for array in inputs)
+
+
+def length(inputs: Inputs) -> int:
+    """How many samples there are."""
+    return next((len(array) for array in inputs if array.ndim), 1)
+
+
 class Samples(Protocol):
     """What there is to learn from, in batches, again in every epoch."""
 
@@ -38,7 +48,7 @@ class Arrays:
         self._inputs, self._labels = inputs, labels
 
     def __len__(self) -> int:
-        return len(self._inputs[0])
+        return length(self._inputs)
 
     def steps(self, batch: int, least: int) -> int:
         """A last batch that is left out is others' in the next epoch; the first never is."""
@@ -50,7 +60,7 @@ class Arrays:
         del number
         order = torch.randperm(len(self), generator=chance)
         for rows in torch.split(order, batch)[: self.steps(batch, least)]:
-            yield tuple(x[rows] for x in self._inputs), None if self._labels is None else self._labels[rows]
+            yield taken(self._inputs, rows), None if self._labels is None else self._labels[rows]
 
 
 class Loader:

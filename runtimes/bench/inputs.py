@@ -56,7 +56,7 @@ def real(data: Data, batch: int) -> list[Inputs]:
     """The first samples of `data`, `batch` at a time; a short set is repeated to fill a batch."""
     count = min(REAL, max(1, len(data) // batch))
     rows = [[(i * batch + j) % len(data) for j in range(batch)] for i in range(count)]
-    return [{name: array[row] for name, array in data.arrays.items()} for row in rows]
+    return [dict(data.batch(row).arrays) for row in rows]
 
 
 def fitted(specs: Sequence[TensorSpec], samples: Sequence[Inputs]) -> list[Inputs]:

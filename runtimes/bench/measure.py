@@ -206,8 +206,8 @@ def _outputs(worker: Worker, data: Data, batch: int) -> dict[str, np.ndarray]:
     parts: list[dict[str, np.ndarray]] = []
     for start in range(0, len(data), batch):
         rows = [min(start + i, len(data) - 1) for i in range(batch)]
-        sample = {name: array[rows] for name, array in data.arrays.items()}
-        parts.append(worker.run(inputs.fitted(worker.inputs, [sample])[0]))
+        sample = inputs.fitted(worker.inputs, [dict(data.batch(rows).arrays)])
+        parts.append(worker.run(sample[0]))
     joined = metric.joined({name: [part[name] for part in parts] for name in parts[0]})
     return {name: array[: len(data)] for name, array in joined.items()}
 

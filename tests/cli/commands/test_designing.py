@@ -34,6 +34,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     labels = np.arange(64) % 4
     x = draw.normal(0, 0.3, (64, 3, 32, 32)) + labels[:, None, None, None]
     np.savez(tmp_path / "train.npz", x=x.astype(np.float32), labels=labels)
+    np.savez(tmp_path / "input.npz", input=x.astype(np.float32), labels=labels)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     monkeypatch.delitem(__import__("sys").modules, "builders", raising=False)
@@ -57,7 +58,7 @@ def test_a_network_of_fewer_products_is_trained_and_exported(convkit: Convkit, f
 
 
 def test_deformable_convolutions_are_changed_behind_their_training(convkit: Convkit, folder: Path) -> None:
-    words = (*SHAPE, "--data", "train.npz", "--epochs", "1", "--batch", "16")
+    words = ("--shape", "input:Nx3x32x32", "--data", "input.npz", "--epochs", "1", "--batch", "16")
     assert convkit("train", "builders:deformable", *words, "-o", "whole").code == 0
     done = convkit("shrink", "builders:deformable", "--apriori", "--deform", "square,round", "-o", "square")
     assert done.code == 0, done.err

@@ -36,11 +36,12 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_it_is_quantized(words: tuple[str, ...], convkit: Convkit, folder: Path) -> None:
     done = convkit("quantize", "net.onnx", "--data", "few.npz", *words, "--budget", "1", "-o", "out")
     assert done.code == 0, done.err
-    assert json.loads((folder / "out/report.json").read_text())["quantized_layers"] > 0
+    tried = json.loads((folder / "out/report.json").read_text())["networks"]
+    assert len(tried) > 1  # whichever is kept, the original too
 
 
 def test_it_is_shrunk(convkit: Convkit, folder: Path) -> None:
-    words = "--latency", "<=0.9x", "--max-drop", "100", "--budget", "1"
+    words = "--latency", "<=0.9x", "--step", "2", "--budget", "1"
     done = convkit("shrink", "net.onnx", "--data", "few.npz", *words, "-o", "out")
     assert done.code in (0, 1), done.err
     assert "widths" in json.loads((folder / "out/report.json").read_text())

@@ -11,6 +11,7 @@ import pytest
 
 from convkit.compress import plan as plans
 from convkit.compress.training import checkpoint
+from tests.bench.searched import NARROW
 from tests.cli.commands import test_train_quantized as aware_tests
 from tests.cli.commands.test_train_quantized import WEIGHTS, Aware
 
@@ -104,10 +105,7 @@ def test_layers_are_decided_together(aware: Aware, folder: Path) -> None:
 
 def test_activations_have_as_few_codes_as_a_target_lets_them(aware: Aware, folder: Path) -> None:
     """A target of the user's own, for hardware whose kernels compute in fewer bits."""
-    (folder / "codes.yaml").write_text(
-        "like: onnxruntime-cpu\nabout: fewer bits\nformats:\n"
-        + "".join(f"  {sign}int{bits}: {{speed: int8}}\n" for sign in ("", "u") for bits in (2, 4, 8))
-    )
+    (folder / "codes.yaml").write_text(NARROW.read_text())
     words = "--search", "int8/uint8,int4/uint4,int2/uint2", "--bops", "<=0.014x", "--target", "codes.yaml"
     done = aware.train(*words, "--epochs", "2", "--norms", out="few")
     assert done.code == 0, done.err
