@@ -17,7 +17,6 @@ from convkit.compress.errors import ConvkitError
 from convkit.compress.training import augment, family
 from convkit.compress.training import crew as crews
 from convkit.compress.training.checkpoint import Checkpoint
-from convkit.compress.training.supervised import NONE
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -178,9 +177,6 @@ def tensors(model: Model, data: Data) -> tuple[tuple[Tensor, ...], Tensor]:
         raise ConvkitError("an elastic network is trained by labels", hint="give them as `labels`, or --labels")
     if data.labels.ndim != 1 or data.labels.dtype.kind not in "iu":
         raise ConvkitError("members learn classes from the whole network", hint="give labels that are class numbers")
-    below = data.labels[(data.labels < 0) & (data.labels != NONE)]
-    if len(below):
-        raise ConvkitError(f"there is a label {int(below[0])}", hint=f"number classes from 0; {NONE} is none")
     classes = model.outputs[0].shape[-1]
     if isinstance(classes, int) and int(data.labels.max()) >= classes:
         raise ConvkitError(f"there is a label {int(data.labels.max())}, the network tells {classes} classes apart")

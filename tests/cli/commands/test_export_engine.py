@@ -87,6 +87,19 @@ def test_an_engine_that_departs_from_the_plan_fails(
     assert [layer["holds"] for layer in report["layers"]] == [False, True]
 
 
+def test_a_file_that_departs_from_the_plan_fails(
+    convkit: Convkit, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The engine does what the file says, which is not what was planned."""
+    monkeypatch.setattr("convkit.export.typed.typed", lambda model: model)
+    words = ("--plan", plan_of(folder / "net.onnx", "fp16", tmp_path), *RTX, "--sm", "89")
+    done = export(convkit, folder, tmp_path / "out", *words)
+    assert done.code == 1, done.err
+    assert "is planned in fp16 and runs in fp32" in done.err
+    monkeypatch.undo()
+    assert export(convkit, folder, tmp_path / "typed", *words).code == 0
+
+
 def test_the_file_alone(convkit: Convkit, folder: Path, tmp_path: Path) -> None:
     assert export(convkit, folder, tmp_path / "out", *RTX, "--no-build").code == 0
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["manifest.json", "model.onnx", "report.json"]

@@ -106,7 +106,7 @@ def test_layers_are_decided_together(aware: Aware, folder: Path) -> None:
 def test_activations_have_as_few_codes_as_a_target_lets_them(aware: Aware, folder: Path) -> None:
     """A target of the user's own, for hardware whose kernels compute in fewer bits."""
     (folder / "codes.yaml").write_text(NARROW.read_text())
-    words = "--search", "int8/uint8,int4/uint4,int2/uint2", "--bops", "<=0.014x", "--target", "codes.yaml"
+    words = "--search", "int8/uint8,int4/uint4,int2/uint2", "--bops", "<=0.0147x", "--target", "codes.yaml"
     done = aware.train(*words, "--epochs", "2", "--norms", out="few")
     assert done.code == 0, done.err
     found, plan = json.loads((folder / "few/report.json").read_text())["searched"], plans.read(folder / "few/plan.yaml")

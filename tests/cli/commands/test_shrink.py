@@ -49,6 +49,7 @@ def shrink(convkit: Convkit, folder: Path, tmp_path: Path, monkeypatch: pytest.M
 def test_channels_that_others_stand_for_go(shrink: Smaller, tmp_path: Path) -> None:
     done = shrink("--latency", "<=0.5x")
     assert done.code == 0, done.err
+    assert "(it is an output of the network)" in done.err.partition("these keep all their channels: ")[2]
     plan = plans.read(shrink.out / "plan.yaml")
     assert plan.widths
     assert not plan.layers

@@ -10,10 +10,11 @@ import pytest
 from onnx import numpy_helper
 from torch import fx
 
+from convkit.cli import quantized_scores
 from convkit.compress import plan as plans
 from convkit.compress import record
 from convkit.compress.methods import block_round
-from convkit.compress.training import checkpoint
+from convkit.compress.training import checkpoint, loop
 from tests.command_line import Convkit, Result
 
 NET = """from torch import nn
@@ -226,3 +227,26 @@ def test_labels_out_of_range_and_none_are_told(aware: Aware, folder: Path) -> No
     done = aware.train("--precision", "int8", "--teach", "0.5", data="train_bare.npz", out="bad")
     assert done.code == 2
     assert "train_bare.npz has no labels to learn from" in done.err
+
+
+def test_labels_to_score_by_are_looked_at_before_the_training(
+    aware: Aware, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    held = np.load(folder / "val.npz")
+    np.savez(folder / "beyond.npz", input=held["input"], labels=held["labels"] + 1)
+    monkeypatch.setattr(loop, "run", None)
+    done = aware.train("--precision", "int8", "--validation", "beyond.npz", out="bad")
+    assert (done.code, done.out) == (2, ""), done.err
+    assert "a label is class 4, the network has 4 classes" in done.err
+    assert not (folder / "bad").exists()
+
+
+def test_a_file_that_is_not_what_was_trained_fails(
+    aware: Aware, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quantized_scores, "simulated", lambda *_given: {"top1": 3.0})
+    done = aware.train("--precision", "int8", "--epochs", "1", out="apart")
+    assert done.code == 1, done.err
+    assert "error: the file is not what was trained: top1 is " in done.err
+    assert "% in onnxruntime, and was 3 % in training" in done.err
+    assert json.loads((folder / "apart/report.json").read_text())["simulated"] == {"top1": 3.0}
