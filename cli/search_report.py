@@ -99,7 +99,13 @@ def words(searched: Searched) -> str:
 
 
 def _notes(searched: Searched) -> list[str]:
-    return [*_bent(searched), *promotion.notes(searched.outcome.plan, searched.space.builder.target)]
+    return [*_bent(searched), *_apart(searched), *promotion.notes(searched.outcome.plan, searched.space.builder.target)]
+
+
+def _apart(searched: Searched) -> list[str]:
+    if searched.hunt.refined.agreed:
+        return []
+    return ["prediction and measurement did not meet in the rounds that a search has: report.json has both"]
 
 
 def _bent(searched: Searched) -> list[str]:

@@ -30,6 +30,10 @@ Measure = Callable[[Sequence[Choice]], Sequence[Measured]]
 
 AGREEMENT: Mapping[str, float] = {"seconds": 0.03, "loss": 0.1}
 """Relative differences of prediction and measurement up to which these agree; what a loss adds up to is less sure."""
+_DEVIATIONS, _UNSURE = 2, 0.1
+"""Standard errors of a measurement within which it tells no difference, and what they may be at most."""
+_PATIENCE = 2
+"""Times as many rounds, until prediction and measurement agree."""
 GIVEN = -1
 _EXACT = 0.01
 """That of a prediction which one round alone proves."""
@@ -64,9 +68,20 @@ class Wish:
         beyond = max((_beyond(cost[name], limit) for name, limit in self.limits.items()), default=0.0)
         return 0.0 if self.allows(cost) else max(beyond, 0.0), cost[self.minimise]
 
-    def agrees(self, name: str, predicted: float, measured: float) -> bool:
-        """Whether the quantity `name` was measured as it was predicted."""
-        return abs(predicted - measured) <= max(self.within[name] * abs(measured), self.same.get(name, 0.0))
+    def agrees(self, name: str, predicted: float, measured: float, noise: float = 0.0) -> bool:
+        """Whether the quantity `name` was measured as it was predicted, as far as `noise` lets it be told."""
+        return abs(predicted - measured) <= self._apart(name, measured, noise)
+
+    def promises(self, predicted: Cost, measured: Cost) -> bool:
+        """Whether what is predicted would be better than what was measured, by more than they agree to."""
+        (nearer, less), (beyond, value) = self.rank(predicted), self.rank(measured)
+        if beyond:
+            return nearer < beyond - max(self.within.get(name, 0.0) for name in self.limits)
+        return not nearer and less < value - self._apart(self.minimise, value)
+
+    def _apart(self, name: str, measured: float, noise: float = 0.0) -> float:
+        told = max(self.within[name], min(_DEVIATIONS * noise, _UNSURE) if name == "seconds" else 0.0)
+        return max(told * abs(measured), self.same.get(name, 0.0))
 
 
 def _beyond(taken: float, limit: float) -> float:
@@ -92,7 +107,7 @@ class Trial:
 class Refined:
     """The best plan measured, whether the wish allows it, and all that was tried.
 
-    `agreed`: `problem`, the tables as corrected, promise nothing better, and the last round was measured as predicted.
+    `agreed`: `problem`, the tables as corrected, have the best as it was measured, and promise nothing better.
     """
 
     best: Trial
@@ -106,12 +121,15 @@ class Refined:
 
 
 def refine(problem: Problem, measure: Measure, wish: Wish, rounds: int, known: Sequence[Trial] = ()) -> Refined:
-    """The best plan for `wish` among what up to `rounds` (one at least) measure, those of `known` trials among them.
+    """The best plan for `wish` among what `rounds` (one at least) measure, those of `known` trials among them.
 
-    It ends early where prediction and measurement agree. Raises ValueError where the problem has no plan at all.
+    It ends early where nothing better is promised, and goes on for as many rounds again until prediction and
+    measurement agree. Raises ValueError where the problem has no plan at all.
     """
     trials = [*known]
-    for turn in range(1 + max((trial.turn for trial in trials), default=GIVEN), max(1, rounds)):
+    for turn in range(1 + max((trial.turn for trial in trials), default=GIVEN), _PATIENCE * max(1, rounds)):
+        if turn >= max(1, rounds) and _agreed(_corrected(problem, trials), wish, trials):
+            break
         candidates = _candidates(problem, wish, trials, turn)
         if not candidates:
             break
@@ -119,7 +137,7 @@ def refine(problem: Problem, measure: Measure, wish: Wish, rounds: int, known: S
     if not trials:
         raise ValueError("no plan is possible")
     current = _corrected(problem, trials)
-    agreed = _as_predicted(trials, wish) and not _unmeasured([_promised(current, wish, trials, 1.0)], trials)
+    agreed = _agreed(current, wish, trials)
     spare = _unmeasured((_promised(current, wish, trials, part * _INSIDE) for part in wish.rooms), trials)
     if spare:
         last = max(trial.turn for trial in trials)
@@ -179,12 +197,25 @@ def _candidates(problem: Problem, wish: Wish, trials: Sequence[Trial], turn: int
     return _unmeasured([*firm, *explored], trials)
 
 
-def _as_predicted(trials: Sequence[Trial], wish: Wish) -> bool:
-    """Whether the last round took what was predicted of it, as far as the wish asks for it."""
-    last = max((trial.turn for trial in trials), default=GIVEN)
+def _agreed(current: Problem, wish: Wish, trials: Sequence[Trial]) -> bool:
+    """Whether the tables, corrected, have the best as it was measured, and promise nothing better."""
+    best, cost = min(trials, key=lambda trial: wish.rank(trial.measured)), current.cost
+    promised = _unmeasured([_promised(current, wish, trials, 1.0)], trials)
+    return _tells(wish, cost(best.formats), best) and not any(
+        wish.promises(one.cost, best.measured) for one in promised
+    )
+
+
+def _tells(wish: Wish, cost: Cost, trial: Trial) -> bool:
+    """Whether `cost` is what the trial took, as far as the wish asks for it."""
     asked = [name for name in MEASURED if name in {*wish.limits, wish.minimise}]
-    newest = [trial for trial in trials if trial.turn == last]
-    return all(wish.agrees(name, trial.predicted[name], trial.measured[name]) for trial in newest for name in asked)
+    return all(wish.agrees(name, cost[name], trial.measured[name], trial.noise) for name in asked)
+
+
+def _as_predicted(trials: Sequence[Trial], wish: Wish) -> bool:
+    """Whether the last round took what was predicted of it."""
+    last = max((trial.turn for trial in trials), default=GIVEN)
+    return all(_tells(wish, trial.predicted, trial) for trial in trials if trial.turn == last)
 
 
 def _corrected(problem: Problem, trials: Sequence[Trial], draw: int | None = None) -> Problem:

@@ -57,9 +57,7 @@ def test_other_inputs_are_not_moved_with_images(convkit: Convkit, folder: Path) 
     assert distill(convkit, "two.onnx").code == 0
 
 
-def test_several_processes_would_do_the_same(
-    convkit: Convkit, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_several_processes_would_do_the_same(convkit: Convkit, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     refused(distill(convkit, "net.onnx"), "distill trains in one process; leave out torchrun")
 

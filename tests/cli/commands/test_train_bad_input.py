@@ -94,9 +94,7 @@ def test_what_says_how_quantized_networks_are_trained_is_none_of_the_plain_train
     refused(train(convkit, "build", *IMAGES, *words), f"{option} says how a quantized network is trained")
 
 
-def test_several_processes_would_do_the_same(
-    convkit: Convkit, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_several_processes_would_do_the_same(convkit: Convkit, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     said = "train without --precision or --elastic trains in one process; leave out torchrun"
     refused(train(convkit, "build", *IMAGES), said)

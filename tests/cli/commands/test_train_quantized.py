@@ -241,9 +241,7 @@ def test_labels_to_score_by_are_looked_at_before_the_training(
     assert not (folder / "bad").exists()
 
 
-def test_a_file_that_is_not_what_was_trained_fails(
-    aware: Aware, folder: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_file_that_is_not_what_was_trained_fails(aware: Aware, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quantized_scores, "simulated", lambda *_given: {"top1": 3.0})
     done = aware.train("--precision", "int8", "--epochs", "1", out="apart")
     assert done.code == 1, done.err

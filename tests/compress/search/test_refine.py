@@ -13,7 +13,7 @@ from convkit.compress.option import FLOAT, Option
 from convkit.compress.search import budget
 from convkit.compress.search.correction import Sight, corrected_by
 from convkit.compress.search.problem import Choice, Cost, Edge, Formats, Problem, corrected
-from convkit.compress.search.refine import Measured, Wish, refine
+from convkit.compress.search.refine import Measured, Trial, Wish, refine
 from tests.compress.search import instance
 from tests.compress.search.problems import scaled
 
@@ -153,6 +153,47 @@ def test_what_makes_no_difference_agrees_however_small_a_loss_is() -> None:
     assert not Wish({}).agrees("loss", 5e-4, -4e-4)
 
 
+def test_what_noise_hides_agrees() -> None:
+    """Within two standard errors, but no further than a tenth, and of seconds alone."""
+    wish = Wish({"seconds": 1.0})
+    assert wish.agrees("seconds", 1.05, 1.0, 0.03)
+    assert not wish.agrees("seconds", 1.05, 1.0, 0.02)
+    assert not wish.agrees("seconds", 1.15, 1.0, 0.2)
+    assert not wish.agrees("loss", 1.15, 1.0, 0.2)
+
+
+def test_what_is_promised_is_better_by_more_than_they_agree_to() -> None:
+    wish = Wish({"seconds": 1.0})
+    within, beyond = Cost(1.0, 1.0), Cost(1.0, 1.2)
+    assert wish.promises(Cost(0.8, 1.0), within)
+    assert not wish.promises(Cost(0.95, 1.0), within)
+    assert not wish.promises(Cost(0.8, 1.1), within)
+    assert wish.promises(Cost(2.0, 1.0), beyond)
+    assert wish.promises(Cost(1.0, 1.1), beyond)
+    assert not wish.promises(Cost(0.1, 1.19), beyond)
+
+
+@pytest.mark.parametrize(("seed", "rounds"), [(0, 2), (1, 1)])
+def test_rounds_go_on_until_prediction_and_measurement_agree(seed: int, rounds: int) -> None:
+    device = Device.of(SMALL, seed, own=0.4, pair=0.3)
+    found = refine(SMALL, device.measure, Wish({"seconds": limit_at(device, device.every(), 0.4)}), rounds=1)
+    assert len(device.batches) == rounds
+    assert found.agreed
+
+
+def test_a_measurement_that_nothing_explains_is_no_agreement() -> None:
+    """Of one choice, which was once found to take a tenth of what it takes."""
+    cost = SMALL.cost(lowest())
+    lucky = Trial(lowest(), cost, dataclasses.replace(cost, seconds=cost.seconds / 10))
+    found = refine(SMALL, Device(SMALL, {}).measure, Wish({}, "seconds"), 2, known=[Trial(lowest(), cost, cost), lucky])
+    assert found.best == lucky
+    assert not found.agreed
+
+
+def lowest() -> Formats:
+    return {layer: list(options)[-1] for layer, options in SMALL.options.items()}
+
+
 def test_a_wish_out_of_reach_ends_with_the_nearest() -> None:
     device = Device.of(SMALL, seed=3)
     fastest = min(plan.seconds for plan in device.every())
@@ -218,7 +259,7 @@ def test_changes_of_format_that_the_table_has_too_cheap_are_learned(seed: int) -
 def test_no_cost_is_corrected_below_nothing() -> None:
     """However little a measurement says."""
     plan = dict.fromkeys(SMALL.options, FLOAT)
-    low = {layer: list(options)[-1] for layer, options in SMALL.options.items()}
+    low = lowest()
     half = SMALL.cost(low)
     seen = [Sight(plan, SMALL.cost(plan)), Sight(low, dataclasses.replace(half, seconds=half.seconds / 50, loss=0.0))]
     for draw in (None, 0, 1):
