@@ -28,6 +28,8 @@ def of_mixed(found: Mixed) -> Iterator[Line]:
     where = f"{found.case.name}, {found.engine}"
     for rival in found.rivals:
         yield _matched(found, where, rival)
+    apart = sum(not one.agreed for one in found.searched.values())
+    yield Line(where, "searches whose prediction and measurement do not meet", point(apart), "<=", 0, "")
     if found.case.name == HARDEST and found.rivals:
         yield from _ahead(found, where)
     if found.case.name == "lite0":

@@ -95,6 +95,8 @@ class Searched:
     missed: str
     command: Command
     evaluations: float | None
+    agreed: bool
+    """Whether what it predicted and what it measured met."""
 
     @property
     def model(self) -> Path:
@@ -133,7 +135,7 @@ def searched(
     command = Command(told["seconds"], told["peak"])
     first = report if latency is None else json.loads((folder / "free" / "report.json").read_text())
     passes = _passes(report, first.get("search", {}).get("pairs", 0), case)
-    return Searched(output, latency, report["kept"], told["missed"], command, passes)
+    return Searched(output, latency, report["kept"], told["missed"], command, passes, report["search"]["agreed"])
 
 
 def _passes(report: Mapping[str, Any], pairs: int, case: Case) -> float | None:

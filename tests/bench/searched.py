@@ -26,8 +26,8 @@ EIGHT, FOUR, _ = INTEGERS = ("int8/uint8", "int4/uint4", "int2/uint2")
 OWN = "fliqs"
 OF_EIGHT, OF_FOUR = 0.60, 1.15
 """Bit operations of the two searches, over those of all layers in eight and in four bits."""
-APART, AHEAD, OFF, ENTROPY, SLOWER = 0.3, 1.0, 0.03, 0.05, 1.3
-"""Points behind eight bits, ahead of four; of the target; of the largest entropy; time of training over plain one."""
+APART, AHEAD, OFF, ENTROPY, MORE = 0.3, 1.0, 0.03, 0.05, 1.3
+"""Points behind eight bits, ahead of four; of the target; of the largest entropy; time and memory over plain ones."""
 BOTH = "trt-rtx"
 """A target that has integers and floats."""
 KINDS: Mapping[str, Sequence[str]] = {
@@ -63,12 +63,13 @@ SETTINGS: Mapping[str, Setting] = {
 
 @dataclass(frozen=True, slots=True)
 class Trained:
-    """What one training made, by seed: top-1, bit operations over those of eight bits, seconds."""
+    """What one training made, by seed: top-1, bit operations, seconds, and the most bytes that the process held."""
 
     name: str
     scores: Sequence[float]
     bops: float
     seconds: Sequence[float]
+    peaks: Sequence[int]
 
     @property
     def score(self) -> float:
@@ -125,8 +126,10 @@ def lines(name: str, say: Callable[[str], None], report: dict[str, Any], output:
         yield Line(place, "off its bit operations, at most", point(worst), "<=", OFF, "")
         entropy = max(each["entropy"] for each in told) / np.log(len(INTEGERS))
         yield Line(place, "entropy in the end, of the largest", point(float(entropy)), "<=", ENTROPY, "")
-        slower = statistics.median(one.seconds) / statistics.median(uniform[EIGHT].seconds)
-        yield Line(place, "time of training over that in eight bits", point(slower), "<=", SLOWER, "x")
+        plain = uniform[EIGHT]
+        for what, own, other in (("time", one.seconds, plain.seconds), ("memory", one.peaks, plain.peaks)):
+            more = statistics.median(own) / statistics.median(other)
+            yield Line(place, f"{what} of training over that in eight bits", point(more), "<=", MORE, "x")
 
 
 def kinds(name: str, say: Callable[[str], None], report: dict[str, Any], output: Path) -> Iterator[Line]:
@@ -215,9 +218,9 @@ def _bops_of(begun: Begun, of: Callable[[str], tuple[str, str]]) -> float:
 def _trained(words: Sequence[str], folder: Path, begun: Begun) -> dict[str, Any]:
     how = ["--epochs", str(EPOCHS), "--batch", "128", "--rate", "1e-3", "--norms"]
     model = [*begun.network, "--weights", str(begun.weights)]
-    product.run(["train", *model, *begun.data, *how, *words, "-o", str(folder)])
+    ran = product.run(["train", *model, *begun.data, *how, *words, "-o", str(folder)])
     told: dict[str, Any] = json.loads((folder / "report.json").read_text())
-    return told
+    return told | {"peak": ran.peak}
 
 
 def _uniform(number: str, begun: Begun, say: Callable[[str], None]) -> Trained:
@@ -226,9 +229,7 @@ def _uniform(number: str, begun: Begun, say: Callable[[str], None]) -> Trained:
     words = ["--precision", number, "--target", str(NARROW)]
     told = [_trained([*words, "--seed", str(seed)], folder, begun) for seed, folder in folders.items()]
     scores = [one["networks"]["trained"]["metrics"]["top1"] for one in told]
-    return Trained(
-        number, scores, _bops(begun, next(iter(folders.values()))), [one["learning_seconds"] for one in told]
-    )
+    return Trained(number, scores, _bops(begun, next(iter(folders.values()))), *_took(told))
 
 
 def _searching(among: Sequence[str], bops: float, target: object) -> list[str]:
@@ -247,5 +248,8 @@ def _searched(
     ]
     scores = [one["networks"]["searched"]["metrics"]["top1"] for one in told]
     cost = statistics.fmean(one["searched"]["cost"] for one in told)
-    made = Trained(name, scores, cost, [one["learning_seconds"] for one in told])
-    return made, [one["searched"] for one in told]
+    return Trained(name, scores, cost, *_took(told)), [one["searched"] for one in told]
+
+
+def _took(told: Sequence[Mapping[str, Any]]) -> tuple[list[float], list[int]]:
+    return [one["learning_seconds"] for one in told], [one["peak"] for one in told]

@@ -29,7 +29,10 @@ def _found(name: str, figures: dict[str, tuple[float, dict[str, float]]], evalua
     case: Any = SimpleNamespace(name=name, accuracy=metrics, evaluation=range(PHOTOS))
     own = [one for one in figures if one.startswith("convkit")]
     rivals = [one for one in figures if not one.startswith(("convkit", "float"))]
-    searched = {one: Searched(Path(), None, "searched", "", Command(200.0, 1), evaluations) for one in own}
+    searched = {
+        one: Searched(Path(), None, "searched", "", Command(200.0, 1), evaluations, one != "convkit apart")
+        for one in own
+    }
     over = {(one, rival): point(figures[one][0] / figures[rival][0]) for one in (*own, "float") for rival in rivals}
     measured: Any = _Measured(figures)
     costs = {rival: {"evaluations": 150.0, "metric": "agreement", "max_drop": 0.015} for rival in rivals}
@@ -75,6 +78,13 @@ def test_top1_is_less_only_where_it_is_less_than_chance_makes_it() -> None:
     assert _line(_found("lite0", few), "p50 over rival's").measured.value == pytest.approx(0.95)
     many = some | {"convkit <=0.4x": (0.38, {"top1": 78.5, "agreement": 92.0})}
     assert _line(_found("lite0", many), "p50 over rival's").measured.value == pytest.approx(1.25)
+
+
+def test_prediction_and_measurement_meet_in_every_search() -> None:
+    what = "searches whose prediction and measurement do not meet"
+    assert _line(_found("lite0", CLASSIFIED), what).met
+    line = _line(_found("lite0", CLASSIFIED | {"convkit apart": CLASSIFIED["convkit"]}), what)
+    assert (line.met, line.measured.value) == (False, 1)
 
 
 def test_classes_kept_of_zero_shot_images_count_too() -> None:
