@@ -18,6 +18,20 @@ if TYPE_CHECKING:
     from convkit.compress.model import ModelRef
 
 
+def check_untrained(model: ModelRef, settings: Settings, **given: object) -> None:
+    """Raise ConvkitError where what is asked of a network before its training is of trained ones, those options that
+    are `given` among it, or it is no function that builds one."""
+    from convkit.compress import function
+    from convkit.compress.errors import ConvkitError
+
+    given |= {name: getattr(settings, name) for name in ("keep", "plan", "by_labels")}
+    wrong = [f"--{name.replace('_', '-')}" for name, value in {**settings.budgets, **given}.items() if value]
+    if wrong:
+        raise ConvkitError("before training there is nothing to measure", hint=f"leave out {', '.join(wrong)}")
+    if not function.names_one(model.path):
+        raise ConvkitError(f"{model.path} is no function that builds a network", hint="give MODULE:FUNCTION")
+
+
 def job(model: ModelRef, data: DataRef, target: str | None, settings: Settings, *, measured: bool = True) -> Job:
     """What is asked for, with its network and data read; the target is the plan's where none is given, or the usual.
     Its engine, or what stands in for that, is to be at hand where anything is `measured`.

@@ -169,7 +169,8 @@ def measured(
     from convkit.runtimes.session import Options
     from convkit.runtimes.session.knobs import turned
 
-    usual, engine, estimate = Options(threads=contest.threads), contest.engine, contest.estimate
+    usual = Options(threads=contest.threads, batch=contest.batch or 1)
+    engine, estimate = contest.engine, contest.estimate
     files = [(ORIGINAL, contest.original, contest.knobs), *((c.name, c.path, c.plan.engine) for c in candidates)]
     what = f"{'measuring' if estimate is None else 'running'} {len(candidates)} networks on {engine}"
     if estimate is not None:

@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from convkit.cli import carrying, show
 from convkit.cli import output as place
-from convkit.cli import show
 from convkit.compress import record
 from convkit.compress.errors import ConvkitError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from torch import nn
 
@@ -56,11 +56,13 @@ def write(model: ModelRef, asked: Asked, output: str, settings: Settings) -> Non
     }
     if asked.products is not None:
         how |= {"step": asked.step, "shapes": tuple(map(_shape, model.shapes.items()))}
-    whole = _count(factory.build(model))
-    left = _count(design.made(model.path, dict(model.args), model.weights, **how))
-    report = {"schema_version": SCHEMA_VERSION, "parameters": left, "original_parameters": whole, **how}
+    networks = factory.build(model), design.made(model.path, dict(model.args), model.weights, **how)
+    whole, left = map(_count, networks)
+    report: dict[str, Any] = {"schema_version": SCHEMA_VERSION, "parameters": left, "original_parameters": whole, **how}
+    if asked.products is not None:
+        report |= _scaled(model, networks, asked.products)
     if settings.dry_run:
-        show.text(f"would write {left:,} of {whole:,} parameters ({left / whole:.1%}) to {Path(output) / FACTORY}")
+        show.text(f"would write {Path(output) / FACTORY}: {_said(report)}")
         return
     words = ", ".join(f"{name}={value!r}" for name, value in how.items())
     text = _TEXT.format(path=model.path, left=left, whole=whole, asked=words)
@@ -71,17 +73,9 @@ def write(model: ModelRef, asked: Asked, output: str, settings: Settings) -> Non
 
 
 def _check(model: ModelRef, asked: Asked, settings: Settings) -> None:
-    from convkit.compress import function
-
     if asked.products is None and not asked.deform:
         raise ConvkitError("nothing is asked of the network before training", hint="give --products or --deform")
-    given: dict[str, object] = {f"--{name}": text for name, text in settings.budgets.items()}
-    given |= {"--keep": settings.keep, "--plan": settings.plan, "--by-labels": settings.by_labels}
-    wrong = [name for name, value in given.items() if value]
-    if wrong:
-        raise ConvkitError("before training there is nothing to measure", hint=f"leave out {', '.join(wrong)}")
-    if not function.names_one(model.path):
-        raise ConvkitError(f"{model.path} is no function that builds a network", hint="give MODULE:FUNCTION")
+    carrying.check_untrained(model, settings)
     if asked.products is not None and not model.shapes:
         raise ConvkitError("how many products a network has hangs on its inputs", hint="give --shape INPUT:SHAPE")
 
@@ -100,9 +94,34 @@ def _count(network: nn.Module) -> int:
     return sum(parameter.numel() for parameter in network.parameters())
 
 
+def _scaled(model: ModelRef, networks: Sequence[nn.Module], asked: float) -> dict[str, float]:
+    """Of the report: what is left of the products on inputs of the same size, and how much smaller those are meant to
+    be. Warns where training will lack what a traced network has not."""
+    from torch import nn
+    from torch.nn.modules.dropout import _DropoutNd
+
+    from convkit.compress import analysis, scaling
+    from convkit.compress.sources import factory
+
+    if any(isinstance(one, _DropoutNd | nn.Dropout) and one.p for one in networks[0].modules()):
+        show.note(f"{model.path} has dropout, and what is made of it has none")
+    whole, left = (
+        sum(layer.macs for layer in analysis.analyse(factory.from_module(one.eval(), model)).layers) for one in networks
+    )
+    return {"products_left": left / whole, "input_size": scaling.compound(asked).size}
+
+
+def _said(report: Mapping[str, Any]) -> str:
+    left, whole = report["parameters"], report["original_parameters"]
+    words = f"{left:,} of {whole:,} parameters ({left / whole:.1%})"
+    if "products_left" not in report:
+        return words
+    more = f"{report['products_left']:.1%} of the products on inputs of the same size"
+    return f"{words}, {more}; for {report['products']:.0%} train on inputs {report['input_size']:.2f}x as high and wide"
+
+
 def _show(report: Mapping[str, Any], output: str, *, as_json: bool) -> None:
     if as_json:
         show.json(report)
-        return
-    left, whole = report["parameters"], report["original_parameters"]
-    show.text(f"{Path(output) / FACTORY}: {left:,} of {whole:,} parameters ({left / whole:.1%})")
+    else:
+        show.text(f"{Path(output) / FACTORY}: {_said(report)}")

@@ -131,6 +131,7 @@ def _trained(
 ) -> tuple[Mapping[str, Sequence[int]] | None, list[float], float]:
     """The order of channels, the loss of each epoch, and multiply-accumulates that training took."""
     from convkit.compress.training import delayed, loop
+    from convkit.compress.training.samples import taken
 
     (arrays, labels), schedule = data, training.schedule
     known = kept.load()
@@ -144,7 +145,7 @@ def _trained(
     def begin() -> None:
         _settle(elastic, arrays)
         rows = spread(len(labels), _RANKED).tolist()
-        few = [dict(zip(names, (array[at : at + 1] for array in arrays), strict=True)) for at in rows]
+        few = [dict(zip(names, taken(arrays, slice(at, at + 1)), strict=True)) for at in rows]
         order[0] = family.rank(elastic, model, few)
         say.found("members begin; channels are ranked")
 
@@ -152,14 +153,14 @@ def _trained(
     found = delayed.train(
         elastic, arrays, labels, schedule, kept=known, augment=chosen, crew=crew, begin=None if order[0] else begin
     )
-    state, taken = loop.State(), 0.0
+    state, products = loop.State(), 0.0
     for learner, state in found:
-        taken = learner.updates.products
+        products = learner.updates.products
         say(f"epoch {state.epoch} of {schedule.epochs}: loss {state.losses[-1]:.4f}")
         if not crew.rank:
             packed, told = loop.packed(learner, state)
             kept.keep(state.epoch, packed, told | {"order": order[0]})
-    return order[0], state.losses, taken
+    return order[0], state.losses, products
 
 
 def _said(elastic: Elastic) -> str:
@@ -207,9 +208,11 @@ def _settle(elastic: Elastic, arrays: tuple[Tensor, ...]) -> None:
 
 def batches(arrays: tuple[Tensor, ...]) -> list[tuple[Tensor, ...]]:
     """Samples, a batch at a time, as norms are recalibrated on."""
-    rows = spread(len(arrays[0]), _CALIBRATED)
+    from convkit.compress.training.samples import length, taken
+
+    rows = spread(length(arrays), _CALIBRATED)
     parts = max(1, len(rows) // _BATCH)
-    return [tuple(array[rows[at::parts]] for array in arrays) for at in range(parts)]
+    return [taken(arrays, rows[at::parts]) for at in range(parts)]
 
 
 def spread(count: int, most: int) -> Tensor:
@@ -225,11 +228,12 @@ def top1(member: Member, model: Model, judged: Data) -> float:
     import torch
 
     from convkit.compress import metric
+    from convkit.compress.training.samples import length, taken
 
     arrays, _ = tensors(model, judged)
     member.shape.eval()
     with torch.inference_mode():
-        starts = range(0, len(arrays[0]), _BATCH)
-        made = [member(*(array[at : at + _BATCH] for array in arrays))[0] for at in starts]
+        starts = range(0, length(arrays), _BATCH)
+        made = [member(*taken(arrays, slice(at, at + _BATCH)))[0] for at in starts]
     member.shape.train()
     return metric.evaluate("top1", {model.outputs[0].name: torch.cat(made).numpy()}, None, judged.labels)

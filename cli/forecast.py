@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from convkit.cli import batches, finishing, forming, laboratory, searching, sensing, tuning
 from convkit.cli import timing as timings
+from convkit.compress.search import refine
 
 if TYPE_CHECKING:
     from convkit.cli.quantizing import Job
@@ -76,7 +77,8 @@ def forecast(job: Job, wishes: Wishes, layers: Mapping[str, LayerPlan], *, known
         seconds |= dict.fromkeys(("sensitivity", "latency table", "strongest pairs"), 0.0)
     if known:
         seconds |= dict.fromkeys(("remedies", "sensitivity"), 0.0)
-    full = searching.ROUNDS * _CANDIDATES + (roomy if timed else 0) if few == len(held) else 0
+    rounds = refine.PATIENCE * searching.ROUNDS
+    full = rounds * _CANDIDATES + (roomy if timed else 0) if few == len(held) else 0
     tried = 0 if known else 1 if begun else _ALL
     most = tried + many * (looks + full + _FINALISTS + roomy)
     return Forecast(seconds, min(tried, 1) + _LEAST, most)

@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 from convkit.cli.quantized_start import SECONDS
 
 if TYPE_CHECKING:
+    import numpy as np
+
     from convkit.cli.quantizing import Job
     from convkit.compress.data import Data
     from convkit.compress.model import Model
@@ -42,7 +44,10 @@ def of_files(job: Job, networks: Mapping[str, bytes], judged: Data) -> dict[str,
         for place, (name, written) in enumerate({FLOAT: quantizing.original_bytes(job), **networks}.items()):
             path = Path(folder) / f"{place}.onnx"  # names have slashes: int4/uint4
             path.write_bytes(written)
-            candidates.append(Candidate(name, job.engine, str(path), Options(threads=job.threads)))
+            # Where another engine stands in, what it fuses is not what the target's would.
+            fused = "basic" if job.estimated else "all"
+            options = Options(threads=job.threads, optimization=fused, batch=job.model.batch or 1)
+            candidates.append(Candidate(name, job.engine, str(path), options))
         asked = Settings(budget=SECONDS, metrics=_metrics(job, judged), batch=job.model.batch)
         found = measure(candidates, FLOAT, judged, asked)
         return {result.name: result for result in found.results}
@@ -50,24 +55,26 @@ def of_files(job: Job, networks: Mapping[str, bytes], judged: Data) -> dict[str,
 
 def check(job: Job, judged: Data) -> None:
     """Raise ConvkitError where the labels of `judged` do not fit what the network makes."""
-    from convkit.cli.batches import batching, run
     from convkit.compress import labels, metric
 
-    few = judged.batch(slice(1))
-    made = run(job.model, few, batching(job.model, few).size)
-    name = metric.defaults(made, judged.labels)[0]
     if judged.labels is not None:
-        first = next(iter(made.values()))
-        labels.check(judged.labels, first, 1)
-        metric.evaluate(name, made, made, few.labels)
+        made = metric.first(_of_one(job, judged))
+        labels.check(judged.labels, made, metric.class_axis(made))
 
 
 def _metrics(job: Job, judged: Data) -> tuple[str, ...]:
-    from convkit.cli.batches import batching, run
     from convkit.compress import metric
 
+    return tuple(metric.defaults(_of_one(job, judged), judged.batch(slice(1)).labels))
+
+
+def _of_one(job: Job, judged: Data) -> Mapping[str, np.ndarray]:
+    """What the network makes of the first sample."""
+    from convkit.cli.batches import batching, indices_in_range, run
+
     few = judged.batch(slice(1))
-    return tuple(metric.defaults(run(job.model, few, batching(job.model, few).size), judged.labels))
+    with indices_in_range(job.model):
+        return run(job.model, few, batching(job.model, few).size)
 
 
 def simulated(job: Job, model: Model, judged: Data) -> dict[str, float]:

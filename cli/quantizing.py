@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -213,12 +214,13 @@ def _candidates(job: Job, asked: Task, chosen: Attempt, folder: Path) -> Iterato
 
     seen: set[bytes] = set()
     forms, widths = chosen.plan.forms, chosen.plan.widths
-    base = prepare(job.model, chosen.plan.methods, asked.data.probe, forms=forms, widths=widths)
+    shape = partial(prepare, forms=forms, widths=widths, importance=chosen.plan.importance)
+    base = shape(job.model, chosen.plan.methods, asked.data.probe)
     floats = _floats(base, job.target, chosen.plan)
     variants = ({},) if job.plan else job.target.placements or ({},)
     for index, variant in enumerate(variants):
         methods = (*chosen.plan.methods, *_allowed(job, base, variant, asked))
-        model = prepare(job.model, methods, asked.data.probe, forms=forms, widths=widths)
+        model = shape(job.model, methods, asked.data.probe)
         kept = {*job.keep, *variant.get("float", ()), *_ends(model, variant)}
         layers = asked.placed(model, kept | floats)
         layers = {name: chosen.plan.layers.get(name, layer) for name, layer in layers.items()}

@@ -105,7 +105,7 @@ def _notes(searched: Searched) -> list[str]:
 def _apart(searched: Searched) -> list[str]:
     if searched.hunt.refined.agreed:
         return []
-    return ["prediction and measurement did not meet in the rounds that a search has: report.json has both"]
+    return ["prediction and measurement did not meet: report.json has both of every network that was tried"]
 
 
 def _bent(searched: Searched) -> list[str]:

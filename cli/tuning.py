@@ -45,7 +45,7 @@ def options(job: Job, knobs: Knobs) -> Options:
     from convkit.runtimes.session import Options
     from convkit.runtimes.session.knobs import turned
 
-    return turned(Options(threads=job.threads), job.target.engine, knobs)
+    return turned(Options(threads=job.threads, batch=job.model.batch or 1), job.target.engine, knobs)
 
 
 def tuning(job: Job, original: Path, lowered: Path | None, data: Data, say: Callable[[str], None]) -> Tuning:

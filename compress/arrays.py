@@ -32,7 +32,7 @@ def host(found: np.ndarray) -> torch.Tensor:
     """An array as a tensor, also of the types that ml_dtypes adds, which torch has by the same names."""
     import torch
 
-    if found.dtype.kind != "V":
+    if found.dtype.type.__module__ == "numpy":
         return torch.from_numpy(found)
     bits = found.view(f"uint{8 * found.dtype.itemsize}")
     return torch.from_numpy(bits).view(getattr(torch, found.dtype.name))

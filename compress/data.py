@@ -173,9 +173,9 @@ def _from_arrays(
     inputs: tuple[TensorSpec, ...],
 ) -> Data:
     arrays, labels = _named(origin, found, labels, inputs)
-    rows = _rows(len(arrays[inputs[0].name]), ref.limit)
+    rows = _rows(next(len(array) for array in arrays.values() if array.ndim), ref.limit)
     if ref.limit is not None:
-        arrays = {name: array[rows] for name, array in arrays.items()}
+        arrays = {name: array[rows] if array.ndim else array for name, array in arrays.items()}
         labels = None if labels is None else labels[rows]
     return _data(origin, arrays, labels, inputs, None)
 
@@ -283,9 +283,11 @@ def _check_values(origin: str, arrays: Mapping[str, np.ndarray]) -> None:
         if bad:
             raise ConvkitError(f"{origin}: input {name!r} has NaN or Inf in sample {bad[0]} ({len(bad)} in all)")
     # One of several inputs may well be constant (a state, a flag); where none varies no range can be found.
-    if not any(_varies(array) for array in (floats or arrays).values()):
-        name, array = next(iter((floats or arrays).items()))
-        how = "is constant" if array.shape[:1] in ((), (1,)) else f"is the same in all {len(array)} samples"
+    sampled = {name: array for name, array in arrays.items() if array.ndim}  # one number is of all samples
+    looked_at = {name: array for name, array in sampled.items() if name in floats} or sampled
+    if not any(map(_varies, looked_at.values())):
+        name, array = next(iter(looked_at.items()))
+        how = "is constant" if len(array) == 1 else f"is the same in all {len(array)} samples"
         raise ConvkitError(
             f"{origin}: input {name!r} {how}", hint="give real samples: nothing can be calibrated on this"
         )
@@ -294,8 +296,6 @@ def _check_values(origin: str, arrays: Mapping[str, np.ndarray]) -> None:
 def _varies(array: np.ndarray) -> bool:
     import numpy as np
 
-    if not array.ndim:
-        return False
     if len(array) == 1:
         return array.size == 1 or bool((array != array.flat[0]).any())
     return any(not np.array_equal(array[0], sample) for sample in array[1:])

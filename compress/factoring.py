@@ -13,7 +13,7 @@ from convkit.compress import graph as graphs
 from convkit.compress import membership, patches
 from convkit.compress.form import Chosen, Conv, Piece
 from convkit.compress.lockstep import Lockstep
-from convkit.compress.method import Batches
+from convkit.compress.method import Batches, Samples
 
 _ROUNDS = 20
 """Of descent towards what a layer should make; the first few gain nearly all there is."""
@@ -81,10 +81,14 @@ def chain(one: Chosen, conv: Conv, seen: Reads) -> Chain:
     return Chain(tuple(pieces), bias)
 
 
+def _count(batch: Samples) -> int:
+    return next((len(tensor) for tensor in batch.values() if tensor.ndim), 1)
+
+
 def reads(graph: fx.GraphModule, inputs: Sequence[str], samples: Batches, names: Collection[str]) -> dict[str, Reads]:
     """What each of these convolutions reads of `samples`."""
     run, found = Lockstep(graph, inputs, samples), dict[str, Reads]()
-    generator, count = torch.Generator().manual_seed(0), sum(len(next(iter(batch.values()))) for batch in samples)
+    generator, count = torch.Generator().manual_seed(0), sum(map(_count, samples))
     most = -(-_POSITIONS // count)
     with torch.no_grad():
         for node in graph.graph.nodes:

@@ -48,15 +48,18 @@ def promote(asked: Option, target: Target) -> Promotion:
 
 
 def has_kernel(node: fx.Node, option: Option, target: Target) -> bool:
-    """Whether the formats of `option` have a kernel for the layer `node`: its operator has one, and no convolution is
-    too large or small."""
+    """Whether the formats of `option` have a kernel for the layer `node`: they have one of their own together, so has
+    its operator, and no convolution is too large or small."""
+    found = [_runs(name, target) for name in (option.weight, option.activation)]
+    speeds = {runs.speed for runs in found}
+    if len(speeds) > 1 and FLOAT.weight not in speeds:
+        return False
     rule, module = target.operators.get(graphs.operator(node)), graphs.module(node)
     if rule is not None and rule.formats and not {option.weight, option.activation} <= set(rule.formats):
         return False
     if module is None or not isinstance(module.weight, Tensor):
         return True
     inputs, sizes = module.weight.shape[1], module.weight.shape[2:]
-    found = [_runs(name, target) for name in (option.weight, option.activation)]
     fits = all(not runs.positions or math.prod(sizes) <= runs.positions for runs in found)
     return fits and not (sizes and math.prod(sizes) == 1 and any(inputs < runs.products for runs in found))
 

@@ -14,17 +14,24 @@ if TYPE_CHECKING:
 _DOMAIN = "convkit.strange"
 
 
+def nodes(model: onnx.ModelProto) -> list[onnx.NodeProto]:
+    """All that there are."""
+    import onnx
+
+    bodies = {function.name for function in model.functions if not function.domain}
+    return [
+        node
+        for node in nested.nodes(model.graph.node)
+        if node.domain in ("", "ai.onnx") and node.op_type not in bodies and not onnx.defs.has(node.op_type)
+    ]
+
+
 @contextmanager
 def apart(model: onnx.ModelProto) -> Iterator[None]:
     """For as long as the block runs they stand in a domain of their own: the checker takes any operator there."""
     import onnx
 
-    bodies = {function.name for function in model.functions if not function.domain}
-    found = [
-        (node, node.domain)
-        for node in nested.nodes(model.graph.node)
-        if node.domain in ("", "ai.onnx") and node.op_type not in bodies and not onnx.defs.has(node.op_type)
-    ]
+    found = [(node, node.domain) for node in nodes(model)]
     for node, _ in found:
         node.domain = _DOMAIN
     if found:

@@ -5,6 +5,7 @@ A file is built as `export` builds it, and every layer with a weight must run in
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,7 +59,7 @@ class TensorRtSession:
         self._engine, self._context = self._opened(engine)
         self._layers = layers or self._inspected()
         if not layers:
-            self._check(Path(path).with_name(record.MODEL))
+            self._check(Path(path), engine)
         self._device, self._buffers = cuda.Device(), cuda.Buffers()
         self._launch: Callable[[], object] | None = None
         self._made: dict[str, torch.Tensor] = {}
@@ -131,13 +132,17 @@ class TensorRtSession:
         except ConvkitError:
             return ()
 
-    def _check(self, file: Path) -> None:
-        """Raise VerdictError where layers run in other types than `file` says, of which the engine was built."""
+    def _check(self, path: Path, engine: bytes) -> None:
+        """Raise VerdictError where layers run in other types than the file beside it says, where a manifest has it that
+        the engine was built of that."""
         import onnx
 
         from convkit.export.tensorrt import asserted, precision
 
-        if not self._layers or not file.is_file():
+        file, manifest = path.with_name(record.MODEL), path.with_name(record.MANIFEST)
+        if not self._layers or not file.is_file() or not manifest.is_file():
+            return
+        if json.loads(manifest.read_text())["digests"].get("engine") != record.digest_bytes(engine):
             return
         model = onnx.load(file)
         asserted.inlined(model)

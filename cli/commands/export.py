@@ -109,7 +109,7 @@ def export(
             if own
             else partial(_made, writer, source, _opset(opset, found), asked=opset is not None)
         )
-    report = _write(write, writer, output, _Context(target, digests, decided, build, kernels, seed))
+    report = _write(write, writer, output, _Context(target, digests, decided, build, kernels, seed, found))
     export_report.tell(report, output, as_json=as_json)
     export_report.check(report)
 
@@ -127,6 +127,8 @@ class _Context:
     build: Settings | None
     kernels: tuple[str, ...] = ()
     seed: int = 0
+    means: Target | None = None
+    """What formats mean, where another target is exported for than the plan names."""
 
 
 def _opset(asked: int | None, target: Target | None) -> int:
@@ -196,7 +198,7 @@ def _built(writer: Exporter, path: Path, context: _Context) -> Asserted:
 
     assert context.build is not None  # the caller looked  # noqa: S101
     plan = context.plan
-    asked = None if plan is None else promotion.kernels(plan, targets.load(plan.target))
+    asked = None if plan is None else promotion.kernels(plan, context.means or targets.load(plan.target))
     with show.progress("export") as say:
         say(f"building an engine with {writer.builds}")
         return build_and_assert(str(writer.builds), path, context.build, asked)

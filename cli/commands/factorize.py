@@ -153,17 +153,9 @@ PART = factorize
 
 
 def _check(model: ModelRef, forms: tuple[str, ...], data: DataRef | None, settings: Settings) -> None:
-    from convkit.compress import function
-
     if len(forms) > 1:
         raise ConvkitError("before training, all layers have one form", hint=f"give one of --form {', '.join(forms)}")
-    given: dict[str, object] = {"--data": data, **{f"--{name}": text for name, text in settings.budgets.items()}}
-    given |= {"--keep": settings.keep, "--plan": settings.plan, "--by-labels": settings.by_labels}
-    wrong = [name for name, value in given.items() if value]
-    if wrong:
-        raise ConvkitError("before training there is nothing to measure", hint=f"leave out {', '.join(wrong)}")
-    if not function.names_one(model.path):
-        raise ConvkitError(f"{model.path} is no function that builds a network", hint="give MODULE:FUNCTION")
+    carrying.check_untrained(model, settings, data=data)
     if model.weights is not None:
         raise ConvkitError("--weights are those of another network", hint="forms are drawn anew and trained")
 

@@ -71,10 +71,10 @@ def _read(file: str) -> onnx.ModelProto:
 
     check_file(file)
     try:
-        return onnx.load(file)
+        return onnx.load(file, format="protobuf")
     except DecodeError as error:
         raise ConvkitError(f"{file} is no ONNX file", hint="`convkit export` writes one") from error
-    except (OSError, onnx.checker.ValidationError) as error:
+    except (OSError, ValueError, onnx.checker.ValidationError) as error:
         words = " ".join(str(error).split())[:300]
         raise ConvkitError(f"cannot read {file}: {words}", hint="keep its data beside it") from error
 

@@ -88,8 +88,8 @@ def shrink(
     picked, for as many targets as there are from the one training; the data needs labels then.
 
     With --apriori, the network is to be trained still, or further: OUTPUT gets designed.py, whose `build` makes it from
-    your own function, at a part of its products (--products, fast compound scaling) or with deformable convolutions
-    that hardware likes (--deform, CoDeNet).
+    your own function, at about a part of its products (--products, fast compound scaling) or with deformable
+    convolutions that hardware likes (--deform, CoDeNet).
 
     \b
     Examples:
@@ -122,10 +122,8 @@ def shrink(
         if len(wanted) != 1 or formats or forms:
             hint = 'give one --latency, such as "<=5ms", and no --formats or --forms: quantize the member afterwards'
             raise ConvkitError("a member of a family is picked by one limit on its time", hint=hint)
-        source = click.get_current_context().get_parameter_source
-        defaults = ("max_drop", "min_sqnr", "step", "importance")
         given = [name for name in ("plan", "keep", "by_labels", "resume") if getattr(settings, name)]
-        given += [name for name in defaults if source(name) is ParameterSource.COMMANDLINE]
+        given += _typed("max_drop", "min_sqnr", "step", "importance")
         if given:
             option = f"--{given[0].replace('_', '-')}"
             raise ConvkitError(f"{option} is for one network, not for a family", hint="leave it out")
@@ -142,6 +140,12 @@ def shrink(
 PART = shrink
 
 
+def _typed(*names: str) -> list[str]:
+    """Those of the options that the user gave, whatever their default."""
+    source = click.get_current_context().get_parameter_source
+    return [name for name in names if source(name) is ParameterSource.COMMANDLINE]
+
+
 def _kinds(text: str | None) -> tuple[str, ...]:
     return tuple(name.strip() for name in text.split(",")) if text else ()
 
@@ -151,4 +155,8 @@ def _before_training(
 ) -> None:
     if data is not None or among:
         raise ConvkitError("before training there is nothing to search", hint="leave out --data, --formats and --forms")
+    given = _typed("target", "max_drop", "min_sqnr", "importance", *(() if asked.products else ("step",)))
+    if given:
+        option = f"--{given[0].replace('_', '-')}"
+        raise ConvkitError(f"{option} is for a trained network", hint=f"leave out {option}")
     designing.write(model, asked, output, settings)

@@ -171,7 +171,7 @@ def train(
         slowly = delayed.Schedule(
             epochs, batch, rate or _ELASTIC_RATE, delay=delay, warm=warm, shards=shards, seed=seed
         )
-        if slowly.begin >= epochs:
+        if slowly.begin > epochs - 1 / max(1, len(learns) // batch):  # the last step
             raise ConvkitError("no member would ever be trained", hint="give a smaller --delay, or a longer --warm")
         kinds = family.Asked(family.parse(elastic))
         members = elastic_training.Training(model, learns, judged, slowly, kinds, names, threads, output, resume)

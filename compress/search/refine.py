@@ -32,7 +32,7 @@ AGREEMENT: Mapping[str, float] = {"seconds": 0.03, "loss": 0.1}
 """Relative differences of prediction and measurement up to which these agree; what a loss adds up to is less sure."""
 _DEVIATIONS, _UNSURE = 2, 0.1
 """Standard errors of a measurement within which it tells no difference, and what they may be at most."""
-_PATIENCE = 2
+PATIENCE = 2
 """Times as many rounds, until prediction and measurement agree."""
 GIVEN = -1
 _EXACT = 0.01
@@ -127,7 +127,7 @@ def refine(problem: Problem, measure: Measure, wish: Wish, rounds: int, known: S
     measurement agree. Raises ValueError where the problem has no plan at all.
     """
     trials = [*known]
-    for turn in range(1 + max((trial.turn for trial in trials), default=GIVEN), _PATIENCE * max(1, rounds)):
+    for turn in range(1 + max((trial.turn for trial in trials), default=GIVEN), PATIENCE * max(1, rounds)):
         if turn >= max(1, rounds) and _agreed(_corrected(problem, trials), wish, trials):
             break
         candidates = _candidates(problem, wish, trials, turn)
@@ -137,14 +137,13 @@ def refine(problem: Problem, measure: Measure, wish: Wish, rounds: int, known: S
     if not trials:
         raise ValueError("no plan is possible")
     current = _corrected(problem, trials)
-    agreed = _agreed(current, wish, trials)
     spare = _unmeasured((_promised(current, wish, trials, part * _INSIDE) for part in wish.rooms), trials)
     if spare:
         last = max(trial.turn for trial in trials)
         trials += [_trial(choice, found, last) for choice, found in zip(spare, measure(spare), strict=True)]
         current = _corrected(problem, trials)
     best = min(trials, key=lambda trial: wish.rank(trial.measured))
-    factor = _common_factor(problem, trials)
+    agreed, factor = _agreed(current, wish, trials), _common_factor(problem, trials)
     return Refined(best, wish.allows(best.measured), agreed, tuple(trials), current, factor)
 
 
@@ -189,7 +188,8 @@ def _candidates(problem: Problem, wish: Wish, trials: Sequence[Trial], turn: int
     current, number = _corrected(problem, trials), len(wish.around)
     firm = _unmeasured((_promised(current, wish, trials, part) for part in wish.around), trials)
     exact = replace(wish, within=dict.fromkeys(wish.within, _EXACT))
-    if _as_predicted(trials, wish) and (firm or turn != 1 or _as_predicted(trials, exact)):
+    silent = [replace(trial, noise=0.0) for trial in trials]
+    if _as_predicted(trials, wish) and (firm or turn != 1 or _as_predicted(silent, exact)):
         return firm
     draws = range(turn * number + len(firm), (turn + 1) * number)
     others = (_promised(_corrected(problem, trials, draw), wish, trials, 1.0) for draw in draws)

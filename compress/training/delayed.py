@@ -24,7 +24,7 @@ from convkit.compress.training.choice import Choice
 from convkit.compress.training.crew import Crew
 from convkit.compress.training.elastic import Elastic, Member, products
 from convkit.compress.training.loop import State
-from convkit.compress.training.samples import Arrays, Inputs
+from convkit.compress.training.samples import Arrays, Inputs, taken
 
 if TYPE_CHECKING:
     from convkit.compress.training.augment import Augment
@@ -202,7 +202,7 @@ def _step(
     """Gradients of one batch, in the parameters; the loss of the whole network on this process's shards."""
     parts, total = schedule.shards, 0.0
     for shard in crew.shards(parts):
-        inputs = tuple(array[shard::parts] for array in batch)
+        inputs = taken(batch, slice(shard, None, parts))
         (made, *_) = whole(*inputs)
         loss = F.cross_entropy(made, labels[shard::parts], label_smoothing=_LABEL)
         (loss / parts).backward()  # type: ignore[no-untyped-call]

@@ -117,9 +117,9 @@ class Loader:
             raise ConvkitError(
                 f"{what} has labels in a {type(labels).__name__}", hint="give a tensor, one label for each sample"
             )
-        if labels is not None and len(labels) != len(arrays[0]):
+        if labels is not None and len(labels) != length(arrays):
             raise ConvkitError(
-                f"{what} has {len(labels)} labels for {len(arrays[0])} samples", hint="give one for each"
+                f"{what} has {len(labels)} labels for {length(arrays)} samples", hint="give one for each"
             )
         if labels is not None and labels.ndim == 1 and not (labels.is_floating_point() or labels.dtype == torch.bool):
             labels = labels.long()

@@ -31,8 +31,18 @@ _REFUSED = {
     "TfIdfVectorizer": "read text outside of the network",
 }
 _STANDARD = ("", "ai.onnx")
-_SHIPPED = "_TRT"
-"""What the names of TensorRT's own plugins end in."""
+_SHIPPED = (
+    "_TRT",
+    "CoordConvAC",
+    "CropAndResizeDynamic",
+    "DecodeBbox3DPlugin",
+    "ModulatedDeformConv2d",
+    "PillarScatterPlugin",
+    "ProposalDynamic",
+    "ScatterElements",
+    "VoxelGeneratorPlugin",
+)
+"""What the names of the plugins that TensorRT has itself end in."""
 _GIVE = "export it with the plugin, --plugin FILE, or give it a body in standard operators"
 _OPSETS = range(9, 26)
 

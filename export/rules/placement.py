@@ -5,6 +5,8 @@ from collections.abc import Iterator
 from convkit.export.lint import Broken, File, Rule
 
 _KERNELS = ("Conv", "Gemm", "MatMul")
+_UNKNOWN = "UNDEFINED"
+"""The type of what nothing is known of, such as what a plugin makes."""
 
 
 def look(file: File) -> Iterator[Broken]:
@@ -17,7 +19,7 @@ def look(file: File) -> Iterator[Broken]:
         kinds = [_codes(name, file) for name in node.input[:2]]
         if node.op_type == "ConvTranspose" and all(sides):
             yield node, "it has no kernel on codes and runs in float", "keep it in float in the plan"
-        elif node.op_type in _KERNELS and all(sides) and len(set(kinds)) > 1:
+        elif node.op_type in _KERNELS and all(sides) and len({*kinds} - {_UNKNOWN}) > 1:
             words = f"what it reads has codes in {kinds[0]} and its weight in {kinds[1]}: it runs in float"
             yield node, words, "quantize both to one type"
         elif node.op_type in _KERNELS and sides == [True, False] and node.input[0] in alone:

@@ -51,7 +51,7 @@ class Asserted:
 class ForeseenError(ConvkitError):
     """What lint found in a file, which therefore was not built."""
 
-    def __init__(self, message: str, hint: str, findings: Sequence[lint.Finding]) -> None:
+    def __init__(self, message: str, hint: str = "", findings: Sequence[lint.Finding] = ()) -> None:
         super().__init__(message, hint=hint)
         self.findings = findings
 

@@ -32,10 +32,6 @@ def main(folder: Path) -> None:
         errors = _built(trt, asked, log, folder)
     except ConvkitError as error:
         wrong = [error.message, error.hint]
-    except TypeError as error:  # what its bindings say of an object that its library could not make
-        if not (worst := _worst(log)):
-            raise
-        errors = [_general(f"{error}: {worst}", "see that its driver and its version fit")]
     found = {
         "errors": errors,
         "wrong": wrong,
@@ -52,7 +48,11 @@ def _built(trt: Any, asked: Mapping[str, Any], log: package.Logger, folder: Path
 
     Raises ConvkitError for plugins.
     """
-    builder, settings = trt.Builder(log.log), asked["settings"]
+    settings = asked["settings"]
+    try:
+        builder = trt.Builder(log.log)
+    except TypeError as error:  # what its bindings say of an object that its library could not make
+        return [_general(f"{error}: {_worst(log) or 'it gave no reason'}", "see that its driver and its version fit")]
     plugin.shipped(trt, log.log)
     plugin.register(trt, settings["plugins"])
     if asked["kernels"]:

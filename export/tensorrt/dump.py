@@ -41,8 +41,8 @@ _DTYPES = {
     "FP4": "fp4_e2m1",
 }
 """The engine's names of types that convkit has formats for."""
-_UNTOLD = "N/A"
-"""In place of a type that an engine of free sizes does not tell."""
+_OTHERS = ("int32", "int64", "uint8", "bool")
+"""Those that it has none for. Engines of free sizes do not tell some types: N/A."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,5 +123,5 @@ def _tensor(match: re.Match[str]) -> Tensor:
 def _dtype(text: str) -> str:
     """The format that a type in the engine's words is."""
     words = re.findall(r"\w+", text)
-    known = next((_DTYPES[word] for word in words if word in _DTYPES), None)
-    return known or ("" if not words or text.startswith(_UNTOLD) else words[0].lower())
+    others = (word.lower() for word in words if word.lower() in _OTHERS)
+    return next((_DTYPES[word] for word in words if word in _DTYPES), "") or next(others, "")

@@ -46,6 +46,8 @@ PACKAGES: Mapping[str, Package] = {
     ),
 }
 _FP8_SM = 89
+_MAJOR, _MINOR = 75, 76
+"""CU_DEVICE_ATTRIBUTE_COMPUTE_CAPABILITY_MAJOR and _MINOR of cuda.h."""
 """Compute capability from which on there are kernels for FP8."""
 
 
@@ -139,17 +141,8 @@ def check_gpu(name: str) -> None:
 
     The driver is asked, for the package dies of its absence without a word, and needs no torch.
     """
-    import ctypes
-
-    known, count = PACKAGES[name], ctypes.c_int(0)
-    if known.sms:
-        return
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-        found = driver.cuInit(0) == 0 and driver.cuDeviceGetCount(ctypes.byref(count)) == 0
-    except (OSError, AttributeError):
-        found = False
-    if not found or not count.value:
+    known = PACKAGES[name]
+    if not known.sms and _asked("cuDeviceGetCount") in (None, 0):
         raise NotAvailableError(
             f"{known.about} builds engines on a GPU, and none is at hand",
             hint="--target trt-rtx --sm 89 builds one without; --no-build writes the ONNX file alone",
@@ -162,8 +155,21 @@ def capability(name: str, sm: int | None) -> int | None:
 
 
 def device_sm() -> int:
-    """Compute capability of the GPU at hand."""
-    import torch
-
-    major, minor = torch.cuda.get_device_capability()
+    """Compute capability of the GPU at hand. Raises NotAvailableError where there is none."""
+    major, minor = (_asked("cuDeviceGetAttribute", attribute, 0) for attribute in (_MAJOR, _MINOR))
+    if major is None or minor is None:
+        raise NotAvailableError("no GPU is at hand", hint="--sm says which it is built for")
     return 10 * major + minor
+
+
+def _asked(question: str, *about: int) -> int | None:
+    """The number that the driver gives, which needs no torch; None where there is no driver, or no answer."""
+    import ctypes
+
+    found = ctypes.c_int(0)
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+        known = driver.cuInit(0) == 0 and getattr(driver, question)(ctypes.byref(found), *about) == 0
+    except (OSError, AttributeError):
+        known = False
+    return found.value if known else None

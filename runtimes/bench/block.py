@@ -28,7 +28,7 @@ class BlockPlan:
 
     Warm-up ends when the medians of two successive windows differ by less than `tolerance` (relative), and after
     `warm_seconds` in any case. A GPU's clocks must stand still as well, over `apart` seconds, for a GPU says the same
-    of itself for a while; it has `device_seconds` for that.
+    of itself for a while; calls that are steady go on for `device_seconds` at most for that.
     """
 
     seconds: float = 0.25
@@ -78,21 +78,26 @@ def _warm_up(
     """Calls it took, and whether they became steady: others have emptied caches and put thread pools to sleep."""
     seconds: list[float] = []
     started, clocks = clock.now(), _reading(session)
-    looked, most = started, plan.warm_seconds if clocks is None else max(plan.warm_seconds, plan.device_seconds)
-    while clock.now() - started < most or not seconds:
+    looked, longest = started, max(plan.warm_seconds, plan.device_seconds)
+    while True:
         seconds.append(_call(session, next(turn), clock))
-        if len(seconds) >= 2 * plan.window:
-            before = statistics.median(seconds[-2 * plan.window : -plan.window])
-            after = statistics.median(seconds[-plan.window :])
-            steady = abs(after - before) <= plan.tolerance * before
-            if steady and clocks is None:
+        steady = _steady(seconds, plan)
+        if steady and clocks is None:
+            return len(seconds), True
+        if steady and clock.now() - looked >= plan.apart:
+            now, last = _reading(session), clocks
+            if nvml.settled(last, now):
                 return len(seconds), True
-            if steady and clock.now() - looked >= plan.apart:
-                now, last = _reading(session), clocks
-                if nvml.settled(last, now):
-                    return len(seconds), True
-                clocks, looked = now, clock.now()
-    return len(seconds), False
+            clocks, looked = now, clock.now()
+        if clock.now() - started >= (longest if steady else plan.warm_seconds):
+            return len(seconds), False
+
+
+def _steady(seconds: Sequence[float], plan: BlockPlan) -> bool:
+    if len(seconds) < 2 * plan.window:
+        return False
+    before = statistics.median(seconds[-2 * plan.window : -plan.window])
+    return abs(statistics.median(seconds[-plan.window :]) - before) <= plan.tolerance * before
 
 
 def _timed(session: Session, turn: Iterator[Mapping[str, np.ndarray]], clock: Clock, plan: BlockPlan) -> list[float]:

@@ -121,7 +121,9 @@ def _steadied(network: Structure, one: _Sorted, usual: _Usual, floating: str) ->
 
 
 def _layer(name: str, uniform: Sequence[_Sorted], floating: str) -> dict[str, _Spent]:
-    return {one.formats.get(name, floating): one.of(name) for one in reversed(uniform)}
+    """A build of one format alone tells of that; all in low precision may have others beside it."""
+    alone = {one.formats[name]: one.of(name) for one in uniform if one.single and name in one.formats}
+    return {one.formats.get(name, floating): one.of(name) for one in reversed(uniform)} | alone
 
 
 def _charges(network: Structure, one: _Sorted, usual: _Usual, floating: str) -> dict[tuple[str, str], float]:

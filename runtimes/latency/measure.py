@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from convkit.compress import code, parts, record
-from convkit.compress.errors import ConvkitError
+from convkit.compress.errors import ConvkitError, NotAvailableError
 from convkit.compress.model import Model
 from convkit.compress.target import Target
 from convkit.runtimes.bench import inputs as feeds
@@ -111,8 +111,8 @@ def _opened(job: Job, build: Build, stack: contextlib.ExitStack) -> Worker | Non
     """None for a format that this device has no kernels for."""
     try:
         worker = job.open(Candidate(build.name, job.target.engine, str(build.path), job.options))
-    except ConvkitError:
-        if not build.single:
+    except ConvkitError as error:
+        if not build.single or isinstance(error, NotAvailableError):
             raise
         return None
     stack.callback(worker.close)

@@ -78,7 +78,8 @@ def compare(
     whole = _whole_batches(pair, data)
     predictions: dict[str, list[np.ndarray]] = {}
     with contextlib.ExitStack() as stack:
-        sides = {engine: _open(engine, pair, options or Options(), drifting, stack) for engine in engines}
+        given = dataclasses.replace(options or Options(), batch=_batch_size(pair, engines))
+        sides = {engine: _open(engine, pair, given, drifting, stack) for engine in engines}
         for count, batch in enumerate(whole.batches(size := _batch_size(pair, engines)), 1):
             _run(pair, simulated, found, batch.arrays, sides, predictions)
             progress(min(1.0, count * size / len(whole)))

@@ -129,7 +129,7 @@ class Runtime:
 
     `exact`: its integer arithmetic is that of `compress/integer.py`, code for code. `knobs`: the fields of Options that
     it heeds. `precisions`: those that this device computes float layers in; any other it runs in f32, without a word.
-    `builds`: it makes an engine of what it opens, which takes minutes, and of a free batch one of 1. `of_model`:
+    `builds`: it makes an engine of what it opens, which takes minutes, and of a free batch that of Options. `of_model`:
     opens a network that is read already, where the engine reads files as convkit does.
     """
 

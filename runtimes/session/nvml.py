@@ -65,8 +65,11 @@ def facts() -> dict[str, Any] | None:
 def _first(nvml: Any) -> Any:  # noqa: ANN401 - the package has no types
     """The first of CUDA_VISIBLE_DEVICES, which NVML does not heed; None where that hides all."""
     first = os.environ.get("CUDA_VISIBLE_DEVICES", "0").partition(",")[0].strip()
-    if first.startswith(("GPU-", "MIG-")):
+    if first.startswith("MIG-"):
         return nvml.nvmlDeviceGetHandleByUUID(first)
+    if first.startswith("GPU-"):
+        known = map(nvml.nvmlDeviceGetHandleByIndex, range(nvml.nvmlDeviceGetCount()))  # its name may be cut short
+        return next((one for one in known if nvml.nvmlDeviceGetUUID(one).startswith(first)), None)
     return nvml.nvmlDeviceGetHandleByIndex(int(first)) if first.isdigit() else None
 
 

@@ -261,8 +261,8 @@ def main(
     output.mkdir(parents=True, exist_ok=True)
     lines: list[Line] = []
     with show.progress("bench") as say:
-        which = names or tuple(cases.CASES), engines or tuple(TARGETS)
-        run = Run(output, *which, budget, samples, images, reuse, without, say)
+        named, where = names or tuple(cases.CASES), engines or tuple(TARGETS)
+        run = Run(output, named, where, budget, samples, images, reuse, without, say)
         for part in parts or [part for part in RUNS if part not in _ON_REQUEST]:
             report = _facts()
             found = list(RUNS[part](run, report))

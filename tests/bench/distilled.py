@@ -5,6 +5,7 @@ is there: 92 photos, several times, and as many of CIFAR-10's training images as
 is learnt as well. Scored on 235 other photos, and on CIFAR-10's test images, whose classes it was never told.
 """
 
+import json
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -101,6 +102,8 @@ def _made(case: Case, say: Callable[[str], None], output: Path) -> dict[str, Pat
         folder = output / name.replace(", ", "_").replace(" ", "_")
         data = ["--data", str(output / f"{images}.npz")]
         product.run(["quantize", str(case.model), *data, *words, *how, "-o", str(folder)])
+        if json.loads((folder / "report.json").read_text())["kept"] == "original":
+            raise ValueError(f"{name}: the network in float was kept, which says nothing of {PRECISION}")
         made[name] = folder / "model.onnx"
     say(f"{case.name}: trained in {PRECISION}")
     how = ["--epochs", str(EPOCHS), "--batch", str(BATCH), "--augment", "flip", "--data", str(output / f"{SAME}.npz")]

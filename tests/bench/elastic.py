@@ -20,8 +20,7 @@ from convkit.compress.training import delayed, family
 from convkit.compress.training.choice import Space
 from convkit.compress.training.elastic import Elastic
 from convkit.runtimes.bench.estimate import point
-from tests.bench import cifar, fashion, product
-from tests.bench.cifar_networks import MEAN, SPREAD
+from tests.bench import pictures, product
 from tests.bench.limits import Line
 
 WARM = 1.0
@@ -82,7 +81,7 @@ def lines(name: str, say: Callable[[str], None], report: dict[str, Any], output:
     """A table, curves in `output`, and the claim for the delay of the paper's kind."""
     setting = SETTINGS[name]
     output.mkdir(parents=True, exist_ok=True)
-    _data(name, setting, output)
+    pictures.save(name, setting.images, output)
     asked = dict.fromkeys(
         [*((delay, WARM if delay else 0.0) for delay in setting.delays), *((setting.delay, w) for w in setting.warms)]
     )
@@ -116,23 +115,6 @@ def lines(name: str, say: Callable[[str], None], report: dict[str, Any], output:
         name, "products over training from the start", point(delayed_one.products / start.products), "<=", WORK, "x"
     )
     yield Line(name, "least member over itself alone", point(delayed_one.least - alone), ">=", -APART, "points")
-
-
-def _data(name: str, setting: Setting, output: Path) -> None:
-    for part in ("train", "test"):
-        images, labels = _fashion(part) if name == "fashion" else _cifar(part)
-        most = setting.images if part == "train" else None
-        np.savez(output / f"{part}.npz", input=images[:most], labels=labels[:most])
-
-
-def _fashion(part: str) -> tuple[np.ndarray, np.ndarray]:
-    return fashion.part("train" if part == "train" else "t10k")
-
-
-def _cifar(part: str) -> tuple[np.ndarray, np.ndarray]:
-    images, labels = cifar.training() if part == "train" else cifar.images()
-    planes = (images.astype(np.float32) - np.float32(MEAN)) / np.float32(SPREAD)
-    return np.ascontiguousarray(planes.transpose(0, 3, 1, 2)), labels
 
 
 def _trained(setting: Setting, delay: float, warm: float, output: Path) -> Trained:

@@ -17,7 +17,7 @@ from convkit.cli import show
 from convkit.compress import format as formats
 from convkit.compress import plan as plans
 from convkit.runtimes.bench.estimate import Interval, point
-from tests.bench import cifar, compressed, fashion, product
+from tests.bench import compressed, pictures, product
 from tests.bench.limits import Line
 
 LEARNS, FLOAT_EPOCHS, EPOCHS = 20_000, 8, 4
@@ -36,7 +36,6 @@ KINDS: Mapping[str, Sequence[str]] = {
     "integers and floats": ("int8", "fp8_e4m3", "int4/int8", "fp4_e2m1/fp8_e4m3"),
 }
 OF_KINDS = 0.60
-_SURE = 1.96
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,10 +149,7 @@ def kinds(name: str, say: Callable[[str], None], report: dict[str, Any], output:
 def _begun(name: str, say: Callable[[str], None], output: Path) -> Begun:
     output.mkdir(parents=True, exist_ok=True)
     setting = SETTINGS[name]
-    for part in ("train", "test"):
-        images, labels = _fashion(part) if name == "fashion" else _cifar(part)
-        most = LEARNS if part == "train" else None
-        np.savez(output / f"{part}.npz", input=images[:most], labels=labels[:most])
+    pictures.save(name, LEARNS, output)
     if name == "cifar":
         return Begun(setting, compressed.trained("resnet", say), output)
     begun = Begun(setting, output / "float/weights.safetensors", output)
@@ -161,15 +157,6 @@ def _begun(name: str, say: Callable[[str], None], output: Path) -> Begun:
     how = ["--epochs", str(FLOAT_EPOCHS), "--batch", "128", "--rate", "4e-3", "--augment", "shift"]
     product.run(["train", *begun.network, *begun.data, *how, "-o", str(output / "float")])
     return begun
-
-
-def _fashion(part: str) -> tuple[np.ndarray, np.ndarray]:
-    return fashion.part("train" if part == "train" else "t10k")
-
-
-def _cifar(part: str) -> tuple[np.ndarray, np.ndarray]:
-    images, labels = cifar.training() if part == "train" else cifar.images()
-    return compressed.planes(images), labels
 
 
 def _show(name: str, rows: Sequence[Trained], eight: float) -> None:
@@ -184,9 +171,12 @@ def _show(name: str, rows: Sequence[Trained], eight: float) -> None:
 
 
 def _less(one: Trained, other: Trained) -> Interval:
-    """Points that one is ahead, with the 95 % interval by their seeds."""
-    variances = (statistics.variance(trained.scores) / len(trained.scores) for trained in (one, other))
-    mean, half = one.score - other.score, _SURE * sum(variances) ** 0.5
+    """Points that one is ahead, with the 95 % interval by their seeds: Student's, of variances that are alike."""
+    from scipy.stats import t
+
+    variances = [statistics.variance(trained.scores) / len(trained.scores) for trained in (one, other)]
+    sure = float(t.ppf(0.975, len(one.scores) + len(other.scores) - 2))
+    mean, half = one.score - other.score, sure * sum(variances) ** 0.5
     return Interval(mean, mean - half, mean + half)
 
 

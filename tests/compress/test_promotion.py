@@ -97,6 +97,16 @@ def test_a_convolution_that_is_too_large_has_no_kernel(target: str, kernel: int,
     assert [str(option) for option in found["conv0"]] == ["fp32", "int8", *(["fp8_e4m3"] if fits else [])]
 
 
+def test_codes_of_two_kinds_have_no_kernel_where_each_has_one() -> None:
+    net = Net("N", 8, 8, 8)
+    (node,) = graphs.computes(net.model(net.conv("x", 8, 3)).graph)
+    gpu = targets.load("trt-rtx")
+    assert not promotion.has_kernel(node, Option("int8", "fp8_e4m3"), gpu)
+    assert not promotion.has_kernel(node, Option("fp16", "int8"), gpu)
+    assert promotion.has_kernel(node, Option("int4", "int8"), gpu)
+    assert promotion.has_kernel(node, Option("int8", "fp8_e4m3"), ORT), "which only saves storage there"
+
+
 @every_target
 @pytest.mark.parametrize("name", ["fp4_e2m1", "e2m3", "e3m4"])
 def test_activations_that_no_file_can_hold_stay_float(target: str, name: str) -> None:

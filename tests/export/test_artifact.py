@@ -7,7 +7,7 @@ import onnx
 import onnxruntime
 import pytest
 
-from convkit.compress import parts
+from convkit.compress import parts, record
 from convkit.compress.errors import ConvkitError
 from convkit.compress.model import ModelRef, load
 from convkit.export import artifact, exporter
@@ -27,7 +27,7 @@ def scores(path: Path) -> np.ndarray:
 
 def written(model: onnx.ModelProto, folder: Path, in_one_piece: int) -> tuple[str, dict[str, bytes]]:
     folder.mkdir(exist_ok=True)
-    digest = artifact.write_onnx(model, folder / artifact.MODEL, in_one_piece=in_one_piece)
+    digest = artifact.write_onnx(model, folder / record.MODEL, in_one_piece=in_one_piece)
     return digest, {file.name: file.read_bytes() for file in folder.iterdir()}
 
 

@@ -134,7 +134,8 @@ def test_a_gpu_that_says_nothing_is_none(monkeypatch: pytest.MonkeyPatch) -> Non
 
 
 @pytest.mark.parametrize(
-    ("visible", "asked"), [(None, 0), ("2,0", 2), ("GPU-one", "GPU-one"), ("", None), ("-1", None)]
+    ("visible", "asked"),
+    [(None, 0), ("2,0", 2), ("GPU-b1", 1), ("GPU-none", None), ("MIG-one", "MIG-one"), ("", None), ("-1", None)],
 )
 def test_the_first_gpu_is_that_which_programs_see(
     visible: str | None, asked: int | str | None, monkeypatch: pytest.MonkeyPatch
@@ -145,6 +146,8 @@ def test_the_first_gpu_is_that_which_programs_see(
         "nvmlInit": lambda: None,
         "NVMLError": RuntimeError,
         "NVML_CLOCK_SM": 1,
+        "nvmlDeviceGetCount": lambda: 2,
+        "nvmlDeviceGetUUID": lambda device: ["GPU-a1b2c3", "GPU-b1b2c3"][device],
         "nvmlDeviceGetHandleByIndex": lambda index: index,
         "nvmlDeviceGetHandleByUUID": lambda uuid: uuid,
         "nvmlDeviceGetName": lambda device: f"the GPU {device}",

@@ -1,5 +1,6 @@
 """The session of TensorRT's engines, against a package that is like it: on a GPU tests/runtimes/test_gpu.py has it."""
 
+import json
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,6 +8,7 @@ import numpy as np
 import onnx
 import pytest
 
+from convkit.compress import record
 from convkit.compress.errors import ConvkitError, VerdictError
 from convkit.runtimes.session import Options, Session, open_session
 from tests.compress.network import Net
@@ -96,13 +98,16 @@ def test_an_inner_tensor_needs_the_file_that_the_engine_is_of(session: Session) 
 
 
 def test_an_engine_that_departs_from_the_file_beside_it_is_a_verdict(engine: Path, registered: list[str]) -> None:
-    """What it was built of, as `convkit export` leaves it."""
+    """What it was built of, as `convkit export` leaves it; another's is none of its business."""
     model = network()
     onnx.save(model, engine.with_name("model.onnx"))
     open_session("tensorrt", str(engine)).close()
     wide = Net("N", 3, 8, 8)
     proto = wide.proto(wide.op("Relu", wide.conv(wide.op("Relu", wide.conv("x", 4, 3)), 4, 3, bias=False)))
     onnx.save(proto, engine.with_name("model.onnx"))
+    open_session("tensorrt", str(engine)).close()
+    manifest = {"digests": {"engine": record.digest_bytes(engine.read_bytes())}}
+    engine.with_name("manifest.json").write_text(json.dumps(manifest))
     with pytest.raises(VerdictError, match=r"Conv 'conv2' is planned in fp32 and runs in fp16 \(conv2 \+ relu\)"):
         open_session("tensorrt", str(engine))
 

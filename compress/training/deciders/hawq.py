@@ -17,6 +17,7 @@ from convkit.compress import graph as graphs
 from convkit.compress.training import mixing
 from convkit.compress.training.quantized import Aim
 from convkit.compress.training.rounded import Weight
+from convkit.compress.training.samples import length, taken
 
 if TYPE_CHECKING:
     from convkit.compress.model import Model
@@ -84,20 +85,20 @@ def traces(exact: Model, aim: Aim, batch: int, seed: int) -> dict[str, float]:
     try:
         for weight in weights.values():
             weight.requires_grad_()
-        count = len(aim.held[0])
+        count = length(aim.held)
         most = max(1, min(count, _SAMPLES) // batch) * batch if count >= batch else count
         rows = torch.arange(most) * count // most  # neighbours are often of one class
         starts = range(0, most, batch)
         draws = max(1, _DRAWS // len(starts))
         for at in starts:
-            inputs = tuple(array[rows[at : at + batch]] for array in aim.held)
+            inputs = taken(aim.held, rows[at : at + batch])
             labels = None if aim.held_labels is None else aim.held_labels[rows[at : at + batch]]
             loss = aim.of(exact.graph(*inputs), inputs, labels)
             own = torch.autograd.grad(loss, list(weights.values()), create_graph=True, materialize_grads=True)
             for _ in range(draws):
                 for key, along in zip(weights, _along(own, list(weights.values()), chance), strict=True):
-                    sums[key] += along * len(inputs[0])
-            seen += len(inputs[0])
+                    sums[key] += along * length(inputs)
+            seen += length(inputs)
     finally:
         for key, weight in weights.items():
             weight.requires_grad_(wanted[key])

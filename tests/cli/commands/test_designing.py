@@ -46,6 +46,8 @@ def test_a_network_of_fewer_products_is_trained_and_exported(convkit: Convkit, f
     assert done.code == 0, done.err
     report = json.loads((folder / "few/report.json").read_text())
     assert 0.15 <= report["parameters"] / report["original_parameters"] <= 0.5
+    assert 0.2 <= report["products_left"] * report["input_size"] ** 2 <= 0.35
+    assert f"{report['products_left']:.1%} of the products on inputs of the same size; for 25% train on" in done.out
     words = ("few.designed:build", *SHAPE, "--data", "train.npz", "--validation", "train.npz", "--epochs", "4")
     done = convkit("train", *words, "--batch", "16", "-o", "few/trained")
     assert done.code == 0, done.err
@@ -85,6 +87,8 @@ def test_deformable_convolutions_are_changed_behind_their_training(convkit: Conv
             "before training there is nothing to measure",
         ),
         (("builders:plain", "--products", "<=25%", "--formats", "int8"), "before training there is nothing to search"),
+        (("builders:plain", "--products", "<=25%", "--importance", "norm"), "leave out --importance"),
+        (("builders:deformable", "--deform", "round", "--step", "4"), "leave out --step"),
     ],
 )
 def test_what_cannot_be_is_told(words: tuple[str, ...], told: str, convkit: Convkit, folder: Path) -> None:

@@ -100,6 +100,18 @@ def test_a_file_that_departs_from_the_plan_fails(
     assert export(convkit, folder, tmp_path / "typed", *words).code == 0
 
 
+def test_a_plan_may_be_for_a_target_of_the_users_own(
+    convkit: Convkit, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.yaml").write_text("like: trt-rtx\nabout: the GPU in the shed\n")
+    plan = Path(plan_of(folder / "net.onnx", "int8", tmp_path))
+    plan.write_text(plan.read_text().replace("trt-rtx", "mine"))
+    done = export(convkit, folder, tmp_path / "out", "--target", "mine.yaml", "--sm", "89", "--plan", str(plan))
+    assert done.code == 0, done.err
+    assert json.loads((tmp_path / "out/report.json").read_text())["engine"]["runs_in"] == {"int8": 5}
+
+
 def test_the_file_alone(convkit: Convkit, folder: Path, tmp_path: Path) -> None:
     assert export(convkit, folder, tmp_path / "out", *RTX, "--no-build").code == 0
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["manifest.json", "model.onnx", "report.json"]

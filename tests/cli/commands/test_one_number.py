@@ -21,7 +21,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     wide = net.op("Relu", net.conv(net.op("Mul", "x", "scale"), 8, 3))
     net.head(net.op("Relu", net.conv(wide, 8, 3)))
     proto = net.proto("scores")
-    proto.graph.input.append(onnx.helper.make_tensor_value_info("scale", TensorProto.FLOAT, []))
+    proto.graph.input.insert(0, onnx.helper.make_tensor_value_info("scale", TensorProto.FLOAT, []))
     onnx.save(proto, tmp_path / "net.onnx")
     np.savez(tmp_path / "few.npz", **samples(COUNT), scale=np.float32(1.5), labels=np.arange(COUNT) % 5)
     monkeypatch.chdir(tmp_path)
@@ -30,7 +30,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.mark.parametrize(
     "words",
-    [("--precision", "int8", "--method", "learned_round"), ("--formats", "int8,fp32", "--max-drop", "100")],
+    [("--precision", "int8", "--limit", "20"), ("--formats", "int8,fp32", "--max-drop", "100")],
     ids=["precision", "formats"],
 )
 def test_it_is_quantized(words: tuple[str, ...], convkit: Convkit, folder: Path) -> None:

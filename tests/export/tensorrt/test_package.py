@@ -3,6 +3,7 @@
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -68,6 +69,25 @@ def test_what_builds_on_a_gpu_is_not_available_without_one(tmp_path: Path, monke
     assert asked == ["libcuda.so.1"]
     package.check_gpu("tensorrt_rtx")
     assert asked == ["libcuda.so.1"]
+
+
+def test_the_driver_tells_the_compute_capability(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which torch need not be built for."""
+
+    class Driver:
+        def __init__(self, name: str) -> None:
+            assert name == "libcuda.so.1"
+
+        def cuInit(self, _: int) -> int:  # noqa: N802 - its name
+            return 0
+
+        def cuDeviceGetAttribute(self, found: Any, attribute: int, device: int) -> int:  # noqa: N802
+            found._obj.value = {75: 8, 76: 9}[attribute]
+            return device
+
+    monkeypatch.setattr("ctypes.CDLL", Driver)
+    assert package.capability("tensorrt", None) == 89
+    assert package.capability("tensorrt_rtx", 80) == 80
 
 
 def test_rtx_has_no_engines_for_other_gpus(tmp_path: Path) -> None:
