@@ -222,6 +222,7 @@ RUNS: Mapping[str, Callable[[Run, dict[str, Any]], Iterator[Line]]] = {
     "joint": lambda run, report: joint.lines(run.say, report, run.output / "joint"),
     "switching": lambda run, report: switching.lines(run.say, report, run.output / "switching"),
     "searched": lambda run, report: searched.lines("fashion", run.say, report, run.output / "searched"),
+    "searched-watch": lambda run, report: searched.lines("watch", run.say, report, run.output / "searched_watch"),
     "searched-cifar": lambda run, report: searched.lines("cifar", run.say, report, run.output / "searched_cifar"),
     "kinds-cifar": lambda run, report: searched.kinds("cifar", run.say, report, run.output / "kinds_cifar"),
     "distilled": lambda run, report: distilled.lines(run.case("lite0"), run.images, run.say, report, run.output),
@@ -240,9 +241,7 @@ RUNS: Mapping[str, Callable[[Run, dict[str, Any]], Iterator[Line]]] = {
 @click.option("--engine", "engines", multiple=True, type=click.Choice(list(TARGETS)), help="Only this one.")
 @click.option("--budget", default=60.0, show_default=True, help="Seconds of timing for each network and engine.")
 @click.option("--samples", type=int, help="Only so many samples to calibrate and score on: a trial, no result.")
-@click.option(
-    "--images", default=cifar.IMAGES, show_default=True, help="Images of zero-shot; 0 leaves it out of mixed."
-)
+@click.option("--images", default=cifar.IMAGES, show_default=True, help="Images of zero-shot; 0: none in mixed.")
 @click.option("--without", multiple=True, type=click.Choice(peers.PEERS), help="In mixed, leave this peer out.")
 @click.option("--reuse", is_flag=True, help="Take the networks that convkit left in the folder before.")
 def main(

@@ -1,4 +1,4 @@
-"""Small networks for CIFAR-10, trained once and kept in the cache. The module itself needs torch alone: peers read it.
+"""Small networks for CIFAR-10, clothes and a watch. The module needs torch alone: peers read it.
 
 VGG's plan (Simonyan and Zisserman, ICLR 2015) at an eighth of its widths, and ResNet-20 (He et al., CVPR 2016).
 """
@@ -78,6 +78,17 @@ def wardrobe() -> nn.Module:
     network = VGG((16, 16, 0, 32, 32, 0, 64, 64, 0))
     network[0] = nn.Conv2d(1, 16, 3, padding=1, bias=False)
     return network
+
+
+def wrist() -> nn.Module:
+    """A 1-D network for series of a watch's six sensors."""
+
+    def stage(read: int, made: int, size: int) -> list[nn.Module]:
+        conv = nn.Conv1d(read, made, size, padding=size // 2, bias=False)
+        return [conv, nn.BatchNorm1d(made), nn.ReLU(), nn.MaxPool1d(2)]
+
+    stages = [*stage(6, 32, 7), *stage(32, 64, 5), *stage(64, 64, 5), *stage(64, 64, 5)]
+    return nn.Sequential(*stages, nn.AdaptiveAvgPool1d(1), nn.Flatten(), nn.Linear(64, 7))
 
 
 NETWORKS: Mapping[str, Callable[[], nn.Module]] = {"vgg": VGG, "resnet": ResNet}

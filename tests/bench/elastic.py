@@ -20,7 +20,7 @@ from convkit.compress.training import delayed, family
 from convkit.compress.training.choice import Space
 from convkit.compress.training.elastic import Elastic
 from convkit.runtimes.bench.estimate import point
-from tests.bench import pictures, product
+from tests.bench import product, training_sets
 from tests.bench.limits import Line
 
 WARM = 1.0
@@ -81,7 +81,7 @@ def lines(name: str, say: Callable[[str], None], report: dict[str, Any], output:
     """A table, curves in `output`, and the claim for the delay of the paper's kind."""
     setting = SETTINGS[name]
     output.mkdir(parents=True, exist_ok=True)
-    pictures.save(name, setting.images, output)
+    training_sets.save(name, setting.images, output)
     asked = dict.fromkeys(
         [*((delay, WARM if delay else 0.0) for delay in setting.delays), *((setting.delay, w) for w in setting.warms)]
     )

@@ -60,6 +60,13 @@ FASHION = Package(
     "dataset-fashion-mnist_0.0~git20200523.55506a9-1_all.deb",
     "39e172fe32dd318ebb3e512220c3beea2fa47d7e20bab348fb4e0922d6beefc0",
 )
+SEGLEARN = Package(
+    "pypi",
+    "seglearn",
+    "1.2.5",
+    "seglearn-1.2.5-py3-none-any.whl",
+    "ec6b952c85c9627050102854b372d85951563d3b990df677d7c55547e87413dd",
+)
 WAIFU2X = Package(
     "pypi",
     "waifu2x",

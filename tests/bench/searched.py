@@ -1,7 +1,7 @@
 """Formats that are searched while they are trained, beside training in one format for all layers.
 
-On Fashion-MNIST, and on request ResNet-20 on CIFAR-10, behind its training in float: a few epochs on a CPU, where those
-of the literature are hundreds on a GPU.
+On Fashion-MNIST, on series of a watch, and on request ResNet-20 on CIFAR-10, behind its training in float: a few epochs
+on a CPU, where those of the literature are hundreds on a GPU.
 """
 
 import json
@@ -17,10 +17,10 @@ from convkit.cli import show
 from convkit.compress import format as formats
 from convkit.compress import plan as plans
 from convkit.runtimes.bench.estimate import Interval, point
-from tests.bench import compressed, pictures, product
+from tests.bench import compressed, product, training_sets
 from tests.bench.limits import Line
 
-LEARNS, FLOAT_EPOCHS, EPOCHS = 20_000, 8, 4
+LEARNS = 20_000
 NARROW = Path(__file__).with_name("narrow.yaml")
 EIGHT, FOUR, _ = INTEGERS = ("int8/uint8", "int4/uint4", "int2/uint2")
 OWN = "fliqs"
@@ -40,10 +40,13 @@ OF_KINDS = 0.60
 
 @dataclass(frozen=True, slots=True)
 class Setting:
-    """A network with its data, and who decides within which of the two budgets."""
+    """A network with its data, epochs in float and of each training, and who decides within which of two budgets."""
 
     network: str
     shape: str
+    float_epochs: int = 8
+    epochs: int = 4
+    augment: str = ""
     seeds: Sequence[int] = (0, 1, 2)
     deciders: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
@@ -52,7 +55,15 @@ SETTINGS: Mapping[str, Setting] = {
     "fashion": Setting(
         "tests.bench.cifar_networks:wardrobe",
         "input:Nx1x28x28",
+        augment="shift",
         deciders={"eight": (OWN, "hawq"), "four": (OWN, "hawq", "dnas")},
+    ),
+    "watch": Setting(
+        "tests.bench.cifar_networks:wrist",
+        "input:Nx6x128",
+        float_epochs=20,
+        epochs=12,
+        deciders={"eight": (OWN,), "four": (OWN,)},
     ),
     "cifar": Setting(
         "tests.bench.cifar_networks:ResNet", "input:Nx3x32x32", seeds=(0, 1), deciders={"four": (OWN, "hawq")}
@@ -109,7 +120,7 @@ def lines(name: str, say: Callable[[str], None], report: dict[str, Any], output:
     rows = [*uniform.values(), *(one for one, _ in searches.values())]
     report["searched"] = [asdict(one) for one in rows]
     _show(name, rows, eight)
-    where = f"{name}, {EPOCHS} epochs of {LEARNS:,} images on a CPU"
+    where = f"{name}, {begun.setting.epochs} epochs on a CPU"
     for budget, than, least in (("eight", EIGHT, -APART), ("four", FOUR, AHEAD)):
         if budget in deciders:
             gained = _less(searches[budget, OWN][0], uniform[than])
@@ -149,12 +160,13 @@ def kinds(name: str, say: Callable[[str], None], report: dict[str, Any], output:
 def _begun(name: str, say: Callable[[str], None], output: Path) -> Begun:
     output.mkdir(parents=True, exist_ok=True)
     setting = SETTINGS[name]
-    pictures.save(name, LEARNS, output)
+    training_sets.save(name, LEARNS, output)
     if name == "cifar":
         return Begun(setting, compressed.trained("resnet", say), output)
     begun = Begun(setting, output / "float/weights.safetensors", output)
     say(f"{name}: trained in float")
-    how = ["--epochs", str(FLOAT_EPOCHS), "--batch", "128", "--rate", "4e-3", "--augment", "shift"]
+    how = ["--epochs", str(setting.float_epochs), "--batch", "128", "--rate", "4e-3"]
+    how += ["--augment", setting.augment] if setting.augment else []
     product.run(["train", *begun.network, *begun.data, *how, "-o", str(output / "float")])
     return begun
 
@@ -206,7 +218,7 @@ def _bops_of(begun: Begun, of: Callable[[str], tuple[str, str]]) -> float:
 
 
 def _trained(words: Sequence[str], folder: Path, begun: Begun) -> dict[str, Any]:
-    how = ["--epochs", str(EPOCHS), "--batch", "128", "--rate", "1e-3", "--norms"]
+    how = ["--epochs", str(begun.setting.epochs), "--batch", "128", "--rate", "1e-3", "--norms"]
     model = [*begun.network, "--weights", str(begun.weights)]
     ran = product.run(["train", *model, *begun.data, *how, *words, "-o", str(folder)])
     told: dict[str, Any] = json.loads((folder / "report.json").read_text())
