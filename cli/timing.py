@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from convkit.cli.searchspace import Means
     from convkit.compress.plan import LayerPlan, Plan
     from convkit.compress.search.tables import Tables
+    from convkit.compress.target import Target
     from convkit.runtimes.latency.measure import Job
     from convkit.runtimes.latency.table import LatencyTable
 
@@ -50,7 +51,17 @@ def tables(means: Means, builder: Builder, plan: Plan, variants: Sequence[Plan])
     if found[0].disturbance.marked:
         spread = f"rounds differed by {found[0].disturbance.spread:.0%}"
         means.say.found(f"the latency table is unsure: {spread}, others use the machine")
+    for name in _unbuilt(means.wishes.formats, found[0], job.target) if plan.layers else ():
+        means.say.found(f"{job.target.engine} made no network in {name} here: layers in it count as the slowest")
     return found
+
+
+def _unbuilt(asked: Sequence[str], table: LatencyTable, target: Target) -> list[str]:
+    """Floats that are searched and run single layers on `target`, in which none was measured."""
+    from convkit.runtimes.latency import builds
+
+    known = {number for kinds in table.layers.values() for number in kinds}
+    return [name for name in builds.singles(target) if name in asked and name not in known]
 
 
 def _job(means: Means, builder: Builder, plan: Plan, *, single: bool) -> Job:

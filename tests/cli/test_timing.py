@@ -14,12 +14,14 @@ from convkit.cli.quantizing import Job
 from convkit.cli.searchspace import Means, Wishes
 from convkit.cli.work import Work
 from convkit.compress import placement
+from convkit.compress import target as targets
 from convkit.compress.apply import prepare
 from convkit.compress.errors import ConvkitError
 from convkit.compress.plan import LayerPlan, Plan
 from convkit.compress.search.problem import Problem
 from convkit.compress.search.remedies import EXACT
 from convkit.compress.search.tables import Tables
+from convkit.runtimes.latency.table import Fingerprint, LatencyTable
 from tests.cli import quantizable
 
 File = Callable[[LayerPlan], bytes]
@@ -50,6 +52,15 @@ def low(work: Job, tmp_path_factory: pytest.TempPathFactory) -> tuple[LayerPlan,
 def weights(written: bytes) -> set[int]:
     stored = onnx.load_from_string(written).graph.initializer
     return {tensor.data_type for tensor in stored if "weight_quantized" in tensor.name}
+
+
+def test_floats_that_an_engine_makes_no_network_in_are_told() -> None:
+    layers = {"conv": {"fp32": 2.0, "bf16": 1.0}}
+    table = LatencyTable(Fingerprint("", "", "", "", {}, {}), False, "fp32", layers, (), {}, 0.0)
+    target = targets.load("trt-rtx")
+    assert timing._unbuilt(("int8", "bf16", "fp16"), table, target) == ["fp16"]
+    assert timing._unbuilt(("int8", "bf16"), table, target) == []
+    assert timing._unbuilt(("int8", "fp16"), table, targets.load("onnxruntime-cpu")) == []
 
 
 @pytest.mark.parametrize("change", [{"weight": "int4"}, {"activation": "int8"}, {"weight": None}])
