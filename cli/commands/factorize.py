@@ -92,8 +92,9 @@ def factorize(
     where --size or --bops asks for it. OUTPUT gets model.onnx, plan.yaml, manifest.json and report.json.
 
     With --apriori, the network is not trained yet: OUTPUT gets factored.py, whose `build` makes the network to train,
-    in the way and with the arguments of your own function. Weights are drawn so that numbers keep their variance from
-    layer to layer.
+    in the way and with the arguments of your own function, and `dense` the ordinary convolutions that it then computes.
+    Weights are drawn so that numbers keep their variance from layer to layer. Whether a chain or the convolution is
+    faster, layer by layer, is what factorizing `dense` in the same form tells: the chains are exact.
 
     \b
     Examples:
@@ -104,6 +105,8 @@ def factorize(
       convkit factorize models.unet:UNet --arg classes=3 --apriori --form cp --params "<=10%" -o out/
       convkit train out.factored:build --shape x:Nx3x32x32 --data train.npz -o trained/
       convkit export out.factored:dense --arg weights=trained/weights.safetensors --shape x:Nx3x32x32 -o float/
+      convkit factorize out.factored:dense --arg weights=trained/weights.safetensors --shape x:Nx3x32x32 --form one_way
+        --data calib.npz -o float/
     """
     if apriori:
         _check(model, forms, data, settings)

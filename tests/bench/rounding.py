@@ -101,31 +101,32 @@ def rounded(case: Case, images: int, say: Callable[[str], None]) -> Rounding:
         scores = _scores(file, case, images)
         found[name] = _way(scores, exact, case, seconds, _same(network, scores[0], case))
 
-    batches = _batches(feed, samples)
-    model, plan = _planned(case, target, batches)
+    batches = batched(feed, samples)
+    model, plan = planned(case, target, batches)
     for name, (rule, method) in WAYS.items():
-        tell(name, model, _ruled(plan, rule, method), batches)
+        tell(name, model, ruled(plan, rule, method), batches)
     for bits in (FIVE, FOUR):
         tell(AVERAGED.format(bits), model, _averaged(model, target, plan, batches, bits), batches)
     both = np.concatenate([samples, *cifar.unscored(OTHERS)])
-    batches = _batches(feed, both[np.random.default_rng(0).permutation(len(both))])
-    model, plan = _planned(case, target, batches)
+    batches = batched(feed, both[np.random.default_rng(0).permutation(len(both))])
+    model, plan = planned(case, target, batches)
     for name in BOTH_SEEN:
-        tell(OF_BOTH.format(name), model, _ruled(plan, *WAYS[name]), batches)
+        tell(OF_BOTH.format(name), model, ruled(plan, *WAYS[name]), batches)
     averaged = _averaged(model, target, plan, batches, FOUR)
     tell(OF_BOTH.format(AVERAGED.format(FOUR)), model, averaged, batches)
     return Rounding(len(exact[0]), images, found, {name: _sqnr(name) for name in FORMATS})
 
 
-def _batches(feed: str, samples: np.ndarray) -> Batches:
+def batched(feed: str, samples: np.ndarray) -> Batches:
+    """Samples, so many at a time as the network's rounding is learnt from."""
     return [{feed: torch.from_numpy(samples[start : start + BATCH])} for start in range(0, len(samples), BATCH)]
 
 
-def _planned(case: Case, target: Target, batches: Batches) -> tuple[Model, Plan]:
-    """The network in W4A8, with the ranges of its activations."""
+def planned(case: Case, target: Target, batches: Batches, option: Option = W4A8) -> tuple[Model, Plan]:
+    """The network with all its layers in `option`, and the ranges of its activations."""
     model = load(ModelRef(str(case.model)))
     prepared = prepare(model, METHODS, batches)
-    layers = spaces.uniform(prepared, target, placement.place(prepared.graph, target), W4A8)
+    layers = spaces.uniform(prepared, target, placement.place(prepared.graph, target), option)
     layers, ranges = calibration.calibrate(prepared, target, layers, Calibration(batches, batches[:1]))
     return prepared, Plan(model.digest, target.name, METHODS, layers, ranges)
 
@@ -151,7 +152,8 @@ def _averaged(model: Model, target: Target, plan: Plan, batches: Batches, bits: 
     return replace(plan, layers=layers, methods=(*METHODS, "learned_round"))
 
 
-def _ruled(plan: Plan, rule: str, method: str) -> Plan:
+def ruled(plan: Plan, rule: str, method: str) -> Plan:
+    """`plan` with weights' ranges by `rule`, rounded by `method`."""
     layers = {name: replace(layer, weight_range=rule) if layer.weight else layer for name, layer in plan.layers.items()}
     return replace(plan, layers=layers, methods=(*METHODS, method))
 

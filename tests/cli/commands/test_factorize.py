@@ -4,9 +4,12 @@ import json
 from pathlib import Path
 
 import numpy as np
+import onnxruntime
 import pytest
 import torch
 
+from convkit.compress import plan as plans
+from tests.cli import steady
 from tests.command_line import Convkit
 
 NET = """from torch import nn
@@ -133,3 +136,46 @@ def test_what_cannot_be_is_told(words: tuple[str, ...], told: str, convkit: Conv
     assert done.code == 2
     assert told in done.err
     assert not (folder / "out").exists()
+
+
+def test_each_chain_is_merged_but_where_it_pays(
+    convkit: Convkit, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The network of ordinary convolutions is searched for the chains that it was trained as: they are exact. It is
+    files' sizes that are compared here.
+    """
+    steady.install(monkeypatch)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(folder / "cache"))
+    done = convkit("factorize", "wide:build", "--apriori", "--arg", "channels=24", "--params", "<=45%", "-o", "slim")
+    assert done.code == 0, done.err
+    shape = ("--arg", "channels=24", "--shape", "input:Nx1x8x8")
+    done = convkit("train", "slim.factored:build", *shape, "--data", "train.npz", "--epochs", "1", "-o", "learnt")
+    assert done.code == 0, done.err
+    words = (*shape, "--arg", "weights=learnt/weights.safetensors", "--target", "onnxruntime-cpu")
+    done = convkit("export", "slim.factored:dense", *words, "-o", "whole")
+    assert done.code == 0, done.err
+    search = (
+        "--form",
+        "one_way",
+        "--data",
+        "train.npz",
+        "--limit",
+        "32",
+        "--size",
+        "<=0.9x",
+        "--budget",
+        "1",
+        "--no-tune",
+    )
+    done = convkit("factorize", "slim.factored:dense", *words, *search, "-o", "chosen")
+    assert done.code == 0, done.err
+    forms = json.loads((folder / "slim/report.json").read_text())["layers"]
+    chosen = plans.read(folder / "chosen/plan.yaml").forms
+    assert chosen
+    assert chosen.keys() <= {name for name, form in forms.items() if form}
+    given = {"input": np.load(folder / "train.npz")["input"][:32]}
+    made, wanted = (
+        onnxruntime.InferenceSession(folder / place / "model.onnx", providers=["CPUExecutionProvider"]).run(None, given)
+        for place in ("chosen", "whole")
+    )
+    assert np.abs(made[0] - wanted[0]).max() <= 1e-5 * np.abs(wanted[0]).max()
