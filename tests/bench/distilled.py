@@ -2,7 +2,8 @@
 
 Weights and activations both: activations are codes of four bits, which save no time on this CPU. No image of ImageNet
 is there: 92 photos, several times, and as many of CIFAR-10's training images as a CPU has time for. Rounding is learnt
-from the photos, and from them and some of those images. Scored on 235 other photos, and on CIFAR-10's test images, whose classes it was never told.
+from the photos, and from them and some of those images. Scored on 235 other photos, and on CIFAR-10's test images,
+whose classes it was never told.
 """
 
 from collections.abc import Callable, Iterator
