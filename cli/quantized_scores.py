@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 from collections.abc import Mapping
 from dataclasses import asdict
@@ -18,8 +19,9 @@ if TYPE_CHECKING:
     from convkit.compress.model import Model
     from convkit.runtimes.bench.measure import Result
 
-APART = 0.2
-"""Points of a score that a file and what was trained may be apart, beside a sample."""
+APART, _FLIPPED, _SURE = 0.2, 0.05, 2.0
+"""Points of a score that a file and what was trained may be apart, beside what chance makes of it: where the last bit
+of a sum flips a code, as many answers at most change, in either direction; and standard deviations of that."""
 FLOAT = "float"
 """The network given; the others are named by who asks."""
 
@@ -78,22 +80,23 @@ def _of_one(job: Job, judged: Data) -> Mapping[str, np.ndarray]:
 
 
 def simulated(job: Job, model: Model, judged: Data) -> dict[str, float]:
-    """What the network scores as it was trained: in torch."""
+    """What the network scores as it was trained: in torch, in the arithmetic of the target's engine."""
+    from convkit.cli import precisions
     from convkit.cli.batches import batching, run
     from convkit.compress import metric
 
-    size = batching(job.model, judged).size
-    wanted, made = (run(one, judged, size) for one in (job.model, model))
+    size, trained = batching(job.model, judged).size, precisions.simulated(model, job.target, {})
+    wanted, made = (run(one, judged, size) for one in (job.model, trained))
     return {name: metric.evaluate(name, made, wanted, judged.labels) for name in _metrics(job, judged)}
 
 
 def apart(report: Mapping[str, Any]) -> str:
-    """What the engine's file scores otherwise than the network did in training, more than a sample and APART points; ""
-    where they agree. The file is the last of the report's networks."""
+    """What the engine's file scores otherwise than the network did in training, by more than APART points and chance;
+    "" where they agree. The file is the last of the report's networks."""
     from convkit.compress import metric
 
     (*_, made) = report["networks"].values()
-    most = APART + 100 / report["samples"]
+    most = APART + 100 * _SURE * math.sqrt(_FLIPPED / report["samples"])
     for name, value in report.get("simulated", {}).items():
         found = made["metrics"][name]
         if metric.load(name).unit == "%" and abs(found - value) > most:
