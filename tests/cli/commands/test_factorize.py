@@ -173,7 +173,8 @@ def test_each_chain_is_merged_but_where_it_pays(
     chosen = plans.read(folder / "chosen/plan.yaml").forms
     assert chosen
     assert chosen.keys() <= {name for name, form in forms.items() if form}
-    given = {"input": np.load(folder / "train.npz")["input"][:32]}
+    with np.load(folder / "train.npz") as held:
+        given = {"input": held["input"][:32]}
     made, wanted = (
         onnxruntime.InferenceSession(folder / place / "model.onnx", providers=["CPUExecutionProvider"]).run(None, given)
         for place in ("chosen", "whole")

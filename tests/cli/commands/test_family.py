@@ -133,8 +133,8 @@ def test_elastic_training_is_of_classes(family: Family) -> None:
     ("label", "told"), [(-1, "label -1 of sample 255"), (2, "there is a label 2, the network tells 2 classes apart")]
 )
 def test_a_label_that_is_no_class_is_told(label: int, told: str, family: Family, folder: Path) -> None:
-    held = np.load(folder / "train.npz")
-    np.savez(folder / "odd.npz", input=held["input"], labels=np.append(held["labels"][:-1], label))
+    with np.load(folder / "train.npz") as held:
+        np.savez(folder / "odd.npz", input=held["input"], labels=np.append(held["labels"][:-1], label))
     done = family.train("--data", "odd.npz", out="other")
     assert (done.code, told in done.err) == (2, True), done.err
     assert not (folder / "other").exists()

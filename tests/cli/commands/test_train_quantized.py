@@ -219,8 +219,8 @@ def test_what_cannot_be_trained_is_one_line(words: tuple[str, ...], said: str, a
 
 
 def test_labels_out_of_range_and_none_are_told(aware: Aware, folder: Path) -> None:
-    held = np.load(folder / "train.npz")
-    np.savez(folder / "beyond.npz", input=held["input"], labels=held["labels"] + 1)
+    with np.load(folder / "train.npz") as held:
+        np.savez(folder / "beyond.npz", input=held["input"], labels=held["labels"] + 1)
     done = aware.train("--precision", "int8", data="beyond.npz", out="bad")
     assert done.code == 2
     assert "a label is class 4, the network has 4 classes" in done.err
@@ -232,8 +232,8 @@ def test_labels_out_of_range_and_none_are_told(aware: Aware, folder: Path) -> No
 def test_labels_to_score_by_are_looked_at_before_the_training(
     aware: Aware, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    held = np.load(folder / "val.npz")
-    np.savez(folder / "beyond.npz", input=held["input"], labels=held["labels"] + 1)
+    with np.load(folder / "val.npz") as held:
+        np.savez(folder / "beyond.npz", input=held["input"], labels=held["labels"] + 1)
     monkeypatch.setattr(loop, "run", None)
     done = aware.train("--precision", "int8", "--validation", "beyond.npz", out="bad")
     assert (done.code, done.out) == (2, ""), done.err
