@@ -97,13 +97,12 @@ def _count(network: nn.Module) -> int:
 def _scaled(model: ModelRef, networks: Sequence[nn.Module], asked: float) -> dict[str, float]:
     """Of the report: what is left of the products on inputs of the same size, and how much smaller those are meant to
     be. Warns where training will lack what a traced network has not."""
-    from torch import nn
     from torch.nn.modules.dropout import _DropoutNd
 
     from convkit.compress import analysis, scaling
     from convkit.compress.sources import factory
 
-    if any(isinstance(one, _DropoutNd | nn.Dropout) and one.p for one in networks[0].modules()):
+    if any(isinstance(one, _DropoutNd) and one.p for one in networks[0].modules()):
         show.note(f"{model.path} has dropout, and what is made of it has none")
     whole, left = (
         sum(layer.macs for layer in analysis.analyse(factory.from_module(one.eval(), model)).layers) for one in networks
