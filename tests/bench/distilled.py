@@ -26,14 +26,14 @@ from convkit.runtimes.bench.candidate import Candidate
 from convkit.runtimes.bench.estimate import Interval, point
 from convkit.runtimes.session import Options
 from convkit.runtimes.session.isolated import IsolatedSession
-from tests.bench import cifar, product, rounding, zero_shot
+from tests.bench import cifar, distillation, rounding, zero_shot
 from tests.bench.cases import Case
 from tests.bench.comparison import FLOAT, THREADS
 from tests.bench.limits import Line
 from tests.bench.searched import NARROW
 
 PRECISION, ENGINE = Option("int4", "uint4"), "onnxruntime"
-LEARNT, PHOTOS, EPOCHS, BATCH = 1_200, 6, 3, 16
+LEARNT, PHOTOS = 1_200, 6
 """Images of CIFAR-10, and how often each photo is among them."""
 NEAREST, LAYERS, BEST = "nearest, sizes of rows kept", "layer by layer", "block by block"
 SEEN = 164
@@ -96,12 +96,9 @@ def _made(case: Case, say: Callable[[str], None], output: Path) -> dict[str, Pat
         folder = output / name.replace(", ", "_").replace(" ", "_")
         made[name] = _rounded(case, rounding.batched(feed, photos if name == way else both), way, folder)
     say(f"{case.name}: trained in {PRECISION}")
-    others = np.concatenate(list(cifar.unscored(LEARNT, photos.shape[-1])))
-    np.savez(output / "learnt.npz", **{feed: np.concatenate([*[photos] * PHOTOS, others])})
-    how = ["--epochs", str(EPOCHS), "--batch", str(BATCH), "--augment", "flip", "--data", str(output / "learnt.npz")]
-    plan = ["--plan", str(made[ROUNDINGS[-1]].with_name("plan.yaml")), "--target", str(NARROW)]
-    product.run(["train", str(case.model), *plan, *how, "-o", str(output / TRAINED)])
-    return made | {TRAINED: output / TRAINED / "model.onnx"}
+    plan = made[ROUNDINGS[-1]].with_name("plan.yaml")
+    own = distillation.trained(case, plan, str(NARROW), output / TRAINED, repeated=PHOTOS, others=LEARNT)
+    return made | {TRAINED: own}
 
 
 def _rounded(case: Case, batches: Batches, way: str, folder: Path) -> Path:

@@ -12,7 +12,7 @@ from tests.bench.latency import Predictions
 from tests.bench.matrix import Cell, Numbers
 from tests.bench.product import FailedError, Quantized, median
 from tests.bench.resolve import EDGES, LAYERS, Resolved
-from tests.bench.rounding import AVERAGED, FIVE, FOUR, OF_BOTH, Rounding
+from tests.bench.rounding import AVERAGED, FIVE, FOUR, OF_BOTH, TRAINED, Rounding
 from tests.bench.sensitivity import Correlation
 from tests.bench.zero_shot import ZeroShot, name_of
 
@@ -165,12 +165,13 @@ def of_matrix(found: Sequence[Cell], numbers: Sequence[Numbers]) -> Iterator[Lin
 
 
 def of_rounding(found: Rounding) -> Iterator[Line]:
-    """The best of the ways at 4 and at 5 bits against float; floats and integers each where they belong."""
-    of_float, way = found.ways[FLOAT], OF_BOTH.format(AVERAGED.format(FOUR))
-    place, best = f"lite0, W4A8, {way}", found.ways[way]
-    lost = point(of_float.zero_shot - best.zero_shot)
-    yield Line(place, f"zero-shot lost on {found.images} images", lost, "<=", LOST_IN_FOUR_BITS, "points")
-    yield Line(place, "top-1 lost", point(of_float.top1 - best.top1), "<=", LOST_ON_PHOTOS, "points")
+    """Four bits in every layer, and on average, and five against float; floats and integers each where they belong."""
+    of_float = found.ways[FLOAT]
+    for way in (TRAINED, OF_BOTH.format(AVERAGED.format(FOUR))):
+        place, best = f"lite0, W4A8, {way}", found.ways[way]
+        lost = point(of_float.zero_shot - best.zero_shot)
+        yield Line(place, f"zero-shot lost on {found.images} images", lost, "<=", LOST_IN_FOUR_BITS, "points")
+        yield Line(place, "top-1 lost", point(of_float.top1 - best.top1), "<=", LOST_ON_PHOTOS, "points")
     average = found.ways[AVERAGED.format(FIVE)]
     where = "lite0, 5 bits on average"
     yield Line(where, "zero-shot lost", point(of_float.zero_shot - average.zero_shot), "<=", LOST_IN_FIVE, "points")

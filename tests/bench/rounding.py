@@ -2,7 +2,8 @@
 
 A weight of 4 bits is one in every layer, or on average: each layer then has between 3 and 6, as the search chooses.
 It learns from photos, which tell little of CIFAR's blurred images; then also from photos and images of CIFAR's training
-part, which have no labels here and are none of those it is scored on.
+part, which have no labels here and are none of those it is scored on. What is rounded layer by layer so also goes on
+to learn from them whole, as `convkit train --plan` does.
 
 Files run in ONNX Runtime. Pairs of products with 4-bit weights stay far within 16 bits, so that no kernel saturates,
 whatever instructions the machine has; a few samples are also simulated, to show that this gives the same classes.
@@ -17,9 +18,10 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from convkit.compress import calibration, placement, simulate, weights
+from convkit.compress import calibration, placement, record, simulate, weights
 from convkit.compress import format as formats
 from convkit.compress import graph as graphs
+from convkit.compress import plan as plans
 from convkit.compress import target as targets
 from convkit.compress.apply import apply_prepared, prepare
 from convkit.compress.calibration import Calibration
@@ -35,7 +37,7 @@ from convkit.compress.target import Target
 from convkit.export.onnx import to_onnx
 from convkit.runtimes.session import Options
 from convkit.runtimes.session.isolated import IsolatedSession
-from tests.bench import cifar
+from tests.bench import cifar, distillation
 from tests.bench.cases import Case
 from tests.bench.comparison import FLOAT, THREADS
 
@@ -58,20 +60,25 @@ AVERAGED = "{:g} bits on average, layer by layer"
 OF_BOTH = "{}, images of both kinds seen"
 BOTH_SEEN = ("nearest, sizes of rows kept", "layer by layer")
 """Of WAYS, those that see both kinds, too."""
+TRAINED = OF_BOTH.format("layer by layer") + ", then trained"
+REPEATED, LEARNT = 4, 600
+"""How often training sees each photo in an epoch, and how many images of CIFAR-10 beside them."""
 NUMBERS = 100_000
 FORMATS = ("int8", "e2m5", "e3m4", "e4m3", "e5m2", "int6", "e2m3", "e3m2", "int4", "e1m2", "e2m1")
 
 
 @dataclass(frozen=True, slots=True)
 class Way:
-    """Percent on photos and on CIFAR-10; seconds to round; percent of simulated classes that are the engine's."""
+    """Percent on photos and on CIFAR-10; seconds to round, or to round and train; percent of simulated classes that are
+    the engine's, None where none were simulated here.
+    """
 
     top1: float
     agreement: float
     zero_shot: float
     zero_shot_agreement: float
     seconds: float
-    same_as_simulated: float
+    same_as_simulated: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +119,21 @@ def rounded(case: Case, images: int, say: Callable[[str], None]) -> Rounding:
     model, plan = planned(case, target, batches)
     for name in BOTH_SEEN:
         tell(OF_BOTH.format(name), model, ruled(plan, *WAYS[name]), batches)
+    found[TRAINED] = _trained(case, ruled(plan, *WAYS[BOTH_SEEN[-1]]), exact, images, say)
     averaged = _averaged(model, target, plan, batches, FOUR)
     tell(OF_BOTH.format(AVERAGED.format(FOUR)), model, averaged, batches)
     return Rounding(len(exact[0]), images, found, {name: _sqnr(name) for name in FORMATS})
+
+
+def _trained(case: Case, plan: Plan, exact: "Scores", images: int, say: Callable[[str], None]) -> Way:
+    say(f"{case.name} in {W4A8}: {TRAINED}")
+    with tempfile.TemporaryDirectory() as scratch:
+        folder = Path(scratch)
+        record.write_text(folder / "plan.yaml", plans.dump(plan))
+        started = time.perf_counter()
+        file = distillation.trained(case, folder / "plan.yaml", TARGET, folder, repeated=REPEATED, others=LEARNT)
+        seconds = time.perf_counter() - started
+        return _way(_scores(file.read_bytes(), case, images), exact, case, seconds, None)
 
 
 def batched(feed: str, samples: np.ndarray) -> Batches:
@@ -178,7 +197,7 @@ def _scores(file: bytes, case: Case, images: int) -> Scores:
     return np.concatenate(own), np.concatenate(other)
 
 
-def _way(scores: Scores, exact: Scores, case: Case, seconds: float, same: float) -> Way:
+def _way(scores: Scores, exact: Scores, case: Case, seconds: float, same: float | None) -> Way:
     classes, labels = scores[0].argmax(1), case.evaluation.labels
     assert labels is not None
     zero_shot, of_float = cifar.predictions(scores[1]), cifar.predictions(exact[1])

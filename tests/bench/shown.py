@@ -57,7 +57,10 @@ def zero_shot(found: ZeroShot) -> None:
 
 def rounding(found: Rounding) -> None:
     columns = ["weights in 4 bits", "top-1 %", "agreement %", "zero-shot %", "its agreement %", "seconds", "simulated"]
-    rows = [[name, *(f"{value:.2f}" for value in dataclasses.astuple(way))] for name, way in found.ways.items()]
+    rows = [
+        [name, *("" if value is None else f"{value:.2f}" for value in dataclasses.astuple(way))]
+        for name, way in found.ways.items()
+    ]
     show.table(columns, rows, title=f"lite0 in W4A8, {found.photos} photos, {found.images} images")
     rows = [[name, f"{gaussian:.1f}", f"{heavy:.1f}"] for name, (gaussian, heavy) in found.sqnr.items()]
     show.table(["format", "Gaussian dB", "heavy-tailed dB"], rows, title="SQNR at the best range")

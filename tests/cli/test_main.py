@@ -95,7 +95,7 @@ def test_a_bug_keeps_its_traceback_and_is_no_verdict(convkit: Convkit, monkeypat
 
 
 def test_an_interrupt_is_one_line(convkit: Convkit, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(listing.show, "table", lambda *_: os.kill(os.getpid(), signal.SIGINT))
+    monkeypatch.setattr(listing.show, "table", lambda *_: signal.raise_signal(signal.SIGINT))
     result = convkit("list")
     assert result.code == 130
     assert result.err.strip() == "error: interrupted"
