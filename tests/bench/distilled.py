@@ -29,12 +29,12 @@ from convkit.runtimes.session.isolated import IsolatedSession
 from tests.bench import cifar, distillation, rounding, zero_shot
 from tests.bench.cases import Case
 from tests.bench.comparison import FLOAT, THREADS
+from tests.bench.distillation import Learnt
 from tests.bench.limits import Line
 from tests.bench.searched import NARROW
 
 PRECISION, ENGINE = Option("int4", "uint4"), "onnxruntime"
-LEARNT, PHOTOS = 1_200, 6
-"""Images of CIFAR-10, and how often each photo is among them."""
+LEARNT = Learnt(6, 1_200)
 NEAREST, LAYERS, BEST = "nearest, sizes of rows kept", "layer by layer", "block by block"
 SEEN = 164
 """Images of CIFAR-10 beside the photos, where rounding is learnt on both."""
@@ -97,8 +97,8 @@ def _made(case: Case, say: Callable[[str], None], output: Path) -> dict[str, Pat
         made[name] = _rounded(case, rounding.batched(feed, photos if name == way else both), way, folder)
     say(f"{case.name}: trained in {PRECISION}")
     plan = made[ROUNDINGS[-1]].with_name("plan.yaml")
-    own = distillation.trained(case, plan, str(NARROW), output / TRAINED, repeated=PHOTOS, others=LEARNT)
-    return made | {TRAINED: own}
+    distillation.trained(case, plan, str(NARROW), LEARNT, output)
+    return made | {TRAINED: output / TRAINED / "model.onnx"}
 
 
 def _rounded(case: Case, batches: Batches, way: str, folder: Path) -> Path:

@@ -9,10 +9,11 @@ from typing import Any
 from convkit.runtimes.bench.candidate import Candidate
 from convkit.runtimes.bench.estimate import Interval
 from convkit.runtimes.bench.measure import Measurement
-from tests.bench import cifar, comparison, product, zero_shot
+from tests.bench import cifar, comparison, distillation, product, zero_shot
 from tests.bench import peer as peers
 from tests.bench.cases import Case
 from tests.bench.comparison import BF16, FLOAT
+from tests.bench.distillation import Learnt
 from tests.bench.product import Searched
 from tests.bench.validation import MAX_DROP
 
@@ -31,7 +32,13 @@ RUN_BY = {
 }
 """Engines and the peers whose files they run."""
 WISHES = {"upconv7": (0.20,)}
-"""Parts of float's time that convkit is asked for beside its peers'."""
+"""Parts of float's time that convkit is asked for beside its peers'; narrower layers, too, where formats alone are not
+fast enough, all widths a multiple of STEP.
+"""
+STEP = 16
+LEARNT = {("lite0", "openvino"): Learnt(4, 600)}
+"""Where the fastest result goes on to learn from what it makes in float, and from what."""
+TRAINED = "convkit, trained"
 _SAME = 0.1
 """Budgets that lie so near each other are one."""
 _SURELY = 0.97
@@ -48,19 +55,27 @@ _FIRST = 0.3
 
 @dataclass(frozen=True, slots=True)
 class Mixed:
-    """One network on one engine. `over`: p50 of each convkit result, the original among them, over each peer's, by both
-    names; `costs`: what the peers told of their work; `zero_shot`: percent of CIFAR's images that get float's class, by
-    candidate.
+    """One network on one engine.
+
+    `further`: what was made narrower, too, or trained. `over`: p50 of each convkit result, the original among them,
+    over each peer's, by both names; `costs`: what the peers told of their work; `zero_shot`: percent of CIFAR's images
+    that get float's class, by candidate.
     """
 
     case: Case
     engine: str
     measurement: Measurement
     searched: Mapping[str, Searched]
+    further: Mapping[str, Searched]
     over: Mapping[tuple[str, str], Interval]
     costs: Mapping[str, Mapping[str, Any]]
     zero_shot: Mapping[str, float]
     absent: Mapping[str, str]
+
+    @property
+    def own(self) -> Mapping[str, Searched]:
+        """All that convkit made."""
+        return {**self.searched, **self.further}
 
     @property
     def rivals(self) -> list[str]:
@@ -98,15 +113,17 @@ def compare(case: Case, engine: str, bench: Bench) -> Mixed:
     ]
     base = [comparison.candidate(case, engine, FLOAT, case.model)]
     searched = dict(_searched(case, engine, bench, _budgets(case, [*base, *rivals], bench)))
-    own = [comparison.candidate(case, engine, name, one.model, **one.knobs) for name, one in searched.items()]
+    further = dict(_further(case, engine, bench, searched))
+    made = searched | further
+    own = [comparison.candidate(case, engine, name, one.model, **one.knobs) for name, one in made.items()]
     if engine == "openvino" and comparison.has_bf16():
         base.append(comparison.candidate(case, engine, BF16, case.model, precision="bf16"))
     bench.say(f"{case.name} in {engine}: {len(base + rivals + own)} candidates")
     measurement, recorder = comparison.timed(case, [*base, *rivals, *own], bench.budget)
-    over = {(one, rival.name): recorder.ratio(one, rival.name) for one in (*searched, FLOAT) for rival in rivals}
+    over = {(one, rival.name): recorder.ratio(one, rival.name) for one in (*made, FLOAT) for rival in rivals}
     costs = {rival.name: peers.cost(Path(rival.path)) for rival in rivals}
     agreed = dict(_zero_shot(case, [base[0], *rivals, *own], bench))
-    return Mixed(case, engine, measurement, searched, over, costs, agreed, absent)
+    return Mixed(case, engine, measurement, searched, further, over, costs, agreed, absent)
 
 
 def _budgets(case: Case, candidates: Sequence[Candidate], bench: Bench) -> list[float]:
@@ -127,14 +144,37 @@ def _budgets(case: Case, candidates: Sequence[Candidate], bench: Bench) -> list[
 
 def _searched(case: Case, engine: str, bench: Bench, budgets: Sequence[float]) -> Iterator[tuple[str, Searched]]:
     """convkit's results by name: without a budget first, which makes the tables that the others are solved from."""
-    formats = FORMATS[engine] if comparison.has_bf16() else FORMATS[engine].removesuffix(",bf16")
     for latency in (None, *(f"<={budget:.3f}x" for budget in budgets)):
         name = "convkit" if latency is None else f"convkit {latency}"
         bench.say(f"{case.name}: {name} for {bench.target}")
-        drop = _MAX_DROP if latency is None else 100.0
-        options = ["--budget", f"{min(bench.budget, _MEASURED):g}", "--max-drop", f"{drop:g}"]
-        folder = bench.folder / case.name / bench.target
+        options = _options(bench, _MAX_DROP if latency is None else 100.0)
+        formats, folder = _formats(engine), bench.folder / case.name / bench.target
         yield name, product.searched(case, bench.target, folder, formats, latency, options, reuse=bench.reuse)
+
+
+def _further(case: Case, engine: str, bench: Bench, searched: Mapping[str, Searched]) -> Iterator[tuple[str, Searched]]:
+    """What goes beyond formats: see WISHES and LEARNT."""
+    target, folder = bench.target, bench.folder / case.name / bench.target
+    *_, (fastest, one) = searched.items()
+    for wish in WISHES.get(case.name, ()) if one.missed else ():
+        latency = f"<={_SURELY * wish:.3f}x"
+        bench.say(f"{case.name}: convkit shrink {latency} for {target}")
+        options = [*_options(bench, 100.0), "--step", str(STEP)]
+        made = product.shrunk(case, target, folder, _formats(engine), latency, options, reuse=bench.reuse)
+        yield f"convkit shrink {latency}", made
+    if (case.name, engine) in LEARNT:
+        bench.say(f"{case.name}: {fastest}, trained for {target}")
+        learnt, output = LEARNT[case.name, engine], folder / "learnt"
+        command = distillation.trained(case, one.folder / "plan.yaml", target, learnt, output)
+        yield TRAINED, Searched(output / "trained", one.latency, TRAINED, "", command, None, agreed=True)
+
+
+def _formats(engine: str) -> str:
+    return FORMATS[engine] if comparison.has_bf16() else FORMATS[engine].removesuffix(",bf16")
+
+
+def _options(bench: Bench, drop: float) -> list[str]:
+    return ["--budget", f"{min(bench.budget, _MEASURED):g}", "--max-drop", f"{drop:g}"]
 
 
 def _zero_shot(case: Case, candidates: Sequence[Candidate], bench: Bench) -> Iterator[tuple[str, float]]:
@@ -155,9 +195,7 @@ def as_dict(found: Mixed) -> dict[str, Any]:
         "network": found.case.name,
         "engine": found.engine,
         "measurement": dataclasses.asdict(found.measurement),
-        "searched": {
-            name: dataclasses.asdict(one) | {"knobs": dict(one.knobs)} for name, one in found.searched.items()
-        },
+        "searched": {name: dataclasses.asdict(one) | {"knobs": dict(one.knobs)} for name, one in found.own.items()},
         "p50_over_peer": {f"{one} / {rival}": dataclasses.asdict(ratio) for (one, rival), ratio in found.over.items()},
         "peers": {name: dict(cost) for name, cost in found.costs.items()},
         "zero_shot_agreement": dict(found.zero_shot),

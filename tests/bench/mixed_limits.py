@@ -1,9 +1,9 @@
 """What mixed precision must reach beside its peers, line by line."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
-from convkit.runtimes.bench.estimate import point
+from convkit.runtimes.bench.estimate import Interval, point
 from tests.bench import comparison, peer
 from tests.bench.comparison import FLOAT
 from tests.bench.limits import Line
@@ -28,7 +28,7 @@ def of_mixed(found: Mixed) -> Iterator[Line]:
     where = f"{found.case.name}, {found.engine}"
     for rival in found.rivals:
         yield _matched(found, where, rival)
-    apart = sum(not one.agreed for one in found.searched.values())
+    apart = sum(not one.agreed for one in found.own.values())
     yield Line(where, "searches whose prediction and measurement do not meet", point(apart), "<=", 0, "")
     if found.case.name == HARDEST and found.rivals:
         yield from _ahead(found, where)
@@ -41,20 +41,22 @@ def of_mixed(found: Mixed) -> Iterator[Line]:
 
 def _matched(found: Mixed, where: str, rival: str) -> Line:
     """The fastest result that is as accurate as the peer's, which must be no slower."""
-    best = min(
-        (found.over[name, rival] for name in _as_accurate(found, rival)), key=lambda one: one.value, default=None
-    )
-    what = f"p50 over {rival}'s, at no less accuracy"
-    return Line(where, what, point(_NEVER) if best is None else best, "<=", 1.0, "x")
+    ratio = _at_no_less(found, rival, found.searched)
+    return Line(where, f"p50 over {rival}'s, at no less accuracy", ratio, "<=", 1.0, "x")
 
 
-def _as_accurate(found: Mixed, rival: str) -> Iterator[str]:
-    """Results no worse than the peer's in every metric; where the peer beats float, which is chance, than float's.
+def _at_no_less(found: Mixed, rival: str, made: Iterable[str]) -> Interval:
+    ratios = [found.over[name, rival] for name in _as_accurate(found, rival, made)]
+    return min(ratios, key=lambda one: one.value, default=point(_NEVER))
+
+
+def _as_accurate(found: Mixed, rival: str, made: Iterable[str]) -> Iterator[str]:
+    """Those of `made` no worse than the peer's in every metric, or than float's where the peer beats that by chance.
 
     The original is one: convkit gives it back where nothing else is as good. Top-1 is of few photos: less of it counts
     only where more than chance makes it so. Classes kept count to the last one, those of zero-shot images too.
     """
-    for name in (*found.searched, FLOAT):
+    for name in (*made, FLOAT):
         limits = {m: min(found.score(rival, m), found.score(FLOAT, m)) for m in found.case.accuracy}
         worse = [metric for metric, limit in limits.items() if found.score(name, metric) < limit]
         kept = found.zero_shot.get(name, 0.0) >= found.zero_shot.get(rival, 0.0)
@@ -74,44 +76,51 @@ def _by_chance(found: Mixed, name: str) -> bool:
 
 
 def _ahead(found: Mixed, where: str) -> Iterator[Line]:
-    """Beside its fastest peer: faster at equal accuracy, or more accurate in no more time; one of the two is enough."""
+    """Beside its fastest peer: faster at equal accuracy, or more accurate in no more time; one of the two is enough.
+
+    What is narrower or was trained counts too.
+    """
     rival = str(found.fastest)
-    faster = min(
-        (found.over[name, rival] for name in _as_accurate(found, rival)), key=lambda one: one.value, default=None
-    )
+    ratio = _at_no_less(found, rival, found.own)
     metric = found.case.accuracy[0]
-    in_time = [name for name in found.searched if found.over[name, rival].value <= 1]
+    in_time = [name for name in found.own if found.over[name, rival].value <= 1]
     gains = [found.score(name, metric) - found.score(rival, metric) for name in in_time]
     gain, unit = max(gains, default=0.0), "dB" if metric == "psnr" else "points"
     better = Line(where, f"{metric} over {rival}'s in no more time", point(gain), ">=", BETTER[metric], unit)
-    ratio = point(_NEVER) if faster is None else faster
     sooner = Line(where, f"p50 over {rival}'s, at no less accuracy", ratio, "<=", AHEAD, "x")
     yield better if better.met or not sooner.met else sooner
 
 
 def _beside_fastest(found: Mixed, where: str) -> Iterator[Line]:
-    """The best agreement that is to be had in the time of the fastest peer."""
+    """The best agreement that is to be had in the time of the fastest peer, searched alone and trained then."""
     rival = found.fastest
     if rival is None:
         return
-    in_time = [name for name in found.searched if found.over[name, rival].value <= 1]
-    best = max(in_time, key=lambda name: found.score(name, "agreement"), default=None)
-    agreement = 0.0 if best is None else found.score(best, "agreement")
-    lacking = _lacking(found.engine)
-    yield Line(where, f"agreement in {rival}'s time", point(agreement), ">=", AGREEMENT, "%", lacking)
-    if found.zero_shot:
-        kept = max((found.zero_shot[name] for name in in_time), default=0.0)
-        yield Line(where, f"zero-shot agreement in {rival}'s time", point(kept), ">=", ZERO_SHOT, "%", lacking)
+    for made, how, lacking in _ways(found, "trained"):
+        in_time = [name for name in made if found.over[name, rival].value <= 1]
+        best = max((found.score(name, "agreement") for name in in_time), default=0.0)
+        yield Line(where, f"agreement in {rival}'s time{how}", point(best), ">=", AGREEMENT, "%", lacking)
+        if found.zero_shot:
+            kept = max((found.zero_shot[name] for name in in_time), default=0.0)
+            what = f"zero-shot agreement in {rival}'s time{how}"
+            yield Line(where, what, point(kept), ">=", ZERO_SHOT, "%", lacking)
+
+
+def _ways(found: Mixed, further: str) -> Iterator[tuple[Iterable[str], str, str]]:
+    """What formats alone reach, and what this CPU lacks for that; then what was also made `further`, with no excuse."""
+    yield found.searched, "", _lacking(found.engine)
+    if found.further:
+        yield found.further, f", {further}", ""
 
 
 def _restored(found: Mixed, where: str) -> Iterator[Line]:
-    """The least time at which no more is lost of the images than may be."""
+    """The least time at which no more is lost of the images than may be, by formats alone and with narrower layers."""
     least = found.score(FLOAT, "psnr") - LOST_DB
-    good = [name for name in found.searched if found.score(name, "psnr") >= least]
-    ratios = [found.measurement[name].ratios["p50"] for name in good]
-    best = min(ratios, key=lambda one: one.value, default=point(_NEVER))
-    what = f"p50 over float's with at most {LOST_DB} dB lost"
-    yield Line(where, what, best, "<=", IN_TIME, "x", _lacking(found.engine))
+    for made, how, lacking in _ways(found, "narrower"):
+        ratios = [found.measurement[name].ratios["p50"] for name in made if found.score(name, "psnr") >= least]
+        best = min(ratios, key=lambda one: one.value, default=point(_NEVER))
+        what = f"p50 over float's with at most {LOST_DB} dB lost{how}"
+        yield Line(where, what, best, "<=", IN_TIME, "x", lacking)
 
 
 def _search(found: Mixed, where: str) -> Iterator[Line]:

@@ -82,7 +82,8 @@ def precision(case: Case, target: str, number: str, output: Path) -> Path:
 
 @dataclass(frozen=True, slots=True)
 class Searched:
-    """What `convkit quantize --formats` left in `folder` under `latency`, and what its search took.
+    """What `convkit quantize --formats` left in `folder` under `latency`, and what its search took; or what `convkit
+    shrink` did, or `convkit train --plan`, which takes a plan as it is and searches nothing.
 
     `missed`: what it said of a budget out of reach; `evaluations`: passes of lowered networks over as many samples as
     were given, those on a part of them counted as that part, as those of peers are, what made the tables that it began
@@ -119,22 +120,45 @@ def searched(
     reuse: bool = False,
 ) -> Searched:
     """`convkit quantize --formats`, under `latency` from the tables of the search without: call it without first."""
-    name, cache = "free" if latency is None else latency.strip("<="), folder / "cache"
-    output, log = folder / name, folder / f"{name}.json"
+    output = folder / ("free" if latency is None else latency.strip("<="))
+    if latency is None and not reuse:
+        shutil.rmtree(folder / "cache", ignore_errors=True)
+    wish = _wish(folder / "free" / "tables.json", formats, latency)
+    told, report = _asked(case, target, output, ["quantize", *wish, *options], reuse=reuse)
+    first = report if latency is None else json.loads((folder / "free" / "report.json").read_text())
+    passes = _passes(report, first.get("search", {}).get("pairs", 0), case)
+    return _searched(output, latency, told, report, passes)
+
+
+def shrunk(
+    case: Case, target: str, folder: Path, formats: str, latency: str, options: Sequence[str], *, reuse: bool = False
+) -> Searched:
+    """`convkit shrink --formats`: widths of layers beside their formats, under `latency`."""
+    output = folder / f"narrower-{latency.strip('<=')}"
+    words = ["shrink", "--formats", formats, "--latency", latency, *options]
+    told, report = _asked(case, target, output, words, reuse=reuse)
+    return _searched(output, latency, told, report, _passes(report, report["search"]["pairs"], case))
+
+
+def _asked(
+    case: Case, target: str, output: Path, words: Sequence[str], *, reuse: bool
+) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
+    """What running the command told, and the report that it left."""
+    log = output.parent / f"{output.name}.json"
     if not (reuse and log.is_file()):
-        if latency is None:
-            shutil.rmtree(cache, ignore_errors=True)
-        folder.mkdir(parents=True, exist_ok=True)
+        output.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory() as scratch:
             calibration = Path(scratch) / "calibration.npz"
             np.savez(calibration, **case.calibration)  # type: ignore[arg-type]
-            words = ["-m", str(case.model), "--data", str(calibration), "--target", target, "-o", str(output)]
-            wish = _wish(folder / "free" / "tables.json", formats, latency)
-            log.write_text(json.dumps(_tried(["quantize", *words, *wish, *options], cache)))
-    told, report = json.loads(log.read_text()), json.loads((output / "report.json").read_text())
+            given = ["-m", str(case.model), "--data", str(calibration), "--target", target, "-o", str(output)]
+            log.write_text(json.dumps(_tried([*words, *given], output.parent / "cache")))
+    return json.loads(log.read_text()), json.loads((output / "report.json").read_text())
+
+
+def _searched(
+    output: Path, latency: str | None, told: Mapping[str, Any], report: Mapping[str, Any], passes: float | None
+) -> Searched:
     command = Command(told["seconds"], told["peak"])
-    first = report if latency is None else json.loads((folder / "free" / "report.json").read_text())
-    passes = _passes(report, first.get("search", {}).get("pairs", 0), case)
     return Searched(output, latency, report["kept"], told["missed"], command, passes, report["search"]["agreed"])
 
 

@@ -40,6 +40,7 @@ from convkit.runtimes.session.isolated import IsolatedSession
 from tests.bench import cifar, distillation
 from tests.bench.cases import Case
 from tests.bench.comparison import FLOAT, THREADS
+from tests.bench.distillation import Learnt
 
 TARGET, W4A8 = "onnxruntime-cpu", Option("int4", "uint8")
 METHODS = ("simplify", "fold_batch_norm")
@@ -61,8 +62,7 @@ OF_BOTH = "{}, images of both kinds seen"
 BOTH_SEEN = ("nearest, sizes of rows kept", "layer by layer")
 """Of WAYS, those that see both kinds, too."""
 TRAINED = OF_BOTH.format("layer by layer") + ", then trained"
-REPEATED, LEARNT = 4, 600
-"""How often training sees each photo in an epoch, and how many images of CIFAR-10 beside them."""
+LEARNT = Learnt(4, 600)
 NUMBERS = 100_000
 FORMATS = ("int8", "e2m5", "e3m4", "e4m3", "e5m2", "int6", "e2m3", "e3m2", "int4", "e1m2", "e2m1")
 
@@ -130,10 +130,9 @@ def _trained(case: Case, plan: Plan, exact: "Scores", images: int, say: Callable
     with tempfile.TemporaryDirectory() as scratch:
         folder = Path(scratch)
         record.write_text(folder / "plan.yaml", plans.dump(plan))
-        started = time.perf_counter()
-        file = distillation.trained(case, folder / "plan.yaml", TARGET, folder, repeated=REPEATED, others=LEARNT)
-        seconds = time.perf_counter() - started
-        return _way(_scores(file.read_bytes(), case, images), exact, case, seconds, None)
+        command = distillation.trained(case, folder / "plan.yaml", TARGET, LEARNT, folder)
+        scores = _scores((folder / "trained" / "model.onnx").read_bytes(), case, images)
+        return _way(scores, exact, case, command.seconds, None)
 
 
 def batched(feed: str, samples: np.ndarray) -> Batches:

@@ -43,7 +43,7 @@ def mixed(found: Mixed) -> None:
     show.table(["candidate", "p50 ms", "ratio to float (95 %)", *names, "zero-shot"], rows, title=title)
     for warning in found.measurement.warnings:
         show.warning(warning)
-    for name, one in found.searched.items():
+    for name, one in found.own.items():
         if one.missed:
             show.warning(f"{title}: {name}: {one.missed}")
     for name, reason in found.absent.items():

@@ -28,15 +28,18 @@ def _found(name: str, figures: dict[str, tuple[float, dict[str, float]]], evalua
     metrics = tuple(figures["float"][1])
     case: Any = SimpleNamespace(name=name, accuracy=metrics, evaluation=range(PHOTOS))
     own = [one for one in figures if one.startswith("convkit")]
+    beyond = [one for one in own if one.endswith(("narrower", "trained"))]
     rivals = [one for one in figures if not one.startswith(("convkit", "float"))]
-    searched = {
+    made = {
         one: Searched(Path(), None, "searched", "", Command(200.0, 1), evaluations, one != "convkit apart")
         for one in own
     }
+    searched = {one: made[one] for one in own if one not in beyond}
+    further = {one: made[one] for one in beyond}
     over = {(one, rival): point(figures[one][0] / figures[rival][0]) for one in (*own, "float") for rival in rivals}
     measured: Any = _Measured(figures)
     costs = {rival: {"evaluations": 150.0, "metric": "agreement", "max_drop": 0.015} for rival in rivals}
-    return Mixed(case, "openvino", measured, searched, over, costs, {}, {})
+    return Mixed(case, "openvino", measured, searched, further, over, costs, {}, {})
 
 
 def _line(found: Mixed, what: str) -> Line:
@@ -131,6 +134,25 @@ def test_what_a_cpu_cannot_show_is_neither_passed_nor_missed(monkeypatch: pytest
     line = _line(_found("upconv7", IMAGES | {"convkit": (0.4, {"psnr": 31.8})}), "dB lost")
     assert (line.met, line.missed) == (False, False)
     assert line.verdict == "not shown here: no bf16 on this CPU"
+
+
+def test_what_goes_beyond_formats_has_lines_of_its_own() -> None:
+    """Narrower layers do not mend the line of formats alone, and a peer is matched by formats alone."""
+    found = _found("upconv7", IMAGES | {"convkit": (0.4, {"psnr": 31.8}), "convkit narrower": (0.16, {"psnr": 31.8})})
+    alone, narrower = (line for line in mixed_limits.of_mixed(found) if "dB lost" in line.what)
+    assert (alone.measured.value, narrower.measured.value) == (0.4, 0.16)
+    assert narrower.what.endswith(", narrower")
+    assert _line(found, "p50 over rival's, at no less").measured.value == pytest.approx(0.4 / 0.17)
+    assert _line(found, "psnr over rival's").measured.value == pytest.approx(1.8)
+
+
+def test_a_trained_network_is_held_against_the_same_agreement() -> None:
+    kept = {"rival": 95.0, "convkit": 97.0, "convkit <=0.4x": 97.5, "convkit trained": 98.5, "float": 100.0}
+    trained = CLASSIFIED | {"convkit trained": (0.39, {"top1": 82.5, "agreement": 99.5})}
+    found = replace(_found("lite0", trained), zero_shot=kept)
+    lines = [line for line in mixed_limits.of_mixed(found) if "agreement in rival's time" in line.what]
+    assert [line.measured.value for line in lines] == [98.6, 97.5, 99.5, 98.5]
+    assert [line.met for line in lines] == [True, False, True, True]
 
 
 def test_ahead_on_the_hardest_by_either_measure() -> None:
