@@ -32,7 +32,7 @@ AGREEMENT: Mapping[str, float] = {"seconds": 0.03, "loss": 0.1}
 """Relative differences of prediction and measurement up to which these agree; what a loss adds up to is less sure."""
 _DEVIATIONS, _UNSURE = 2, 0.1
 """Standard errors of a measurement within which it tells no difference, and what they may be at most."""
-PATIENCE = 2
+PATIENCE = 3
 """Times as many rounds, until prediction and measurement agree."""
 GIVEN = -1
 _EXACT = 0.01
@@ -198,10 +198,14 @@ def _candidates(problem: Problem, wish: Wish, trials: Sequence[Trial], turn: int
 
 
 def _agreed(current: Problem, wish: Wish, trials: Sequence[Trial]) -> bool:
-    """Whether the tables, corrected, have the best as it was measured, and promise nothing better."""
-    best, cost = min(trials, key=lambda trial: wish.rank(trial.measured)), current.cost
+    """Whether the tables, corrected, have the best as it was measured, and promise nothing better.
+
+    A best beyond the limits was chosen for nothing but how near it is to these.
+    """
+    best = min(trials, key=lambda trial: wish.rank(trial.measured))
+    asked = wish if wish.allows(best.measured) else replace(wish, minimise=next(iter(wish.limits)))
     promised = _unmeasured([_promised(current, wish, trials, 1.0)], trials)
-    return _tells(wish, cost(best.formats), best) and not any(
+    return _tells(asked, current.cost(best.formats), best) and not any(
         wish.promises(one.cost, best.measured) for one in promised
     )
 

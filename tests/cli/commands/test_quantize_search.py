@@ -201,7 +201,7 @@ def test_a_dry_run_tells_the_time_of_each_stage_and_the_evaluations(quantize: Qu
     done = quantize("--dry-run", *WISH)
     assert done.code == 0, done.err
     assert "the search takes about" in done.out
-    assert "makes 2 to 34 full evaluations" in done.out
+    assert "makes 2 to 43 full evaluations" in done.out
     stages = ["remedies", "sensitivity", "latency table", "strongest pairs", "rounds", "final contest"]
     assert [line[2:18].strip() for line in done.out.splitlines() if line.startswith("  ")] == stages
     assert list(tmp_path.iterdir()) == []

@@ -190,6 +190,16 @@ def test_a_measurement_that_nothing_explains_is_no_agreement() -> None:
     assert not found.agreed
 
 
+def test_beyond_a_limit_only_what_is_limited_must_agree() -> None:
+    cost = SMALL.cost(lowest())
+    lucky = Trial(lowest(), cost, dataclasses.replace(cost, loss=cost.loss / 10))
+    known = [Trial(lowest(), cost, cost), lucky]
+    found = refine(SMALL, Device(SMALL, {}).measure, Wish({"seconds": 0.5 * cost.seconds}), 2, known)
+    assert found.best == lucky
+    assert not found.allowed
+    assert found.agreed
+
+
 def lowest() -> Formats:
     return {layer: list(options)[-1] for layer, options in SMALL.options.items()}
 
