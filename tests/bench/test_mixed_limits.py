@@ -101,9 +101,18 @@ def test_the_original_stands_for_a_peer_that_is_slower_than_it() -> None:
     assert _line(_found("lite0", slower), "p50 over rival's").measured.value == 0.5
 
 
-def test_agreement_counts_only_in_the_peers_time() -> None:
-    found = _found("lite0", CLASSIFIED)
-    assert _line(found, "agreement in rival's time").measured.value == 98.6
+def test_a_peer_that_gives_the_float_network_back_is_matched_by_that() -> None:
+    """Two measurements of one network differ by chance."""
+    given_back = CLASSIFIED | {"rival": (0.98, {"top1": 83.0, "agreement": 100.0, "sqnr": 200.0})}
+    assert _line(_found("lite0", given_back), "p50 over rival's").measured.value == 1
+    near = CLASSIFIED | {"rival": (0.98, {"top1": 83.0, "agreement": 100.0, "sqnr": 60.0})}
+    assert not _line(_found("lite0", near), "p50 over rival's").met
+
+
+@pytest.mark.parametrize(("seconds", "agreement"), [(0.5, 98.6), (0.42, 98.6), (0.41, 99.0)])
+def test_agreement_counts_only_in_the_peers_time(seconds: float, agreement: float) -> None:
+    found = _found("lite0", CLASSIFIED | {"convkit": (seconds, CLASSIFIED["convkit"][1])})
+    assert _line(found, "agreement in rival's time").measured.value == agreement
 
 
 def test_evaluations_are_compared() -> None:
