@@ -192,7 +192,7 @@ def test_a_measurement_that_nothing_explains_is_no_agreement() -> None:
 
 def test_beyond_a_limit_only_what_is_limited_must_agree() -> None:
     cost = SMALL.cost(lowest())
-    lucky = Trial(lowest(), cost, dataclasses.replace(cost, loss=cost.loss / 10))
+    lucky = Trial(lowest(), cost, dataclasses.replace(cost, loss=cost.loss / 2))
     known = [Trial(lowest(), cost, cost), lucky]
     found = refine(SMALL, Device(SMALL, {}).measure, Wish({"seconds": 0.5 * cost.seconds}), 2, known)
     assert found.best == lucky
