@@ -41,6 +41,8 @@ ROUNDS = 3
 """How often candidates are measured and the tables corrected, and as often again where they do not agree."""
 HUNTS = 3
 """Of many widths, those whose finalists stand side by side at the end."""
+_WORTH = 0.03
+"""Of the most that any choice on the front loses: what gains less is worth no further round."""
 _ALIKE = 1.3
 """So far apart may two promised losses lie that either may be the less one; one by labels may be less than nothing."""
 ROOM = {"searched, with room": 0.97}
@@ -271,7 +273,8 @@ def _wish(means: Means, lab: Lab, front: Sequence[Choice]) -> Wish:
     if not budgets:
         return Wish({"loss": lab.good_loss(front)}, minimise="seconds", same=same)
     limits = {budget.quantity: budget.absolute(whole[budget.quantity]) for budget in budgets}
-    return Wish(limits, same=same, rooms=tuple(ROOMS.values()) if "seconds" in limits else ())
+    worth = _WORTH * max(choice.cost.loss for choice in front)
+    return Wish(limits, same=same, worth=worth, rooms=tuple(ROOMS.values()) if "seconds" in limits else ())
 
 
 def _ended(means: Means, hunts: Sequence[Hunt], tried: Sequence[Attempt]) -> Searched:

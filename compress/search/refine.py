@@ -49,8 +49,9 @@ class Wish:
 
     A round looks for it at the parts `around` of the limits on what is measured: what is promised just beside a limit
     is told by its measurement on which side it lies. `within`: relative differences of prediction and measurement
-    that count as agreement; those of up to `same` do, however small the quantity is. What is promised at the parts
-    `rooms` is measured once, at the end: a limit on what is measured is kept surely only by what keeps off it.
+    that count as agreement; those of up to `same` do, however small the quantity is. What gains no more than `worth` is
+    worth no round beyond those that there are anyway. What is promised at the parts `rooms` is measured once, at the
+    end: a limit on what is measured is kept surely only by what keeps off it.
     """
 
     limits: Mapping[str, float]
@@ -58,6 +59,7 @@ class Wish:
     around: tuple[float, ...] = (1.0, 0.98, 1.02)
     within: Mapping[str, float] = field(default_factory=lambda: dict(AGREEMENT))
     same: Mapping[str, float] = field(default_factory=dict)
+    worth: float = 0.0
     rooms: tuple[float, ...] = ()
 
     def allows(self, cost: Cost) -> bool:
@@ -73,11 +75,11 @@ class Wish:
         return abs(predicted - measured) <= self._apart(name, measured, noise)
 
     def promises(self, predicted: Cost, measured: Cost) -> bool:
-        """Whether what is predicted would be better than what was measured, by more than they agree to."""
+        """Whether what is predicted is better than what was measured, by more than they agree to, and worth a round."""
         (nearer, less), (beyond, value) = self.rank(predicted), self.rank(measured)
         if beyond:
             return nearer < beyond - max(self.within.get(name, 0.0) for name in self.limits)
-        return not nearer and less < value - self._apart(self.minimise, value)
+        return not nearer and less < value - max(self._apart(self.minimise, value), self.worth)
 
     def _apart(self, name: str, measured: float, noise: float = 0.0) -> float:
         told = max(self.within[name], min(_DEVIATIONS * noise, _UNSURE) if name == "seconds" else 0.0)

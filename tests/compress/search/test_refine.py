@@ -168,6 +168,8 @@ def test_what_is_promised_is_better_by_more_than_they_agree_to() -> None:
     assert wish.promises(Cost(0.8, 1.0), within)
     assert not wish.promises(Cost(0.95, 1.0), within)
     assert not wish.promises(Cost(0.8, 1.1), within)
+    assert dataclasses.replace(wish, worth=0.19).promises(Cost(0.8, 1.0), within)
+    assert not dataclasses.replace(wish, worth=0.21).promises(Cost(0.8, 1.0), within)
     assert wish.promises(Cost(2.0, 1.0), beyond)
     assert wish.promises(Cost(1.0, 1.1), beyond)
     assert not wish.promises(Cost(0.1, 1.19), beyond)
