@@ -31,9 +31,10 @@ RUN_BY = {
     ),
 }
 """Engines and the peers whose files they run."""
-WISHES = {"upconv7": (0.20,)}
+WISHES = {("upconv7", "openvino"): (0.20,)}
 """Parts of float's time that convkit is asked for beside its peers'; narrower layers, too, where formats alone are not
-fast enough, all widths a multiple of STEP.
+fast enough, all widths a multiple of STEP. Of the engine with kernels for the layers' activations: elsewhere these are
+rounded twice.
 """
 STEP = 16
 LEARNT = {("lite0", "openvino"): Learnt(4, 600)}
@@ -114,7 +115,7 @@ def compare(case: Case, engine: str, bench: Bench) -> Mixed:
         one for one in comparison.peers_of(case, engine, asked, absent, bench.say) if comparison.opens(one, absent)
     ]
     base = [comparison.candidate(case, engine, FLOAT, case.model)]
-    searched = dict(_searched(case, engine, bench, _budgets(case, [*base, *rivals], bench)))
+    searched = dict(_searched(case, engine, bench, _budgets(case, engine, [*base, *rivals], bench)))
     further = dict(_further(case, engine, bench, searched))
     made = searched | further
     own = [comparison.candidate(case, engine, name, one.model, **one.knobs) for name, one in made.items()]
@@ -128,14 +129,14 @@ def compare(case: Case, engine: str, bench: Bench) -> Mixed:
     return Mixed(case, engine, measurement, searched, further, over, costs, agreed, absent)
 
 
-def _budgets(case: Case, candidates: Sequence[Candidate], bench: Bench) -> list[float]:
+def _budgets(case: Case, engine: str, candidates: Sequence[Candidate], bench: Bench) -> list[float]:
     """Surely no more than the peers' times over float's, and the case's own wishes, of those that lie near each other
     the least; float's own for who is slower than that. The largest first.
     """
     bench.say(f"{case.name}: the peers' ratios")
     measurement, _ = comparison.timed(case, list(candidates), bench.budget * _FIRST)
     ratios = [measurement[one.name].ratios["p50"].value for one in candidates[1:]]
-    asked = [*(SURELY * ratio for ratio in ratios if ratio < 1), *WISHES.get(case.name, ())]
+    asked = [*(SURELY * ratio for ratio in ratios if ratio < 1), *WISHES.get((case.name, engine), ())]
     found: list[float] = []
     for ratio in sorted(asked):
         if not found or ratio > found[-1] * (1 + _SAME):
@@ -158,7 +159,7 @@ def _further(case: Case, engine: str, bench: Bench, searched: Mapping[str, Searc
     """What goes beyond formats: see WISHES and LEARNT."""
     target, folder = bench.target, bench.folder / case.name / bench.target
     *_, (fastest, one) = searched.items()
-    for wish in WISHES.get(case.name, ()) if one.missed else ():
+    for wish in WISHES.get((case.name, engine), ()) if one.missed else ():
         latency = f"<={_INSIDE * wish:.3f}x"
         bench.say(f"{case.name}: convkit shrink {latency} for {target}")
         options = [*_options(bench, 100.0), "--step", str(STEP)]

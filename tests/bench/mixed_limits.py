@@ -8,7 +8,7 @@ from convkit.runtimes.bench.estimate import Interval, point
 from tests.bench import comparison, peer
 from tests.bench.comparison import FLOAT
 from tests.bench.limits import Line
-from tests.bench.mixed import SURELY, Mixed
+from tests.bench.mixed import SURELY, WISHES, Mixed
 
 HARDEST = "upconv7"
 """The network on which every INT8 tool loses most."""
@@ -38,7 +38,7 @@ def of_mixed(found: Mixed) -> Iterator[Line]:
     if found.case.name == "lite0":
         yield from _beside_fastest(found, where)
         yield from _search(found, where)
-    if found.case.name == "upconv7":
+    if (found.case.name, found.engine) in WISHES:
         yield from _restored(found, where)
 
 
