@@ -38,7 +38,7 @@ GLANCE = 8
 FRONT = 24
 """Points of the predicted front."""
 ROUNDS = 3
-"""How often candidates are measured and the tables corrected, and as often again where they do not agree."""
+"""How often candidates are measured and tables corrected; refine.PATIENCE times as often where they do not agree."""
 HUNTS = 3
 """Of many widths, those whose finalists stand side by side at the end."""
 _WORTH = 0.03

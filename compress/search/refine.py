@@ -125,7 +125,7 @@ class Refined:
 def refine(problem: Problem, measure: Measure, wish: Wish, rounds: int, known: Sequence[Trial] = ()) -> Refined:
     """The best plan for `wish` among what `rounds` (one at least) measure, those of `known` trials among them.
 
-    It ends early where nothing better is promised, and goes on for as many rounds again until prediction and
+    It ends early where nothing better is promised, and goes on, PATIENCE times as many at most, until prediction and
     measurement agree. Raises ValueError where the problem has no plan at all.
     """
     trials = [*known]

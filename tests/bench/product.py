@@ -121,7 +121,7 @@ def searched(
 ) -> Searched:
     """`convkit quantize --formats`, under `latency` from the tables of the search without: call it without first."""
     output = folder / ("free" if latency is None else latency.strip("<="))
-    if latency is None and not reuse:
+    if latency is None and not (reuse and _log(output).is_file()):
         shutil.rmtree(folder / "cache", ignore_errors=True)
     wish = _wish(folder / "free" / "tables.json", formats, latency)
     told, report = _asked(case, target, output, ["quantize", *wish, *options], reuse=reuse)
@@ -140,11 +140,16 @@ def shrunk(
     return _searched(output, latency, told, report, _passes(report, report["search"]["pairs"], case))
 
 
+def _log(output: Path) -> Path:
+    """Where it stands what the command told that made `output`."""
+    return output.parent / f"{output.name}.json"
+
+
 def _asked(
     case: Case, target: str, output: Path, words: Sequence[str], *, reuse: bool
 ) -> tuple[Mapping[str, Any], Mapping[str, Any]]:
     """What running the command told, and the report that it left."""
-    log = output.parent / f"{output.name}.json"
+    log = _log(output)
     if not (reuse and log.is_file()):
         output.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory() as scratch:
